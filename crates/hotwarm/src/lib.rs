@@ -1,0 +1,12 @@
+//! All I/O of hotwarm: sockets, files, processes, clocks. What is decided lives in `hotwarm-core`.
+//!
+//! The modules and who may use whom are listed in ARCHITECTURE.md; `tests/tidy.rs` checks it.
+#![deny(unsafe_code)]
+
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod fence;
+pub mod probe;
+pub mod router;
+pub mod store;

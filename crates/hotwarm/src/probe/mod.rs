@@ -1,0 +1,1 @@
+//! Probes: I/O that feeds `hotwarm_core::detect`.

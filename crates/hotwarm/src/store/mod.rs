@@ -1,0 +1,1 @@
+//! Makes the replicated log real: write-ahead log, snapshots, transport between nodes.
