@@ -8,6 +8,7 @@
 pub mod action;
 pub mod consensus;
 pub mod detect;
+pub mod group;
 pub mod ids;
 pub mod rng;
 pub mod route;

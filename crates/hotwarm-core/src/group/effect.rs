@@ -1,0 +1,51 @@
+//! What a step decided. Effects are told and recorded; the work itself is derived from the state by `reconcile`, so that nothing is
+//! lost when a process dies between the two.
+
+use serde::{Deserialize, Serialize};
+
+use super::reason::Reason;
+use crate::ids::{Attempt, Epoch, MemberId};
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// No router admits for this epoch any more.
+    Close {
+        epoch: Epoch,
+    },
+    /// This member must not serve for any epoch before this one.
+    Fence {
+        member: MemberId,
+        epoch: Epoch,
+    },
+    /// New requests wait, those in flight finish.
+    Drain {
+        epoch: Epoch,
+    },
+    /// Candidates are cut from the old data and report their position.
+    Detach {
+        attempt: Attempt,
+    },
+    Promote {
+        member: MemberId,
+        epoch: Epoch,
+        attempt: Attempt,
+    },
+    Demote {
+        member: MemberId,
+        epoch: Epoch,
+    },
+    /// Routers admit for this epoch, to these members.
+    Open {
+        epoch: Epoch,
+        hot: Vec<MemberId>,
+    },
+    Start {
+        member: MemberId,
+    },
+    Stop {
+        member: MemberId,
+    },
+    /// Why.
+    Because(Reason),
+}

@@ -1,0 +1,150 @@
+//! Why the group is as it is, and what would happen if a member died now: the same `step`, tried on a copy.
+
+use serde::{Deserialize, Serialize};
+
+use super::candidate::Need;
+use super::input::{Answer, Body, Input, Life as Told, NodeInput};
+use super::reason::Refusal;
+use super::state::{Group, Phase};
+use super::{Effect, Reason, step};
+use crate::action::StopCause;
+use crate::ids::{MemberId, Millis, Role};
+
+/// What `hotwarm why` shows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What holds now, in a sentence.
+    pub now: String,
+    /// The change that is under way, and what it waits for.
+    pub transition: Option<String>,
+    /// The refusal that holds now.
+    pub refusal: Option<Reason>,
+    /// Each member: role, and why it could not become hot (`None` = it could, or is).
+    pub members: Vec<(MemberId, Role, Option<Refusal>)>,
+    /// What would follow the death of each member that serves.
+    pub if_died: Vec<WhatIf>,
+}
+
+/// What would follow one death.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WhatIf {
+    pub event: String,
+    pub outcome: String,
+    pub reasons: Vec<Reason>,
+}
+
+/// Explains `group` as it is.
+#[must_use]
+pub fn explain(group: &Group) -> Explanation {
+    Explanation {
+        now: now(group),
+        transition: group.transition.as_ref().map(|_| waits_for(group)),
+        refusal: group.refusal.clone(),
+        members: group.members.iter().map(|(id, m)| (id.clone(), m.role, standing(group, id))).collect(),
+        if_died: what_if(group),
+    }
+}
+
+fn standing(group: &Group, id: &MemberId) -> Option<Refusal> {
+    group.unfit(id).or_else(|| {
+        let held_down = group.candidate(Need::Live, None, &Default::default()).1.into_iter().find(|(other, _)| other == id);
+        held_down.map(|(_, why)| why).filter(|why| matches!(why, Refusal::Unstable { .. }))
+    })
+}
+
+fn now(group: &Group) -> String {
+    let serving: Vec<&str> = group.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving).map(|(id, _)| id.as_str()).collect();
+    match (serving.is_empty(), group.closed) {
+        (false, false) => format!("{} serve{} epoch {}", serving.join(", "), if serving.len() == 1 { "s" } else { "" }, group.epoch),
+        (true, _) => format!("nobody serves; epoch {} is over and requests park", group.epoch),
+        (false, true) => format!("epoch {} is closed; requests park", group.epoch),
+    }
+}
+
+fn waits_for(group: &Group) -> String {
+    let Some(t) = &group.transition else { return String::new() };
+    let names = |ids: Vec<String>| ids.join(", ");
+    let what = match &t.phase {
+        Phase::Draining { .. } => {
+            let open = group.open_routers.difference(&t.drained_routers).map(ToString::to_string).collect();
+            format!("requests in flight finish (routers of {})", names(open))
+        }
+        Phase::Fencing { .. } => {
+            let told = group.may_serve().map(|(id, _)| id.to_string()).collect::<Vec<_>>();
+            let stale = group.stale_routers.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let mut waits = Vec::new();
+            if !told.is_empty() {
+                waits.push(format!("proof that {} serves no more", names(told)));
+            }
+            if !stale.is_empty() && !group.stale_reach_nobody {
+                waits.push(format!("the routers of {} to close", names(stale)));
+            }
+            format!("waiting for {}", waits.join(" and "))
+        }
+        Phase::Choosing { .. } => "waiting for a member that can become hot".to_owned(),
+        Phase::Promoting { to, .. } => format!("waiting for {to} to confirm that it is hot"),
+    };
+    format!("attempt {}: {}; {what}", t.attempt, t.why)
+}
+
+fn what_if(group: &Group) -> Vec<WhatIf> {
+    let serving = group.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving);
+    let mut all: Vec<WhatIf> = Vec::new();
+    for (id, member) in serving {
+        let died = Told::Stopped { member: id.clone(), incarnation: member.incarnation, cause: StopCause::Signal(9) };
+        all.push(try_inputs(group, id, format!("{id} is killed"), vec![Body::Life(died)]));
+        if let Some(node) = group.node_of(id) {
+            let lost = vec![Body::Node(NodeInput::Silent { node: node.clone() }), Body::Node(NodeInput::Lapsed { node: node.clone() })];
+            all.push(try_inputs(group, id, format!("node {node} dies"), lost));
+        }
+    }
+    all
+}
+
+/// Applies `inputs` to a copy, lets routers and candidates answer as they should, and tells who serves then.
+fn try_inputs(group: &Group, gone: &MemberId, event: String, inputs: Vec<Body>) -> WhatIf {
+    let mut g = group.clone();
+    let mut reasons = Vec::new();
+    let mut pending = inputs;
+    // Each round answers what the last one asked for; a failover takes three.
+    for _ in 0..8 {
+        if pending.is_empty() {
+            break;
+        }
+        for body in std::mem::take(&mut pending) {
+            let (next, effects) = step(g, &Input { at: Millis(group.at.0), body });
+            g = next;
+            reasons.extend(effects.iter().filter_map(|e| if let Effect::Because(r) = e { Some(r.clone()) } else { None }));
+            pending.extend(good_answers(&g, &effects));
+        }
+    }
+    let serving: Vec<&str> =
+        g.members.iter().filter(|(id, m)| *id != gone && m.role == Role::Hot && m.serving).map(|(id, _)| id.as_str()).collect();
+    let outcome = match (serving.is_empty(), g.closed) {
+        (false, false) if group.spec.exclusive => format!("{} takes over", serving[0]),
+        (false, false) => format!("{} go on", serving.join(", ")),
+        _ => "nobody could serve: requests park until a member returns".to_owned(),
+    };
+    WhatIf { event, outcome, reasons }
+}
+
+fn good_answers(g: &Group, effects: &[Effect]) -> Vec<Body> {
+    let mut answers = Vec::new();
+    for effect in effects {
+        match effect {
+            Effect::Close { epoch } => {
+                answers.extend(g.stale_routers.iter().map(|node| Body::Answer(Answer::RouterClosed { node: node.clone(), epoch: *epoch })))
+            }
+            Effect::Promote { member, epoch, attempt } => {
+                let incarnation = g.members.get(member).map(|m| m.incarnation).unwrap_or_default();
+                answers.push(Body::Answer(Answer::Promoted { member: member.clone(), incarnation, epoch: *epoch, attempt: *attempt }));
+            }
+            Effect::Detach { attempt } => answers.extend(g.members.iter().filter(|(id, _)| g.unfit(id).is_none()).map(|(id, m)| {
+                let position = Default::default();
+                Body::Answer(Answer::Position { member: id.clone(), incarnation: m.incarnation, attempt: *attempt, position })
+            })),
+            _ => {}
+        }
+    }
+    answers
+}

@@ -1,0 +1,69 @@
+//! What must hold of a group after every step, whatever came in. Checked in tests, in the simulator and by every node as it runs.
+
+use super::effect::Effect;
+use super::state::{Group, Phase};
+use crate::ids::Role;
+
+/// The first rule that is broken, in words; `None` if all hold.
+#[must_use]
+pub fn check(group: &Group) -> Option<String> {
+    if group.spec.exclusive { exclusive(group) } else { many(group) }
+}
+
+fn exclusive(group: &Group) -> Option<String> {
+    let told: Vec<_> = group.may_serve().collect();
+    if told.len() > 1 {
+        return Some(format!("S6: several members may serve: {told:?}"));
+    }
+    if let Some((id, epoch)) = told.iter().find(|(_, epoch)| *epoch > group.epoch) {
+        return Some(format!("{id} was told epoch {epoch}, the group is at {}", group.epoch));
+    }
+    let hot: Vec<_> = group.members.iter().filter(|(_, m)| m.role == Role::Hot).collect();
+    if hot.len() > 1 {
+        return Some(format!("promise 1: several members are hot: {:?}", hot.iter().map(|(id, _)| id).collect::<Vec<_>>()));
+    }
+    if let Some((id, member)) = hot.first()
+        && (member.may_serve.is_none() || !member.serving)
+    {
+        return Some(format!("{id} is hot without the right to serve"));
+    }
+    if !group.closed && hot.is_empty() {
+        return Some("routers are open and nobody is hot".to_owned());
+    }
+    if group.closed && !group.open_routers.is_empty() {
+        return Some(format!("closed, and routers are open: {:?}", group.open_routers));
+    }
+    if !group.closed && !group.stale_routers.is_empty() && !group.stale_reach_nobody {
+        return Some(format!("S8: opened while routers {:?} may reach the member before", group.stale_routers));
+    }
+    let promoting = matches!(group.transition.as_ref().map(|t| &t.phase), Some(Phase::Promoting { .. }));
+    if promoting && !group.closed {
+        return Some("a candidate is promoted while the epoch before is open".to_owned());
+    }
+    None
+}
+
+fn many(group: &Group) -> Option<String> {
+    let hot = group.members.values().filter(|m| m.role == Role::Hot).count();
+    if hot > usize::from(group.spec.hot) {
+        return Some(format!("{hot} members are hot, {} are allowed", group.spec.hot));
+    }
+    group.members.iter().find(|(_, m)| m.serving && m.role != Role::Hot).map(|(id, _)| format!("{id} serves and is not hot"))
+}
+
+/// What must hold of the effects of one step: nobody is promoted while another may serve.
+#[must_use]
+pub fn check_effects(before: &Group, after: &Group, effects: &[Effect]) -> Option<String> {
+    if after.epoch < before.epoch || after.attempt < before.attempt || after.at < before.at {
+        return Some("a number went back".to_owned());
+    }
+    for effect in effects {
+        if let Effect::Promote { member, epoch, .. } = effect
+            && after.spec.exclusive
+            && after.may_serve().any(|(id, _)| id != member)
+        {
+            return Some(format!("{member} is promoted for epoch {epoch} while another may serve"));
+        }
+    }
+    None
+}

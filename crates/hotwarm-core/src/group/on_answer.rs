@@ -1,0 +1,107 @@
+//! What became of what the group asked for. An answer about another life, epoch or attempt is ignored (S4, S7).
+
+use super::Step;
+use super::input::Answer;
+use super::reason::{FencedBy, Reason};
+use super::state::{Group, Phase};
+use crate::ids::{Attempt, Epoch, Incarnation, MemberId, NodeId, Role};
+
+impl Group {
+    /// The candidate that was told to become hot and has not answered.
+    #[must_use]
+    pub fn promoting(&self) -> Option<&MemberId> {
+        match self.transition.as_ref().map(|t| &t.phase) {
+            Some(Phase::Promoting { to, .. }) => Some(to),
+            _ => None,
+        }
+    }
+}
+
+impl Step {
+    pub(super) fn on_answer(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Promoted { member, incarnation, epoch, attempt } => self.on_promoted(member, *incarnation, *epoch, *attempt),
+            Answer::PromoteFailed { member, incarnation, epoch, attempt, why } => {
+                if self.is_asked(member, *incarnation, *epoch, *attempt) {
+                    self.promotion_failed(member, Reason::PromoteFailed { member: member.clone(), why: why.clone() });
+                }
+            }
+            Answer::Demoted { member, incarnation, epoch } => self.on_demoted(member, *incarnation, *epoch),
+            Answer::Fenced { member, epoch } => {
+                if self.group.members.get(member).is_some_and(|m| m.may_serve.is_some_and(|told| told <= *epoch)) {
+                    self.fenced(member, FencedBy::Hook);
+                }
+            }
+            Answer::RouterClosed { node, epoch } => {
+                if *epoch >= self.group.closed_epoch {
+                    self.group.stale_routers.remove(node);
+                }
+            }
+            Answer::RouterDrained { node, epoch } => self.on_router_drained(node, *epoch),
+            Answer::Position { member, incarnation, attempt, position } => {
+                let current = self.group.transition.as_ref().is_some_and(|t| t.attempt == *attempt);
+                if let Some(m) = self.group.members.get_mut(member)
+                    && current
+                    && m.incarnation == *incarnation
+                {
+                    m.position = Some((*attempt, *position));
+                }
+            }
+            Answer::ResumeSeen { node } => self.resume_waits_no_more(node),
+        }
+    }
+
+    /// True if the group waits for this very promotion.
+    fn is_asked(&self, id: &MemberId, incarnation: Incarnation, epoch: Epoch, attempt: Attempt) -> bool {
+        let Some(member) = self.group.members.get(id) else { return false };
+        if member.incarnation != incarnation || member.may_serve != Some(epoch) || member.serving {
+            return false;
+        }
+        !self.group.spec.exclusive
+            || (self.group.promoting() == Some(id) && self.group.transition.as_ref().is_some_and(|t| t.attempt == attempt))
+    }
+
+    fn on_promoted(&mut self, id: &MemberId, incarnation: Incarnation, epoch: Epoch, attempt: Attempt) {
+        if !self.is_asked(id, incarnation, epoch, attempt) {
+            return;
+        }
+        if self.group.spec.exclusive {
+            self.open(id);
+        } else {
+            self.admit(id);
+        }
+    }
+
+    pub(super) fn promotion_failed(&mut self, id: &MemberId, reason: Reason) {
+        self.because(reason);
+        self.group.note_failure(id);
+        if self.group.spec.exclusive {
+            self.next_candidate(id);
+        } else if let Some(member) = self.group.members.get_mut(id) {
+            // It stays out at least as long as a first hold-down: trying again at once would fail again.
+            member.unstable_until = member.unstable_until.max(self.group.at.plus(self.group.spec.bounds.hold_down_ms));
+            member.dethrone();
+            member.may_serve = None;
+        }
+    }
+
+    fn on_demoted(&mut self, id: &MemberId, incarnation: Incarnation, epoch: Epoch) {
+        let Some(member) = self.group.members.get_mut(id) else { return };
+        if member.incarnation != incarnation || member.may_serve.is_none_or(|told| told > epoch) {
+            return;
+        }
+        // Only what the group asked to step down may say that it did: a member that is wanted hot is told again instead.
+        if member.role == Role::Hot && self.group.transition.is_none() {
+            return;
+        }
+        self.fenced(id, FencedBy::Demoted);
+    }
+
+    fn on_router_drained(&mut self, node: &NodeId, epoch: Epoch) {
+        if let Some(transition) = &mut self.group.transition
+            && epoch == self.group.epoch
+        {
+            transition.drained_routers.insert(node.clone());
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What a person or a program asks for: switchover, drain, pause.
+
+use std::collections::BTreeSet;
+
+use super::candidate::Need;
+use super::input::Operator;
+use super::state::Pause;
+use super::{Reason, Refusal, Step};
+use crate::ids::{MemberId, NodeId, Role};
+
+impl Step {
+    pub(super) fn on_operator(&mut self, asked: &Operator) {
+        match asked {
+            Operator::Switchover { to } => self.on_switchover(to.as_ref()),
+            Operator::Drain { member } => self.on_drain(member, true),
+            Operator::Undrain { member } => self.on_drain(member, false),
+            Operator::Pause => self.on_pause(),
+            Operator::Resume { force } => self.on_resume(*force),
+        }
+    }
+
+    fn on_switchover(&mut self, to: Option<&MemberId>) {
+        match self.group.switchover_target(to) {
+            Ok((from, to)) => self.begin_planned(Reason::SwitchoverAsked { from: from.clone(), to: to.clone() }, from, Some(to)),
+            Err(why) => self.because(Reason::SwitchoverRefused { why }),
+        }
+    }
+
+    fn on_drain(&mut self, id: &MemberId, drained: bool) {
+        let Some(member) = self.group.members.get_mut(id) else { return };
+        member.drained = drained;
+        self.note_drain(id);
+    }
+
+    fn on_pause(&mut self) {
+        if self.group.pause != Pause::Paused {
+            self.group.pause = Pause::Paused;
+            self.because(Reason::Paused);
+        }
+    }
+
+    /// Holders did not count their lease during the pause: promotion stays suspended until each counts again (S10).
+    fn on_resume(&mut self, force: bool) {
+        if self.group.pause == Pause::No {
+            return;
+        }
+        let mut waiting: BTreeSet<NodeId> = BTreeSet::new();
+        if self.group.spec.exclusive && !force {
+            waiting.extend(self.group.may_serve().filter_map(|(id, _)| self.group.node_of(id)).cloned());
+            waiting.extend(self.group.open_routers.iter().chain(&self.group.stale_routers).cloned());
+        }
+        self.group.pause = Pause::Resuming { waiting };
+        self.end_pause_when_seen();
+    }
+
+    pub(super) fn resume_waits_no_more(&mut self, node: &NodeId) {
+        if let Pause::Resuming { waiting } = &mut self.group.pause {
+            waiting.remove(node);
+        }
+        self.end_pause_when_seen();
+    }
+
+    fn end_pause_when_seen(&mut self) {
+        match &self.group.pause {
+            Pause::Resuming { waiting } if waiting.is_empty() => {
+                self.group.pause = Pause::No;
+                self.group.refusal = None;
+                self.because(Reason::Resumed);
+            }
+            Pause::Resuming { waiting } => {
+                let nodes = waiting.iter().cloned().collect();
+                self.refuse(Reason::ResumeWaits { nodes });
+            }
+            Pause::No | Pause::Paused => {}
+        }
+    }
+}
+
+impl super::Group {
+    /// From whom to whom a switchover would go now, or why it cannot.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn switchover_target(&self, to: Option<&MemberId>) -> Result<(MemberId, MemberId), String> {
+        if !self.spec.exclusive {
+            return Err("this group has several hot members; use `hotwarm drain MEMBER`".to_owned());
+        }
+        if self.paused() {
+            return Err("automation is paused; `hotwarm resume` first".to_owned());
+        }
+        if self.transition.is_some() {
+            return Err("a change of the hot member is under way; see `hotwarm why`".to_owned());
+        }
+        let Some(from) = self.hot().cloned() else { return Err("no member is hot".to_owned()) };
+        let (best, others) = self.candidate(Need::Dead, Some(&from), &BTreeSet::new());
+        let Some(wanted) = to else {
+            return best.map(|to| (from.clone(), to)).ok_or_else(|| {
+                let others: Vec<_> = others.iter().map(|(id, why)| format!("{id}: {why}")).collect();
+                format!("no other member can take over ({})", others.join("; "))
+            });
+        };
+        let Some(member) = self.members.get(wanted) else { return Err(format!("{wanted} is no member of this group")) };
+        if *wanted == from || member.role == Role::Hot {
+            return Err(format!("{wanted} is hot already"));
+        }
+        match self.unfit(wanted) {
+            None => Ok((from, wanted.clone())),
+            Some(Refusal::Drained) => Err(format!("{wanted} is drained; `hotwarm undrain {wanted}` first")),
+            Some(why) => Err(format!("{wanted} cannot take over: {why}")),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What other nodes say of a member. Testimony is counted, never believed alone; it names the life and the epoch it saw (S4).
+
+use super::Step;
+use super::input::Testimony;
+use crate::ids::Role;
+
+impl Step {
+    pub(super) fn on_testimony(&mut self, testimony: &Testimony) {
+        let group = &mut self.group;
+        match testimony {
+            Testimony::Suspect { member: id, incarnation, epoch, witness, evidence } => {
+                let Some(member) = group.members.get_mut(id) else { return };
+                if *incarnation != member.incarnation || *epoch != group.epoch || !member.running() {
+                    return;
+                }
+                member.testimony.insert(witness.clone(), (evidence.clone(), group.at));
+                if member.role == Role::Hot && group.doubt_since.is_none() {
+                    group.doubt_since = Some(group.at);
+                }
+            }
+            Testimony::Clear { member: id, witness } => {
+                if let Some(member) = group.members.get_mut(id) {
+                    member.testimony.remove(witness);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The table of problems: what is wrong with a group now, worst first, each with a code, what it means and what to do.
+
+use super::state::{Group, Pause, Phase};
+use crate::ids::Role;
+
+/// One kind of problem.
+#[derive(Clone, Copy, Debug)]
+pub struct Problem {
+    pub code: &'static str,
+    pub severity: Severity,
+    pub title: &'static str,
+    pub advice: &'static str,
+    applies: fn(&Group) -> bool,
+}
+
+/// How bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Requests are not served.
+    Down,
+    /// The next loss is not survived.
+    Bare,
+    /// A person should look, without haste.
+    Notice,
+}
+
+fn ready_warm(group: &Group) -> usize {
+    group.members.iter().filter(|(id, m)| m.role == Role::Warm && group.unfit(id).is_none()).count()
+}
+
+fn hot_serving(group: &Group) -> usize {
+    group.members.iter().filter(|(id, m)| m.role == Role::Hot && m.serving && group.unfit(id).is_none()).count()
+}
+
+/// Every kind there is, worst first.
+pub const TABLE: [Problem; 8] = [
+    Problem {
+        code: "no-hot",
+        severity: Severity::Down,
+        title: "no member serves; requests are parked",
+        advice: "`hotwarm why GROUP` names what each member lacks",
+        applies: |g| (g.hot().is_none() || g.closed) && g.transition.is_none(),
+    },
+    Problem {
+        code: "changing",
+        severity: Severity::Down,
+        title: "the hot member is being replaced; requests are parked",
+        advice: "nothing; `hotwarm why GROUP` shows how far it is",
+        applies: |g| g.transition.as_ref().is_some_and(|t| !matches!(t.phase, Phase::Draining { .. })),
+    },
+    Problem {
+        code: "hot-in-doubt",
+        severity: Severity::Down,
+        title: "the hot member is in doubt and kept, because no other can take over",
+        advice: "bring a warm member back; `hotwarm why GROUP` names what each lacks",
+        applies: |g| g.spec.exclusive && g.transition.is_none() && g.hot().is_some_and(|id| g.doubt(id).is_some()),
+    },
+    Problem {
+        code: "no-warm",
+        severity: Severity::Bare,
+        title: "no member could take over",
+        advice: "bring a warm member back; `hotwarm why GROUP` names what each lacks",
+        applies: |g| g.spec.exclusive && g.spec.members.len() > 1 && ready_warm(g) == 0,
+    },
+    Problem {
+        code: "last-hot",
+        severity: Severity::Bare,
+        title: "a single member serves",
+        advice: "bring another member back; `hotwarm why GROUP` names what each lacks",
+        applies: |g| !g.spec.exclusive && g.spec.members.len() > 1 && hot_serving(g) == 1 && ready_warm(g) == 0,
+    },
+    Problem {
+        code: "paused",
+        severity: Severity::Bare,
+        title: "automation is paused; no failure is answered",
+        advice: "`hotwarm resume GROUP`",
+        applies: |g| g.pause != Pause::No,
+    },
+    Problem {
+        code: "budget-spent",
+        severity: Severity::Bare,
+        title: "too many failovers within an hour; the next doubt about a live member is left to a person",
+        advice: "find out why it fails over: `hotwarm events --group GROUP`",
+        applies: Group::budget_spent,
+    },
+    Problem {
+        code: "member-missing",
+        severity: Severity::Notice,
+        title: "a member that should run does not, or fails its check",
+        advice: "`hotwarm logs MEMBER`",
+        applies: |g| g.members.iter().any(|(id, m)| m.role != Role::Spare && g.unfit(id).is_some()),
+    },
+];
+
+/// The problems a group has now, worst first.
+pub fn of(group: &Group) -> impl Iterator<Item = &'static Problem> + '_ {
+    TABLE.iter().filter(|problem| (problem.applies)(group))
+}

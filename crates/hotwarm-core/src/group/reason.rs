@@ -1,0 +1,371 @@
+//! Why: the reason of every decision and every refusal, for people. Each has a code, a page in docs/reference/reasons and a transcript.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::StopCause;
+use crate::ids::{Epoch, MemberId, NodeId, Position};
+
+/// What a witness saw of a member.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Evidence {
+    /// Connections are refused.
+    Refused,
+    /// Connections are reset.
+    Reset,
+    /// Requests are accepted and not answered, and neither is a probe.
+    Silent,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Refused => "connections refused",
+            Self::Reset => "connections reset",
+            Self::Silent => "no answer",
+        })
+    }
+}
+
+/// What ended an old hot member's right to serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FencedBy {
+    Stopped(StopCause),
+    Demoted,
+    LeaseOut,
+    Hook,
+    /// Its routers closed; nothing else can be known of it.
+    RoutersClosed,
+}
+
+impl fmt::Display for FencedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped(cause) => write!(f, "it stopped ({cause})"),
+            Self::Demoted => f.write_str("it confirmed its demotion"),
+            Self::LeaseOut => f.write_str("its node's lease was waited out"),
+            Self::Hook => f.write_str("the fence hook confirmed"),
+            Self::RoutersClosed => f.write_str("all routers closed (router-only fence)"),
+        }
+    }
+}
+
+impl fmt::Display for StopCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Asked => f.write_str("asked to"),
+            Self::Deadline => f.write_str("its guard's deadline passed"),
+            Self::NotStarted(why) => write!(f, "not started: {why}"),
+            Self::Absent => f.write_str("not running"),
+        }
+    }
+}
+
+/// Why one member cannot become hot now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    NodeLost,
+    Drained,
+    Spare,
+    NotRunning,
+    NotReady,
+    Suspected,
+    /// It failed lately and is held down; the milliseconds left.
+    Unstable {
+        left_ms: u64,
+    },
+    FailedThisTime,
+    NoPosition,
+    Behind {
+        position: Position,
+        best: Position,
+    },
+    Outranked,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeLost => f.write_str("its node is not heard or holds no lease"),
+            Self::Drained => f.write_str("it is drained"),
+            Self::Spare => f.write_str("it is a spare and does not run yet"),
+            Self::NotRunning => f.write_str("it does not run"),
+            Self::NotReady => f.write_str("its check fails"),
+            Self::Suspected => f.write_str("routers cannot reach it"),
+            Self::Unstable { left_ms } => write!(f, "it failed lately and is held down for {:.1} s more", *left_ms as f64 / 1000.0),
+            Self::FailedThisTime => f.write_str("its promotion failed in this attempt"),
+            Self::NoPosition => f.write_str("it has not reported its position"),
+            Self::Behind { position, best } => write!(f, "its data is behind ({position} of {best})"),
+            Self::Outranked => f.write_str("another is preferred"),
+        }
+    }
+}
+
+/// Why something was decided or refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The hot member is known to have stopped.
+    HotStopped {
+        member: MemberId,
+        cause: StopCause,
+    },
+    /// The hot member's own check fails.
+    HotUnready {
+        member: MemberId,
+        why: String,
+    },
+    /// Several routers cannot reach the hot member.
+    HotUnreachable {
+        member: MemberId,
+        witnesses: Vec<(NodeId, Evidence)>,
+    },
+    /// The hot member's node is silent.
+    NodeSilent {
+        member: MemberId,
+        node: NodeId,
+    },
+    /// The hot member's node has let its lease run out.
+    NodeLapsed {
+        member: MemberId,
+        node: NodeId,
+    },
+    /// Nobody is hot and somebody can be.
+    Vacant,
+    /// A person or a program asked for it.
+    SwitchoverAsked {
+        from: MemberId,
+        to: MemberId,
+    },
+    /// The hot member or its node is drained.
+    HotDrained {
+        member: MemberId,
+    },
+    Fenced {
+        member: MemberId,
+        epoch: Epoch,
+        by: FencedBy,
+    },
+    Chosen {
+        member: MemberId,
+        others: Vec<(MemberId, Refusal)>,
+    },
+    PromoteFailed {
+        member: MemberId,
+        why: String,
+    },
+    PromoteTimedOut {
+        member: MemberId,
+        after_ms: u64,
+    },
+    /// The candidate was lost while it was being promoted.
+    CandidateLost {
+        member: MemberId,
+    },
+    Opened {
+        member: MemberId,
+        epoch: Epoch,
+        pause_ms: u64,
+        detect_ms: u64,
+        fence_ms: u64,
+        choose_ms: u64,
+        promote_ms: u64,
+    },
+    /// A member that was away runs and is warm.
+    ReturnedWarm {
+        member: MemberId,
+    },
+    /// A member of a group with several hot members was left out.
+    Ejected {
+        member: MemberId,
+        why: Refusal,
+    },
+    /// A member of a group with several hot members serves again.
+    Admitted {
+        member: MemberId,
+        epoch: Epoch,
+    },
+    /// A spare is started because a member is missing.
+    SpareStarted {
+        member: MemberId,
+    },
+    /// A switchover or drain was given up; the old hot member goes on.
+    SwitchoverAborted {
+        why: String,
+    },
+    Paused,
+    Resumed,
+    /// Refused: no other member can take over, and a live member is not fenced for nothing (S9).
+    NoSuccessor {
+        member: Option<MemberId>,
+        others: Vec<(MemberId, Refusal)>,
+    },
+    /// Refused: automation is paused.
+    AutomationPaused,
+    /// Refused: too many failovers of live members in the last hour.
+    BudgetSpent {
+        failovers: u32,
+        per_hour: u32,
+    },
+    /// Refused: too few members report their position for R + W > N.
+    TooFewReports {
+        reports: u16,
+        needed: u16,
+    },
+    /// Refused: leaving out this member would leave none.
+    LastOne {
+        member: MemberId,
+        why: Refusal,
+    },
+    /// Refused: the switchover cannot be.
+    SwitchoverRefused {
+        why: String,
+    },
+    /// The pause's end waits for these nodes to count their lease again.
+    ResumeWaits {
+        nodes: Vec<NodeId>,
+    },
+}
+
+fn list(others: &[(MemberId, Refusal)]) -> String {
+    others.iter().map(|(member, why)| format!("{member}: {why}")).collect::<Vec<_>>().join("; ")
+}
+
+impl Reason {
+    /// The page's name in docs/reference/reasons, and what programs compare.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::HotStopped { .. } => "hot-stopped",
+            Self::HotUnready { .. } => "hot-unready",
+            Self::HotUnreachable { .. } => "hot-unreachable",
+            Self::NodeSilent { .. } => "node-silent",
+            Self::NodeLapsed { .. } => "node-lapsed",
+            Self::Vacant => "vacant",
+            Self::SwitchoverAsked { .. } => "switchover-asked",
+            Self::HotDrained { .. } => "hot-drained",
+            Self::Fenced { .. } => "fenced",
+            Self::Chosen { .. } => "chosen",
+            Self::PromoteFailed { .. } => "promote-failed",
+            Self::PromoteTimedOut { .. } => "promote-timed-out",
+            Self::CandidateLost { .. } => "candidate-lost",
+            Self::Opened { .. } => "opened",
+            Self::ReturnedWarm { .. } => "returned-warm",
+            Self::Ejected { .. } => "ejected",
+            Self::Admitted { .. } => "admitted",
+            Self::SpareStarted { .. } => "spare-started",
+            Self::SwitchoverAborted { .. } => "switchover-aborted",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
+            Self::NoSuccessor { .. } => "no-successor",
+            Self::AutomationPaused => "automation-paused",
+            Self::BudgetSpent { .. } => "budget-spent",
+            Self::TooFewReports { .. } => "too-few-reports",
+            Self::LastOne { .. } => "last-one",
+            Self::SwitchoverRefused { .. } => "switchover-refused",
+            Self::ResumeWaits { .. } => "resume-waits",
+        }
+    }
+
+    /// True for what a rule forbade.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSuccessor { .. }
+                | Self::AutomationPaused
+                | Self::BudgetSpent { .. }
+                | Self::TooFewReports { .. }
+                | Self::LastOne { .. }
+                | Self::SwitchoverRefused { .. }
+                | Self::ResumeWaits { .. }
+        )
+    }
+
+    /// All codes, for the test that each has its page and its transcript.
+    pub const CODES: [&'static str; 28] = [
+        "hot-stopped",
+        "hot-unready",
+        "hot-unreachable",
+        "node-silent",
+        "node-lapsed",
+        "vacant",
+        "switchover-asked",
+        "hot-drained",
+        "fenced",
+        "chosen",
+        "promote-failed",
+        "promote-timed-out",
+        "candidate-lost",
+        "opened",
+        "returned-warm",
+        "ejected",
+        "admitted",
+        "spare-started",
+        "switchover-aborted",
+        "paused",
+        "resumed",
+        "no-successor",
+        "automation-paused",
+        "budget-spent",
+        "too-few-reports",
+        "last-one",
+        "switchover-refused",
+        "resume-waits",
+    ];
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HotStopped { member, cause } => write!(f, "{member}, hot, has stopped: {cause}"),
+            Self::HotUnready { member, why } => write!(f, "{member}, hot, fails its check: {why}"),
+            Self::HotUnreachable { member, witnesses } => {
+                let seen: Vec<_> = witnesses.iter().map(|(node, evidence)| format!("{node}: {evidence}")).collect();
+                write!(f, "{member}, hot, cannot be reached ({})", seen.join("; "))
+            }
+            Self::NodeSilent { member, node } => write!(f, "node {node} is silent; {member} is hot there"),
+            Self::NodeLapsed { member, node } => write!(f, "the lease of node {node} ran out; {member} was hot there"),
+            Self::Vacant => f.write_str("no member is hot and one can be"),
+            Self::SwitchoverAsked { from, to } => write!(f, "switchover from {from} to {to} was asked for"),
+            Self::HotDrained { member } => write!(f, "{member}, hot, is drained"),
+            Self::Fenced { member, epoch, by } => write!(f, "{member} no longer serves epoch {epoch}: {by}"),
+            Self::Chosen { member, others } if others.is_empty() => write!(f, "{member} is chosen"),
+            Self::Chosen { member, others } => write!(f, "{member} is chosen ({})", list(others)),
+            Self::PromoteFailed { member, why } => write!(f, "promotion of {member} failed: {why}"),
+            Self::PromoteTimedOut { member, after_ms } => write!(f, "promotion of {member} was not confirmed within {after_ms} ms"),
+            Self::CandidateLost { member } => write!(f, "{member} was lost while it was being promoted"),
+            Self::Opened { member, epoch, pause_ms, detect_ms, fence_ms, choose_ms, promote_ms } => write!(
+                f,
+                "{member} serves epoch {epoch} after {pause_ms} ms (detect {detect_ms}, fence {fence_ms}, choose {choose_ms}, promote {promote_ms})"
+            ),
+            Self::ReturnedWarm { member } => write!(f, "{member} is back as warm"),
+            Self::Ejected { member, why } => write!(f, "{member} takes no more requests: {why}"),
+            Self::Admitted { member, epoch } => write!(f, "{member} serves (epoch {epoch})"),
+            Self::SpareStarted { member } => write!(f, "spare {member} is started because a member is missing"),
+            Self::SwitchoverAborted { why } => write!(f, "switchover given up: {why}"),
+            Self::Paused => f.write_str("automation is paused: nothing is promoted and no lease expires until `resume`"),
+            Self::Resumed => f.write_str("automation is resumed"),
+            Self::NoSuccessor { member: Some(member), others } => {
+                write!(f, "{member} is kept although it is in doubt: no other can take over ({})", list(others))
+            }
+            Self::NoSuccessor { member: None, others } => write!(f, "nobody can become hot ({})", list(others)),
+            Self::AutomationPaused => f.write_str("nothing is promoted: automation is paused; `hotwarm resume` ends it"),
+            Self::BudgetSpent { failovers, per_hour } => write!(
+                f,
+                "{failovers} failovers of live members within an hour, {per_hour} are allowed: a person must look; `hotwarm switchover` still works"
+            ),
+            Self::TooFewReports { reports, needed } => {
+                write!(f, "{reports} members reported their position, {needed} are needed so that no acknowledged write is lost")
+            }
+            Self::LastOne { member, why } => write!(f, "{member} is kept although {why}: leaving it out would leave none"),
+            Self::SwitchoverRefused { why } => write!(f, "switchover refused: {why}"),
+            Self::ResumeWaits { nodes } => {
+                let nodes: Vec<_> = nodes.iter().map(NodeId::as_str).collect();
+                write!(f, "the pause ends when these nodes count their lease again: {}", nodes.join(", "))
+            }
+        }
+    }
+}

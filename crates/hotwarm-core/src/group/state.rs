@@ -1,0 +1,297 @@
+//! What the group is now: everything that `step` decides from, and nothing that can be derived.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::reason::{Evidence, Reason};
+use super::spec::GroupSpec;
+use crate::action::StopCause;
+use crate::ids::{Attempt, Epoch, Incarnation, MemberId, Millis, NodeId, Position, Role};
+use crate::route::{RouteState, Routes, Target};
+
+/// The state of one group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    pub spec: GroupSpec,
+    /// Log time of the last input.
+    pub at: Millis,
+    /// The newest epoch that was opened or promised to a candidate.
+    pub epoch: Epoch,
+    /// Nobody may be sent requests of `epoch` (exclusive groups).
+    pub closed: bool,
+    pub members: BTreeMap<MemberId, Member>,
+    pub nodes: BTreeMap<NodeId, NodeView>,
+    /// Routers that may admit requests for `epoch`.
+    pub open_routers: BTreeSet<NodeId>,
+    /// Routers not yet known to have closed the epochs before (S8).
+    pub stale_routers: BTreeSet<NodeId>,
+    /// The member that served last was confirmed stopped, so a stale router reaches nobody; it is not started again before
+    /// `stale_routers` is empty.
+    pub stale_reach_nobody: bool,
+    pub transition: Option<Transition>,
+    pub attempt: Attempt,
+    pub pause: Pause,
+    /// Failovers of live members, for the budget (S9); at most the budget's size is kept.
+    pub failovers: VecDeque<Millis>,
+    /// When the first doubt about the hot member was logged.
+    pub doubt_since: Option<Millis>,
+    /// The newest epoch that routers were told to close.
+    pub closed_epoch: Epoch,
+    /// Who served last and why it does no more, while nobody is hot.
+    pub lost: Option<(MemberId, Reason)>,
+    /// The refusal that holds now, told once.
+    pub refusal: Option<Reason>,
+}
+
+/// One member's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub role: Role,
+    pub incarnation: Incarnation,
+    pub life: Life,
+    /// Its own node's probe says that it answers.
+    pub ready: bool,
+    pub why_unready: String,
+    /// It confirmed its hot role and takes requests.
+    pub serving: bool,
+    /// The epoch for which it was told to be hot, until it is known to be fenced (S6).
+    pub may_serve: Option<Epoch>,
+    pub testimony: BTreeMap<NodeId, (Evidence, Millis)>,
+    pub drained: bool,
+    /// Drained while hot in a group of several: until when it finishes what it has.
+    pub draining_until: Option<Millis>,
+    /// It failed lately: not preferred until then.
+    pub unstable_until: Millis,
+    pub unstable_for_ms: u64,
+    pub failed_at: Option<Millis>,
+    /// Position reported in an attempt.
+    pub position: Option<(Attempt, Position)>,
+    /// It was hot and has not been seen warm since.
+    pub away: bool,
+}
+
+/// Whether the member runs, as its supervisor tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Life {
+    Unknown,
+    Running,
+    Stopped(StopCause),
+}
+
+/// What the group uses of a node's state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    pub silent: bool,
+    /// It holds no lease.
+    pub lapsed: bool,
+    pub drained: bool,
+}
+
+/// A change of the hot member that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    pub attempt: Attempt,
+    pub why: Reason,
+    pub from: Option<MemberId>,
+    /// Whom the operator wants.
+    pub to: Option<MemberId>,
+    /// The old hot member is asked, not killed.
+    pub planned: bool,
+    pub phase: Phase,
+    pub refused: BTreeSet<MemberId>,
+    pub drained_routers: BTreeSet<NodeId>,
+    pub stamps: Stamps,
+}
+
+/// When each phase began, in log time: what the report of an incident is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamps {
+    pub doubt: Millis,
+    pub began: Millis,
+    pub fenced: Millis,
+    pub chosen: Millis,
+}
+
+/// How far a transition has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Planned: routers park new requests and finish those in flight.
+    Draining {
+        until: Millis,
+    },
+    /// The epoch is closed; waiting until nobody may serve it.
+    Fencing {
+        until: Millis,
+    },
+    /// Candidates report their positions.
+    Choosing {
+        until: Millis,
+    },
+    Promoting {
+        to: MemberId,
+        until: Millis,
+    },
+}
+
+/// Automation suspended by a person (S10).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pause {
+    No,
+    Paused,
+    /// These nodes must count their lease again first.
+    Resuming {
+        waiting: BTreeSet<NodeId>,
+    },
+}
+
+impl Member {
+    #[must_use]
+    pub const fn new(role: Role) -> Self {
+        Self {
+            role,
+            incarnation: Incarnation(0),
+            life: Life::Unknown,
+            ready: false,
+            why_unready: String::new(),
+            serving: false,
+            may_serve: None,
+            testimony: BTreeMap::new(),
+            drained: false,
+            draining_until: None,
+            unstable_until: Millis(0),
+            unstable_for_ms: 0,
+            failed_at: None,
+            position: None,
+            away: false,
+        }
+    }
+
+    #[must_use]
+    pub const fn running(&self) -> bool {
+        matches!(self.life, Life::Running)
+    }
+
+    #[must_use]
+    pub const fn stopped(&self) -> bool {
+        matches!(self.life, Life::Stopped(_))
+    }
+
+    /// It no longer is, nor was told to be, hot.
+    pub(crate) fn dethrone(&mut self) {
+        if self.role == Role::Hot {
+            self.role = Role::Warm;
+            self.away = true;
+        }
+        self.serving = false;
+        self.draining_until = None;
+    }
+}
+
+impl Group {
+    /// The group as it is before anything was heard: running members warm, the rest spare, nobody hot.
+    #[must_use]
+    pub fn new(spec: GroupSpec, nodes: BTreeMap<NodeId, NodeView>) -> Self {
+        let mut group = Self {
+            at: Millis(0),
+            epoch: Epoch(0),
+            closed: true,
+            members: BTreeMap::new(),
+            nodes,
+            open_routers: BTreeSet::new(),
+            stale_routers: BTreeSet::new(),
+            stale_reach_nobody: false,
+            transition: None,
+            attempt: Attempt(0),
+            pause: Pause::No,
+            failovers: VecDeque::new(),
+            doubt_since: None,
+            closed_epoch: Epoch(0),
+            lost: None,
+            refusal: None,
+            spec,
+        };
+        let running = usize::from(group.spec.hot) + usize::from(group.spec.warm);
+        for (rank, id) in group.by_priority().into_iter().enumerate() {
+            let role = if rank < running { Role::Warm } else { Role::Spare };
+            group.members.insert(id, Member::new(role));
+        }
+        group
+    }
+
+    /// Configured members, the most preferred first.
+    #[must_use]
+    pub fn by_priority(&self) -> Vec<MemberId> {
+        let mut ids: Vec<_> = self.spec.members.keys().cloned().collect();
+        ids.sort_by_key(|id| (std::cmp::Reverse(self.spec.members[id].priority), id.clone()));
+        ids
+    }
+
+    /// The member that is hot, in a group that allows one.
+    #[must_use]
+    pub fn hot(&self) -> Option<&MemberId> {
+        self.members.iter().find(|(_, m)| m.role == Role::Hot).map(|(id, _)| id)
+    }
+
+    /// Members that were told to be hot and are not known to be fenced.
+    pub fn may_serve(&self) -> impl Iterator<Item = (&MemberId, Epoch)> {
+        self.members.iter().filter_map(|(id, m)| m.may_serve.map(|epoch| (id, epoch)))
+    }
+
+    #[must_use]
+    pub fn node_of(&self, member: &MemberId) -> Option<&NodeId> {
+        self.spec.members.get(member).map(|m| &m.node)
+    }
+
+    /// The node's state; a node nobody told of counts as well.
+    #[must_use]
+    pub fn node(&self, node: &NodeId) -> NodeView {
+        self.nodes.get(node).copied().unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn paused(&self) -> bool {
+        self.pause != Pause::No
+    }
+
+    /// What routers do now.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        let draining = matches!(self.transition, Some(Transition { phase: Phase::Draining { .. }, .. }));
+        let state = if self.closed {
+            RouteState::Held
+        } else if draining {
+            RouteState::Draining(self.targets())
+        } else {
+            match self.targets() {
+                targets if targets.is_empty() => RouteState::Held,
+                targets => RouteState::Open(targets),
+            }
+        };
+        Routes { group: self.spec.name.clone(), epoch: self.epoch, exclusive: self.spec.exclusive, state }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let serving = self.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving);
+        serving
+            .filter_map(|(id, m)| {
+                let spec = self.spec.members.get(id)?;
+                let weight = if m.draining_until.is_some() { 0 } else { spec.weight };
+                Some(Target { member: id.clone(), address: spec.address, weight, zone: spec.zone.clone() })
+            })
+            .collect()
+    }
+
+    /// The next moment of log time at which something is to be decided though nothing happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Millis> {
+        let phase = self.transition.as_ref().map(|t| match t.phase {
+            Phase::Draining { until } | Phase::Fencing { until } | Phase::Choosing { until } | Phase::Promoting { until, .. } => until,
+        });
+        let drains = self.members.values().filter_map(|m| m.draining_until);
+        let holds = self.members.values().filter(|m| m.role != Role::Hot && m.unstable_until > self.at).map(|m| m.unstable_until);
+        let testimony = self.members.values().flat_map(|m| m.testimony.values()).map(|(_, at)| at.plus(self.spec.bounds.testimony_ms));
+        let budget = self.failovers.front().map(|at| at.plus(super::policy::HOUR_MS));
+        phase.into_iter().chain(drains).chain(holds).chain(testimony).chain(budget).filter(|at| *at > self.at).min()
+    }
+}
