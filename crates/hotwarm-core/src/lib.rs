@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod cluster;
 pub mod consensus;
 pub mod detect;
 pub mod group;

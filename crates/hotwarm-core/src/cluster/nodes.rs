@@ -1,0 +1,174 @@
+//! Nodes in the control log: configured, admitted, silent, lapsed, back.
+
+use std::collections::BTreeMap;
+
+use super::{Cluster, ClusterSpec, Event, Lease, Node, What};
+use crate::group::input::NodeInput;
+use crate::group::state::NodeView;
+use crate::group::{self, Group};
+use crate::ids::{Millis, NodeId, RaftId, Session};
+
+impl Cluster {
+    /// Why this configuration cannot be applied now; sentences for the operator.
+    #[must_use]
+    pub fn refuses(&self, spec: &ClusterSpec, revision: u64) -> Vec<String> {
+        let mut why = Vec::new();
+        if revision != self.revision {
+            why.push(format!("it was made from revision {revision}, and {} is in force: look at the difference again", self.revision));
+        }
+        if self.founded() && !self.name.is_empty() && spec.name != self.name {
+            why.push(format!("it is for the cluster {:?}, this is {:?}", spec.name, self.name));
+        }
+        why.extend(spec.groups.iter().filter_map(|(name, new)| self.groups.get(name)?.refuses(new)));
+        let served = |g: &Group| g.spec.exclusive && g.may_serve().next().is_some();
+        let gone = self.groups.iter().filter(|(name, g)| !spec.groups.contains_key(*name) && served(g));
+        why.extend(gone.map(|(name, _)| format!("group {name} is removed while a member is hot: `hotwarm drain` its members first")));
+        why
+    }
+
+    pub(super) fn on_configure(&mut self, spec: &ClusterSpec, revision: u64) -> Vec<Event> {
+        let why = self.refuses(spec, revision);
+        if !why.is_empty() {
+            return vec![self.event(What::ConfigureRefused { why: why.join("; ") })];
+        }
+        self.name.clone_from(&spec.name);
+        self.text.clone_from(&spec.text);
+        self.revision += 1;
+        self.set_lease(spec.lease_ms);
+        for (name, node) in &spec.nodes {
+            self.nodes.entry(name.clone()).and_modify(|n| n.spec = node.clone()).or_insert_with(|| Node::new(node.clone()));
+        }
+        self.nodes.retain(|name, _| spec.nodes.contains_key(name));
+        let mut events = vec![self.event(What::Configured { revision: self.revision })];
+        self.groups.retain(|name, _| spec.groups.contains_key(name));
+        for (name, group) in &spec.groups {
+            if self.groups.contains_key(name) {
+                events.extend(self.to_group(name, group::Body::Configure(Box::new(group.clone()))));
+            } else {
+                self.groups.insert(name.clone(), Group::new(group.clone(), self.views()));
+            }
+        }
+        events
+    }
+
+    fn views(&self) -> BTreeMap<NodeId, NodeView> {
+        let view = |n: &Node| NodeView { silent: n.silent, lapsed: !n.leased, drained: n.drained };
+        self.nodes.iter().map(|(name, n)| (name.clone(), view(n))).collect()
+    }
+
+    /// S2: a decrease counts for holders at once, for those who wait only after the old length.
+    fn set_lease(&mut self, length_ms: u64) {
+        self.settle_lease();
+        let longest_ms = self.lease.longest_ms.max(length_ms);
+        self.lease = Lease { length_ms, longest_ms, since: self.at };
+    }
+
+    pub(super) const fn lease_settles_at(&self) -> Millis {
+        // Twice: once for the lease itself, once for a holder that has yet to apply the decrease before it renews.
+        self.lease.since.plus(self.lease.longest_ms * 2)
+    }
+
+    pub(super) fn settle_lease(&mut self) {
+        if self.lease.longest_ms > self.lease.length_ms && self.at >= self.lease_settles_at() {
+            self.lease.longest_ms = self.lease.length_ms;
+        }
+    }
+
+    /// S11: a data directory that was not seen before gets a number of its own; the one it replaces leaves the voters later.
+    pub(super) fn on_admit(&mut self, name: &NodeId, incarnation: u128, behaviour: u32) -> Vec<Event> {
+        let raft_id = RaftId(self.next_raft_id);
+        let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
+        node.behaviour = behaviour;
+        if node.incarnation == incarnation {
+            return Vec::new();
+        }
+        node.incarnation = incarnation;
+        node.retired.extend(node.raft_id.replace(raft_id));
+        self.next_raft_id += 1;
+        vec![self.event(What::Admitted { node: name.clone(), raft_id })]
+    }
+
+    /// A replica's number has left the voters.
+    pub fn retire(&mut self, gone: RaftId) {
+        for node in self.nodes.values_mut() {
+            node.retired.retain(|id| *id != gone);
+        }
+    }
+
+    fn current(&mut self, name: &NodeId, session: Session) -> Option<&mut Node> {
+        self.nodes.get_mut(name).filter(|n| n.session == session)
+    }
+
+    pub(super) fn on_silent(&mut self, name: &NodeId, session: Session) -> Vec<Event> {
+        match self.current(name, session) {
+            Some(node) if !node.silent => node.silent = true,
+            _ => return Vec::new(),
+        }
+        self.tell(What::Silent { node: name.clone() }, NodeInput::Silent { node: name.clone() })
+    }
+
+    pub(super) fn on_heard(&mut self, name: &NodeId, session: Session) -> Vec<Event> {
+        match self.current(name, session) {
+            Some(node) if node.silent && node.leased => node.silent = false,
+            _ => return Vec::new(),
+        }
+        self.tell(What::Heard { node: name.clone() }, NodeInput::Heard { node: name.clone() })
+    }
+
+    pub(super) fn on_lapsed(&mut self, name: &NodeId, session: Session) -> Vec<Event> {
+        match self.current(name, session) {
+            Some(node) if node.leased => node.leased = false,
+            _ => return Vec::new(),
+        }
+        self.tell(What::Lapsed { node: name.clone(), session }, NodeInput::Lapsed { node: name.clone() })
+    }
+
+    pub(super) fn on_back(&mut self, name: &NodeId, session: Session) -> Vec<Event> {
+        match self.current(name, session) {
+            Some(node) if !node.leased => {
+                node.leased = true;
+                node.silent = false;
+                node.session = session.next();
+            }
+            _ => return Vec::new(),
+        }
+        let session = session.next();
+        self.tell(What::Back { node: name.clone(), session }, NodeInput::Back { node: name.clone() })
+    }
+
+    pub(super) fn on_drain(&mut self, name: &NodeId, drained: bool) -> Vec<Event> {
+        match self.nodes.get_mut(name) {
+            Some(node) if node.drained != drained => node.drained = drained,
+            _ => return Vec::new(),
+        }
+        let node = name.clone();
+        if drained {
+            self.tell(What::Drained { node: node.clone() }, NodeInput::Drain { node })
+        } else {
+            self.tell(What::Undrained { node: node.clone() }, NodeInput::Undrain { node })
+        }
+    }
+
+    fn tell(&mut self, what: What, input: NodeInput) -> Vec<Event> {
+        let mut events = vec![self.event(what)];
+        events.extend(self.to_all(&group::Body::Node(input)));
+        events
+    }
+}
+
+impl Node {
+    const fn new(spec: super::NodeSpec) -> Self {
+        Self {
+            spec,
+            incarnation: 0,
+            raft_id: None,
+            behaviour: 0,
+            session: Session(0),
+            leased: false,
+            silent: false,
+            drained: false,
+            last_command: 0,
+            retired: Vec::new(),
+        }
+    }
+}

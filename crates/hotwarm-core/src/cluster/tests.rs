@@ -1,0 +1,108 @@
+//! Rules of the shared state: configuration whole or not at all, sessions, numbers never used twice, leases that shrink.
+use super::*;
+use crate::ids::NodeId;
+
+fn spec(names: &[&str]) -> ClusterSpec {
+    let node = |i: usize| NodeSpec {
+        address: std::net::SocketAddr::from(([127, 0, 0, 1], 7400 + i as u16)),
+        votes: true,
+        witness: false,
+        zone: String::new(),
+    };
+    ClusterSpec {
+        name: "shop".into(),
+        lease_ms: 1000,
+        nodes: names.iter().enumerate().map(|(i, n)| (NodeId::from(*n), node(i))).collect(),
+        groups: BTreeMap::new(),
+        text: String::new(),
+    }
+}
+
+fn found() -> Cluster {
+    let mut cluster = Cluster::empty();
+    apply(&mut cluster, 1, Body::Found { cluster: 7, spec: Box::new(spec(&["a", "b"])), node: "a".into(), incarnation: 70 });
+    cluster
+}
+
+fn apply(cluster: &mut Cluster, at: u64, body: Body) -> Vec<What> {
+    let entry = Entry { at: Millis(at), items: vec![Item { origin: None, body }] };
+    let entry = Entry::decode(&entry.encode()).expect("an entry survives its bytes");
+    cluster.apply(&entry).0.into_iter().map(|e| e.what).collect()
+}
+
+#[test]
+fn s11_a_wiped_directory_gets_a_new_number() {
+    let mut c = found();
+    assert_eq!(c.nodes[&NodeId::from("a")].raft_id, Some(RaftId(1)));
+    apply(&mut c, 2, Body::Admit { node: "b".into(), incarnation: 71, behaviour: 1 });
+    apply(&mut c, 3, Body::Admit { node: "b".into(), incarnation: 71, behaviour: 1 });
+    assert_eq!(c.nodes[&NodeId::from("b")].raft_id, Some(RaftId(2)));
+    apply(&mut c, 4, Body::Admit { node: "b".into(), incarnation: 72, behaviour: 1 });
+    let b = &c.nodes[&NodeId::from("b")];
+    assert_eq!((b.raft_id, b.retired.clone()), (Some(RaftId(3)), vec![RaftId(2)]));
+    assert_eq!(c.node_of(RaftId(2)), Some(&NodeId::from("b")));
+    c.retire(RaftId(2));
+    assert_eq!(c.node_of(RaftId(2)), None);
+}
+
+#[test]
+fn a_second_founding_changes_nothing() {
+    let mut c = found();
+    let before = c.clone();
+    assert!(apply(&mut c, 2, Body::Found { cluster: 8, spec: Box::new(spec(&["z"])), node: "z".into(), incarnation: 1 }).is_empty());
+    assert_eq!((c.id, &c.nodes), (before.id, &before.nodes));
+}
+
+#[test]
+fn a_session_ends_once_and_the_next_begins() {
+    let mut c = found();
+    let a = NodeId::from("a");
+    assert_eq!(apply(&mut c, 2, Body::Back { node: a.clone(), session: Session(0) }).len(), 1);
+    assert!(c.nodes[&a].leased);
+    assert!(apply(&mut c, 3, Body::Lapsed { node: a.clone(), session: Session(0) }).is_empty(), "a late lapse of an older session");
+    assert_eq!(apply(&mut c, 4, Body::Lapsed { node: a.clone(), session: Session(1) }).len(), 1);
+    assert!(apply(&mut c, 5, Body::Heard { node: a.clone(), session: Session(1) }).is_empty(), "heard without a lease is not back");
+    apply(&mut c, 6, Body::Back { node: a.clone(), session: Session(1) });
+    assert_eq!(c.nodes[&a].session, Session(2));
+}
+
+#[test]
+fn s2_a_shorter_lease_is_waited_out_at_its_old_length() {
+    let mut c = found();
+    let mut shorter = spec(&["a", "b"]);
+    shorter.lease_ms = 300;
+    apply(&mut c, 10, Body::Configure { spec: Box::new(shorter), revision: 1 });
+    assert_eq!((c.lease.length_ms, c.lease.longest_ms), (300, 1000));
+    apply(&mut c, 1500, Body::Timer);
+    assert_eq!(c.lease.longest_ms, 1000);
+    let settles = c.next_deadline().expect("somebody must wake up to settle it");
+    apply(&mut c, settles.0, Body::Timer);
+    assert_eq!(c.lease.longest_ms, 300);
+}
+
+#[test]
+fn a_configuration_made_from_another_revision_is_refused() {
+    let mut c = found();
+    let done = apply(&mut c, 2, Body::Configure { spec: Box::new(spec(&["a"])), revision: 0 });
+    assert!(matches!(&done[..], [What::ConfigureRefused { why }] if why.contains("revision 0")), "{done:?}");
+    assert_eq!(c.nodes.len(), 2);
+}
+
+#[test]
+fn a_command_sent_twice_is_applied_once() {
+    let mut c = found();
+    let origin = Some(Origin { node: "a".into(), number: 5 });
+    let entry = Entry { at: Millis(9), items: vec![Item { origin, body: Body::Drain { node: "b".into() } }] };
+    assert_eq!(c.apply(&entry).1.len(), 1);
+    assert_eq!(c.apply(&entry).1.len(), 0);
+}
+
+#[test]
+fn snapshots_survive_their_bytes_and_other_versions_are_named() {
+    let c = found();
+    let mut bytes = c.encode();
+    assert_eq!(Cluster::decode(&bytes), Ok(c));
+    bytes[0] = 9;
+    assert_eq!(Cluster::decode(&bytes), Err(DecodeError::UnknownVersion { what: "cluster snapshot", version: 9 }));
+    assert!(Cluster::decode(&[]).is_err());
+}
