@@ -1,0 +1,229 @@
+//! Leases, both sides: the holder that counts one from before it asked, the landlord (the log's leader) that waits one out (S1 to S3).
+//!
+//! A lease belongs to a node and a session. What it covers, (group, epoch) pairs, is what the holder's state says at the grant's index
+//! or later: once a fence is committed, no grant that carries a later index covers that pair.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::cluster::{Cluster, Lease};
+use crate::ids::{Index, Mono, NodeId, Session};
+
+/// How much faster than the landlord's a holder's clock may run: 1 in this many.
+const DRIFT: u32 = 100;
+/// For what happens between the lease's end and its effect.
+const MARGIN: Duration = Duration::from_millis(20);
+/// Renewals on their way, at most; older ones are forgotten.
+const SENT_MAX: usize = 64;
+
+/// How long the landlord waits from the arrival of the last renewal it answered (S2).
+#[must_use]
+pub fn wait(lease: Lease) -> Duration {
+    let length = Duration::from_millis(lease.longest_ms);
+    length + length / DRIFT + MARGIN
+}
+
+/// This node's own lease.
+#[derive(Debug, Default)]
+pub(crate) struct Holder {
+    /// When each renewal was begun: the lease counts from before it was sent (S2).
+    sent: BTreeMap<u64, Mono>,
+    /// Grants that carry an index not yet applied.
+    pending: Vec<(u64, Session, Index)>,
+    until: Mono,
+    session: Session,
+}
+
+impl Holder {
+    pub(crate) fn asked(&mut self, number: u64, now: Mono) {
+        self.sent.insert(number, now);
+        while self.sent.len() > SENT_MAX {
+            self.sent.pop_first();
+        }
+    }
+
+    pub(crate) fn granted(&mut self, number: u64, session: Session, index: Index) {
+        if self.pending.len() < SENT_MAX {
+            self.pending.push((number, session, index));
+        }
+    }
+
+    /// Counts the grants whose index is applied. True if the lease's end moved.
+    pub(crate) fn settle(&mut self, cluster: &Cluster, me: &NodeId, applied: Index) -> bool {
+        let before = self.until;
+        let Some(node) = cluster.nodes.get(me) else { return false };
+        if !node.leased || node.session != self.session {
+            // The session is over: whatever is left of its lease is not ours.
+            self.until = Mono(0);
+            self.session = node.session;
+        }
+        let length = Duration::from_millis(cluster.lease.length_ms);
+        for (number, session, index) in std::mem::take(&mut self.pending) {
+            if index > applied {
+                self.pending.push((number, session, index));
+            } else if node.leased
+                && session == node.session
+                && let Some(sent) = self.sent.get(&number)
+            {
+                self.until = self.until.max(sent.plus(length));
+            }
+        }
+        self.until != before
+    }
+
+    pub(crate) const fn until(&self) -> Mono {
+        self.until
+    }
+}
+
+/// A renewal that waits for a read round, or for its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Renewal {
+    pub(crate) node: NodeId,
+    pub(crate) number: u64,
+    pub(crate) session: Session,
+    pub(crate) arrived: Mono,
+}
+
+/// The leader's side. It exists for one term of leadership and is made anew for the next.
+#[derive(Debug)]
+pub(crate) struct Landlord {
+    /// The latest moment at which an older term's leader can have granted anything (S3).
+    floor: Mono,
+    waiting: Vec<Renewal>,
+    rounds: BTreeMap<u64, Vec<Renewal>>,
+    /// The arrival of the last renewal that was answered.
+    answered: BTreeMap<NodeId, Mono>,
+    /// Told to the log as lapsed: never answered again in this term.
+    lapsing: BTreeSet<(NodeId, Session)>,
+}
+
+impl Landlord {
+    pub(crate) const fn new(floor: Mono) -> Self {
+        Self { floor, waiting: Vec::new(), rounds: BTreeMap::new(), answered: BTreeMap::new(), lapsing: BTreeSet::new() }
+    }
+
+    pub(crate) fn renewal(&mut self, renewal: Renewal) {
+        // Only a node's newest renewal is worth an answer.
+        self.waiting.retain(|r| r.node != renewal.node);
+        self.waiting.push(renewal);
+    }
+
+    /// True if a round is to be begun; one at a time, so that a burst of renewals costs one.
+    pub(crate) fn wants_round(&self) -> bool {
+        !self.waiting.is_empty() && self.rounds.len() < 2
+    }
+
+    pub(crate) fn begin_round(&mut self, context: u64) {
+        self.rounds.insert(context, std::mem::take(&mut self.waiting));
+    }
+
+    pub(crate) fn drop_round(&mut self, context: u64) {
+        self.rounds.remove(&context);
+    }
+
+    /// The renewals of a confirmed round that may be answered: leadership was held after each of them arrived.
+    pub(crate) fn confirmed(&mut self, context: u64) -> Vec<Renewal> {
+        let renewals = self.rounds.remove(&context).unwrap_or_default();
+        let granted: Vec<Renewal> =
+            renewals.into_iter().filter(|r| !self.lapsing.contains(&(r.node.clone(), r.session))).collect();
+        for renewal in &granted {
+            let last = self.answered.entry(renewal.node.clone()).or_insert(renewal.arrived);
+            *last = renewal.arrived.max(*last);
+        }
+        granted
+    }
+
+    /// When the node's lease will have been waited out.
+    pub(crate) fn lapses_at(&self, node: &NodeId, lease: Lease) -> Mono {
+        let last = self.answered.get(node).copied().unwrap_or(Mono(0)).max(self.floor);
+        last.plus(wait(lease))
+    }
+
+    /// From now on that session is not renewed; its lapse may be told to the log.
+    pub(crate) fn lapse(&mut self, node: &NodeId, session: Session) {
+        self.lapsing.insert((node.clone(), session));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Millis;
+
+    const LEASE: Lease = Lease { length_ms: 1000, longest_ms: 1000, since: Millis(0) };
+
+    fn at(ms: u64) -> Mono {
+        Mono(ms * 1000)
+    }
+
+    fn renewal(node: &str, number: u64, ms: u64) -> Renewal {
+        Renewal { node: node.into(), number, session: Session(1), arrived: at(ms) }
+    }
+
+    #[test]
+    fn s1_a_renewal_is_answered_only_by_a_round_begun_after_it_arrived() {
+        let mut landlord = Landlord::new(at(0));
+        landlord.renewal(renewal("a", 1, 10));
+        landlord.begin_round(1);
+        landlord.renewal(renewal("b", 1, 20));
+        let answered: Vec<_> = landlord.confirmed(1).into_iter().map(|r| r.node).collect();
+        assert_eq!(answered, [NodeId::from("a")]);
+        assert!(landlord.wants_round());
+    }
+
+    #[test]
+    fn s2_the_wait_counts_from_the_last_answered_renewal_and_exceeds_the_lease() {
+        let mut landlord = Landlord::new(at(0));
+        landlord.renewal(renewal("a", 1, 500));
+        landlord.begin_round(1);
+        landlord.confirmed(1);
+        landlord.renewal(renewal("a", 2, 900));
+        assert_eq!(landlord.lapses_at(&"a".into(), LEASE), at(500).plus(wait(LEASE)));
+        assert!(wait(LEASE) > Duration::from_millis(1000));
+    }
+
+    #[test]
+    fn s3_a_new_leader_counts_from_what_its_electors_last_acknowledged() {
+        let landlord = Landlord::new(at(700));
+        assert_eq!(landlord.lapses_at(&"a".into(), LEASE), at(700).plus(wait(LEASE)));
+    }
+
+    #[test]
+    fn a_session_that_is_lapsing_is_not_renewed() {
+        let mut landlord = Landlord::new(at(0));
+        landlord.renewal(renewal("a", 1, 500));
+        landlord.begin_round(1);
+        landlord.lapse(&"a".into(), Session(1));
+        assert!(landlord.confirmed(1).is_empty());
+    }
+
+    #[test]
+    fn s1_a_grant_counts_only_once_its_index_is_applied_and_only_for_the_session_in_force() {
+        let mut cluster = Cluster::empty();
+        cluster.lease = LEASE;
+        let spec = crate::cluster::NodeSpec { address: ([127, 0, 0, 1], 1).into(), votes: true, witness: false, zone: String::new() };
+        let groups = BTreeMap::new();
+        let spec = crate::cluster::ClusterSpec { name: "x".into(), lease_ms: 1000, nodes: [("a".into(), spec)].into(), groups, text: String::new() };
+        let apply = |c: &mut Cluster, body| {
+            c.apply(&crate::cluster::Entry { at: Millis(1), items: vec![crate::cluster::Item { origin: None, body }] });
+        };
+        use crate::cluster::Body;
+        apply(&mut cluster, Body::Found { cluster: 1, spec: Box::new(spec), node: "a".into(), incarnation: 1 });
+        apply(&mut cluster, Body::Back { node: "a".into(), session: Session(0) });
+        let (me, mut holder) = (NodeId::from("a"), Holder::default());
+        holder.asked(1, at(100));
+        holder.granted(1, Session(1), Index(9));
+        holder.settle(&cluster, &me, Index(8));
+        assert_eq!(holder.until(), Mono(0));
+        holder.settle(&cluster, &me, Index(9));
+        assert_eq!(holder.until(), at(1100), "counted from before it was sent");
+        apply(&mut cluster, Body::Lapsed { node: "a".into(), session: Session(1) });
+        holder.settle(&cluster, &me, Index(10));
+        assert_eq!(holder.until(), Mono(0));
+        holder.asked(2, at(200));
+        holder.granted(2, Session(1), Index(9));
+        holder.settle(&cluster, &me, Index(10));
+        assert_eq!(holder.until(), Mono(0), "a grant of the session that is over");
+    }
+}
