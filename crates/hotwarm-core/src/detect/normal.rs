@@ -23,8 +23,8 @@ pub(super) fn phi(y: f64) -> f64 {
 
 /// The `y` at which [`phi`] reaches `threshold`: how many standard deviations after the mean. `threshold` is taken within 0.01 to 300.
 pub(super) fn deviations(threshold: f64) -> f64 {
-    // A NaN falls to the lower bound: `max` ignores it.
-    let threshold = threshold.max(0.01).min(300.0);
+    // A NaN ends at the lower end: no comparison with it holds.
+    let threshold = threshold.clamp(0.01, 300.0);
     let (mut low, mut high) = (-3.0, 40.0);
     while high - low > 1e-9 {
         let middle = f64::midpoint(low, high);
