@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Epoch, GroupName, MemberId};
 
 pub mod balance;
+pub mod budget;
 pub mod outlier;
 pub mod slots;
 
