@@ -173,11 +173,13 @@ mod tests {
 
     #[test]
     fn a_burst_does_not_make_it_impatient() {
-        let mut phi = steady(64);
-        let before = phi.suspect_at(8.0).since(phi.last());
-        let now = phi.last().plus(BEAT);
-        (0..40).for_each(|_| phi.arrived(now));
-        assert!(phi.suspect_at(8.0).since(now) >= before);
+        for threshold in [0.5, 1.0, 8.0] {
+            let mut phi = steady(64);
+            let before = phi.suspect_at(threshold).since(phi.last());
+            let now = phi.last().plus(BEAT);
+            (0..40).for_each(|_| phi.arrived(now));
+            assert!(phi.suspect_at(threshold).since(now) >= before, "at {threshold}");
+        }
     }
 
     #[test]
