@@ -2,8 +2,8 @@
 //!
 //! Every router of every node must rank alike: nothing here may depend on order, process or machine. Not for secrets; who may choose
 //! keys can aim at one target, and the bound on load is what limits that. The main path: [`hash_key`] once per request, [`score`] per target.
-//! Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998; weights as in Mosharaf et al., "Weighted
-//! rendezvous hashing" (the largest of -weight / ln(u)).
+//! Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998; weights by the logarithmic method of
+//! Schindelhauer and Schomaker, "Weighted distributed hash tables", SPAA 2005.
 
 /// A stable 64-bit hash of a key (a header's value, a client's address).
 #[must_use]
