@@ -4,7 +4,7 @@
 //! [`SelfHealth::abstains`], and shifts its detectors by the lateness that [`SelfHealth::woke`] returns.
 //!
 //! The main path: each wake of the decision thread -> `woke(due, now)`; each probe of the disk (a small write and fsync in the data
-//! directory, made by another thread) -> `disk_begun`, then `disk_done` or `disk_failed`; [`SelfHealth::worse_at`] is a deadline of the node.
+//! directory, made by another thread) -> `disk_begun`, then `disk_done` or `disk_failed`; [`SelfHealth::worse_at`] is a deadline.
 //! Source: Dadgar, Phillips, Currey, "Lifeguard: local health awareness for more accurate failure detection", DSN-W 2018; there health
 //! is counted in missed acks, here it is measured.
 

@@ -1,7 +1,7 @@
 //! Rendezvous hashing: each key ranks all targets, so a target that leaves takes only its own keys with it.
 //!
 //! Every router of every node must rank alike: nothing here may depend on order, process or machine. Not for secrets; who may choose
-//! keys can aim at one target, and the bound on load is what limits that. The main path: [`hash_key`] once per request, [`score`] per target.
+//! keys can aim at one target, and the bound on load is what limits that. The main path: [`hash_key`] per request, [`score`] per target.
 //! Source: Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998; weights by the logarithmic method of
 //! Schindelhauer and Schomaker, "Weighted distributed hash tables", SPAA 2005.
 
