@@ -68,8 +68,6 @@ pub struct Node {
     pub drained: bool,
     /// The newest command of this node that was applied, so that a repeated one is not.
     pub last_command: u64,
-    /// Replica numbers it had before and that are to leave the voters.
-    pub retired: Vec<RaftId>,
 }
 
 /// What an entry did, for the record.
@@ -221,10 +219,10 @@ impl Cluster {
         self.groups.values().filter_map(Group::next_deadline).chain(lease).min()
     }
 
-    /// Which node a replica's number belongs to, also one that is about to leave.
+    /// Which node a replica's number belongs to.
     #[must_use]
     pub fn node_of(&self, id: RaftId) -> Option<&NodeId> {
-        self.nodes.iter().find(|(_, n)| n.raft_id == Some(id) || n.retired.contains(&id)).map(|(name, _)| name)
+        self.nodes.iter().find(|(_, n)| n.raft_id == Some(id)).map(|(name, _)| name)
     }
 
     /// The state as bytes, versioned: what a snapshot holds.

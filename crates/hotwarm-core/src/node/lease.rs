@@ -125,8 +125,7 @@ impl Landlord {
     /// The renewals of a confirmed round that may be answered: leadership was held after each of them arrived.
     pub(crate) fn confirmed(&mut self, context: u64) -> Vec<Renewal> {
         let renewals = self.rounds.remove(&context).unwrap_or_default();
-        let granted: Vec<Renewal> =
-            renewals.into_iter().filter(|r| !self.lapsing.contains(&(r.node.clone(), r.session))).collect();
+        let granted: Vec<Renewal> = renewals.into_iter().filter(|r| !self.lapsing.contains(&(r.node.clone(), r.session))).collect();
         for renewal in &granted {
             let last = self.answered.entry(renewal.node.clone()).or_insert(renewal.arrived);
             *last = renewal.arrived.max(*last);
@@ -204,7 +203,13 @@ mod tests {
         cluster.lease = LEASE;
         let spec = crate::cluster::NodeSpec { address: ([127, 0, 0, 1], 1).into(), votes: true, witness: false, zone: String::new() };
         let groups = BTreeMap::new();
-        let spec = crate::cluster::ClusterSpec { name: "x".into(), lease_ms: 1000, nodes: [("a".into(), spec)].into(), groups, text: String::new() };
+        let spec = crate::cluster::ClusterSpec {
+            name: "x".into(),
+            lease_ms: 1000,
+            nodes: [("a".into(), spec)].into(),
+            groups,
+            text: String::new(),
+        };
         let apply = |c: &mut Cluster, body| {
             c.apply(&crate::cluster::Entry { at: Millis(1), items: vec![crate::cluster::Item { origin: None, body }] });
         };
