@@ -1,0 +1,1 @@
+//! Whatever a peer sends: refused or taken, never a panic (S16).
