@@ -96,9 +96,10 @@ impl Node {
     /// Leases that were waited out (S2). From here on the session is not renewed.
     fn log_lapses(&mut self) {
         let Some(lead) = &mut self.lead else { return };
+        let grace = self.options.heartbeat * 3;
         let mut lapsed = Vec::new();
         for (name, node) in self.cluster.nodes.iter().filter(|(_, n)| n.leased) {
-            if self.now >= lead.landlord.lapses_at(name, self.cluster.lease) {
+            if self.now >= lead.landlord.lapses_at(name, node.session, self.cluster.lease, self.now, grace) {
                 lead.landlord.lapse(name, node.session);
                 lapsed.push(Body::Lapsed { node: name.clone(), session: node.session });
             }

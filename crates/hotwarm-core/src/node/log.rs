@@ -120,7 +120,7 @@ impl Node {
             for context in ready.reads_failed {
                 self.on_read_failed(context);
             }
-            self.take_snapshot();
+            self.take_snapshot(ready.voters.is_some());
         }
         worked
     }
@@ -190,8 +190,9 @@ impl Node {
         }
     }
 
-    fn take_snapshot(&mut self) {
-        if self.applied.0 < self.snapshot_at.0 + self.options.snapshot_every {
+    /// After so many entries; and whenever the voters changed, because a replica takes no snapshot that does not name it.
+    fn take_snapshot(&mut self, voters_changed: bool) {
+        if !voters_changed && self.applied.0 < self.snapshot_at.0 + self.options.snapshot_every {
             return;
         }
         let Some(replica) = &mut self.replica else { return };

@@ -54,7 +54,6 @@ struct LifeLine {
     /// Start again not before.
     start_at: Mono,
     pause: Duration,
-    started: Mono,
     /// It has answered in this life.
     answered: bool,
     ready_since: Option<Mono>,
@@ -85,7 +84,7 @@ impl Node {
             MemberEvent::Started { incarnation, role, epoch } => {
                 let (fenced, detached) = (local.fenced, None);
                 *local = Local { incarnation, life: LocalLife::Running, role: Some(role), epoch, fenced, detached, ..Local::default() };
-                *line = LifeLine { pause: line.pause, started: now, unready_since: Some(now), ..LifeLine::default() };
+                *line = LifeLine { pause: line.pause, unready_since: Some(now), ..LifeLine::default() };
             }
             MemberEvent::Stopped { incarnation, cause } => {
                 line.ended(now, &cause, supervision);
