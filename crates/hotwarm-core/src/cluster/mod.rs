@@ -169,8 +169,8 @@ impl Cluster {
             Body::Drain { node } => self.on_drain(node, true),
             Body::Undrain { node } => self.on_drain(node, false),
             Body::Behaviour { version } => self.on_behaviour(*version),
-            Body::Timer => self.to_all(&group::Body::Timer),
-            Body::Group { group, body } => self.to_group(group, body.clone()),
+            Body::Timer => self.tell_all(&group::Body::Timer),
+            Body::Group { group, body } => self.tell_group(group, body.clone()),
         }
     }
 
@@ -178,16 +178,16 @@ impl Cluster {
         Event { at: self.at, group: None, what }
     }
 
-    fn to_group(&mut self, name: &GroupName, body: group::Body) -> Vec<Event> {
+    fn tell_group(&mut self, name: &GroupName, body: group::Body) -> Vec<Event> {
         let Some(group) = self.groups.remove(name) else { return Vec::new() };
         let (group, effects) = group::step(group, &Input { at: self.at, body });
         self.groups.insert(name.clone(), group);
         effects.into_iter().map(|effect| Event { at: self.at, group: Some(name.clone()), what: What::Group(effect) }).collect()
     }
 
-    fn to_all(&mut self, body: &group::Body) -> Vec<Event> {
+    fn tell_all(&mut self, body: &group::Body) -> Vec<Event> {
         let names: Vec<GroupName> = self.groups.keys().cloned().collect();
-        names.iter().flat_map(|name| self.to_group(name, body.clone())).collect()
+        names.iter().flat_map(|name| self.tell_group(name, body.clone())).collect()
     }
 
     fn on_found(&mut self, id: u128, spec: &ClusterSpec, node: &NodeId, incarnation: u128) -> Vec<Event> {

@@ -43,7 +43,7 @@ impl Cluster {
         self.groups.retain(|name, _| spec.groups.contains_key(name));
         for (name, group) in &spec.groups {
             if self.groups.contains_key(name) {
-                events.extend(self.to_group(name, group::Body::Configure(Box::new(group.clone()))));
+                events.extend(self.tell_group(name, group::Body::Configure(Box::new(group.clone()))));
             } else {
                 self.groups.insert(name.clone(), Group::new(group.clone(), self.views()));
             }
@@ -145,7 +145,7 @@ impl Cluster {
 
     fn tell(&mut self, what: What, input: NodeInput) -> Vec<Event> {
         let mut events = vec![self.event(what)];
-        events.extend(self.to_all(&group::Body::Node(input)));
+        events.extend(self.tell_all(&group::Body::Node(input)));
         events
     }
 }
