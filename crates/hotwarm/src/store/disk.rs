@@ -124,7 +124,8 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let file = tmp.path().join("probe");
         let (tell, told) = channel();
-        let handle = DiskProbe::start(&file, Duration::from_millis(1), Box::new(move |probed| drop(tell.send(probed)))).unwrap();
+        let handle =
+            DiskProbe::start(&file, Duration::from_millis(1), Box::new(move |probed| tell.send(probed).unwrap_or_default())).unwrap();
         for _ in 0..5 {
             assert!(told.recv_timeout(PATIENCE).unwrap().outcome.unwrap() > 0);
         }
@@ -149,7 +150,8 @@ mod tests {
             started.send(()).unwrap();
             blocked.recv().map(|()| 1).map_err(|_| io::Error::other("test is over"))
         };
-        let handle = DiskProbe::run(write, Duration::from_millis(1), Box::new(move |probed| drop(tell.send(probed)))).unwrap();
+        let handle =
+            DiskProbe::run(write, Duration::from_millis(1), Box::new(move |probed| tell.send(probed).unwrap_or_default())).unwrap();
         starts.recv_timeout(PATIENCE).unwrap();
         while handle.oldest_ms() < 20 {
             std::thread::yield_now();
