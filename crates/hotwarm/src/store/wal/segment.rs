@@ -95,8 +95,10 @@ enum Work {
 /// The thread that prepares and removes segments.
 #[derive(Debug)]
 pub(super) struct Housekeeper {
-    work: Sender<Work>,
+    /// `None` only while it is being dropped.
+    work: Option<Sender<Work>>,
     ready: Receiver<(u64, File)>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Housekeeper {
@@ -106,14 +108,13 @@ impl Housekeeper {
         let (work, todo) = channel();
         let (done, ready) = sync_channel(1);
         let dir = dir.to_owned();
-        thread::Builder::new().name("wal-segments".into()).spawn(move || keep_house(&dir, &todo, &done))?;
-        Ok(Self { work, ready })
+        let thread = thread::Builder::new().name("wal-segments".into()).spawn(move || keep_house(&dir, &todo, &done))?;
+        Ok(Self { work: Some(work), ready, thread: Some(thread) })
     }
 
     /// Begins to prepare a segment; [`Self::next`] hands it out.
     pub(super) fn prepare(&self, number: u64, length: usize) {
-        // A housekeeper that is gone shows at the next hand-out.
-        let _shown_later = self.work.send(Work::Prepare { number, length });
+        self.tell(Work::Prepare { number, length });
     }
 
     /// The segment that was asked for; waits until it is ready. `None` when the housekeeper is gone.
@@ -124,7 +125,22 @@ impl Housekeeper {
     /// Removes segments of which nothing is needed.
     pub(super) fn remove(&self, numbers: Vec<u64>) {
         if !numbers.is_empty() {
-            let _needless_at_the_end = self.work.send(Work::Remove(numbers));
+            self.tell(Work::Remove(numbers));
+        }
+    }
+
+    fn tell(&self, work: Work) {
+        // A housekeeper that is gone shows at the next hand-out.
+        let _shown_later = self.work.as_ref().map(|to| to.send(work));
+    }
+}
+
+impl Drop for Housekeeper {
+    /// Waits for the work under way: whoever opens the directory next must not meet it.
+    fn drop(&mut self) {
+        self.work = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            error!("thread that prepares segments panicked");
         }
     }
 }
