@@ -1,0 +1,263 @@
+//! The write-ahead log on real files: restarts, kills, torn tails, rotation, a disk that fails.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use hotwarm_core::wal::{Entry, EntryKind, LogId};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const SMALL: usize = 64 * 1024;
+
+fn entry(index: u64, bytes: usize) -> Record {
+    let data = vec![(index % 251) as u8 + 1; bytes];
+    Record::Entry(LogId(0), Entry { index, term: 1, kind: EntryKind::Normal, data, context: vec![9] })
+}
+
+fn open(dir: &Path) -> (Vec<u64>, Handle, Receiver<u64>) {
+    let (tell, told) = channel();
+    let persisted = Box::new(move |token| {
+        let _test_may_be_over = tell.send(token);
+    });
+    let fatal = Box::new(|error: &WalError| panic!("{error}"));
+    let (recovered, handle) = Wal::open_with(dir, Callbacks { persisted, fatal }, SMALL).unwrap();
+    (indexes(&recovered), handle, told)
+}
+
+fn indexes(recovered: &Recovered) -> Vec<u64> {
+    let entries = recovered.records.iter().map(|record| match record {
+        Record::Entry(_, entry) => (entry.index, &entry.data),
+        other => panic!("{other:?}"),
+    });
+    entries
+        .inspect(|(index, data)| assert!(data.iter().all(|byte| *byte == (index % 251) as u8 + 1), "entry {index}"))
+        .map(|(i, _)| i)
+        .collect()
+}
+
+fn wait(told: &Receiver<u64>) -> u64 {
+    told.recv_timeout(PATIENCE).expect("it is persisted")
+}
+
+#[test]
+fn what_is_persisted_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = &dir.path().join("wal");
+    fs::create_dir(dir).unwrap();
+    for life in 0..5u64 {
+        let (found, handle, told) = open(dir);
+        assert_eq!(found, (0..life * 20).collect::<Vec<_>>());
+        for n in life * 20..life * 20 + 20 {
+            handle.submit(n, vec![entry(n, 100)], true).unwrap();
+        }
+        for n in life * 20..life * 20 + 20 {
+            assert_eq!(wait(&told), n, "in order");
+        }
+        assert!(handle.stats().submissions >= 19 && !handle.stats().last.is_empty());
+    }
+}
+
+#[test]
+fn what_is_queued_when_it_stops_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, handle, _told) = open(dir.path());
+    (0..500).for_each(|n| handle.submit(n, vec![entry(n, 10)], true).unwrap());
+    handle.stop();
+    assert!(matches!(handle.submit(9, vec![entry(9, 1)], true), Err(NotSubmitted::Ended(records)) if records.len() == 1));
+    assert_eq!(open(dir.path()).0, (0..500).collect::<Vec<_>>());
+}
+
+#[test]
+fn it_goes_on_over_many_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, handle, told) = open(dir.path());
+    for n in 0..60 {
+        // Every tenth is longer than a segment.
+        let bytes = if n % 10 == 9 { SMALL * 2 } else { SMALL / 3 };
+        handle.submit(n, vec![entry(n, bytes)], true).unwrap();
+        assert_eq!(wait(&told), n);
+    }
+    handle.stop();
+    assert!(segment::list(dir.path()).unwrap().len() > 20);
+    assert_eq!(open(dir.path()).0, (0..60).collect::<Vec<_>>());
+}
+
+#[test]
+fn one_sync_serves_all_that_waited() {
+    let dir = tempfile::tempdir().unwrap();
+    let (release, blocked) = channel::<()>();
+    let (tell, told) = channel();
+    let persisted = Box::new(move |token| {
+        tell.send(token).unwrap();
+        if token == 0 {
+            blocked.recv().unwrap();
+        }
+    });
+    let fatal = Box::new(|error: &WalError| panic!("{error}"));
+    let (_, handle) = Wal::open_with(dir.path(), Callbacks { persisted, fatal }, SMALL).unwrap();
+    handle.submit(0, vec![entry(0, 10)], true).unwrap();
+    assert_eq!(wait(&told), 0);
+    (1..100).for_each(|n| handle.submit(n, vec![entry(n, 10)], true).unwrap());
+    release.send(()).unwrap();
+    (1..100).for_each(|n| assert_eq!(wait(&told), n));
+    handle.stop();
+    assert_eq!((handle.stats().commits, handle.stats().submissions), (2, 100));
+}
+
+#[test]
+fn a_full_queue_gives_the_records_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (release, blocked) = channel::<()>();
+    let persisted = Box::new(move |_| {
+        let _test_is_over = blocked.recv();
+    });
+    let fatal = Box::new(|error: &WalError| panic!("{error}"));
+    let (_, handle) = Wal::open_with(dir.path(), Callbacks { persisted, fatal }, SMALL).unwrap();
+    let big = 8 * 1024 * 1024;
+    let full = (0..100).find_map(|n| handle.submit(n, vec![entry(n, big)], false).err());
+    assert!(matches!(full, Some(NotSubmitted::Full(records)) if records.len() == 1));
+    drop(release);
+}
+
+/// Copies a directory with one segment changed, into memory where there is such a place: these are many, and no power is cut here.
+fn damaged(dir: &Path, number: u64, change: impl FnOnce(&mut Vec<u8>)) -> tempfile::TempDir {
+    let copy = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    for other in segment::list(dir).unwrap() {
+        fs::copy(segment::path(dir, other), segment::path(copy.path(), other)).unwrap();
+    }
+    let path = segment::path(copy.path(), number);
+    let mut bytes = fs::read(&path).unwrap();
+    change(&mut bytes);
+    fs::write(&path, bytes).unwrap();
+    copy
+}
+
+fn used(dir: &Path, number: u64) -> usize {
+    let bytes = fs::read(segment::path(dir, number)).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_is_cut_and_never_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |records: Vec<Record>| {
+        let (_, handle, told) = open(dir.path());
+        handle.submit(0, records, true).unwrap();
+        wait(&told);
+        handle.stop();
+        used(dir.path(), 1)
+    };
+    let before = write((0..3).map(|n| entry(n, 5)).collect());
+    let after = write((3..6).map(|n| entry(n, 5)).collect());
+    for cut in before..after {
+        let torn: [fn(&mut Vec<u8>, usize); 3] =
+            [|bytes, cut| bytes.truncate(cut), |bytes, cut| bytes[cut..].fill(0), |bytes, cut| bytes[cut] ^= 0x55];
+        for (kind, tear) in torn.into_iter().enumerate() {
+            let copy = damaged(dir.path(), 1, |bytes| tear(bytes, cut));
+            let (found, handle, told) = open(copy.path());
+            assert!(found.len() >= 3 && found.len() < 6, "cut at {cut}, kind {kind}: {found:?}");
+            assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
+            // Shorter and longer than what was torn: nothing behind it may come to life.
+            handle.submit(1, vec![entry(100, cut % 7)], true).unwrap();
+            wait(&told);
+            handle.stop();
+            let (again, ..) = open(copy.path());
+            assert_eq!(again, [found, vec![100]].concat(), "cut at {cut}, kind {kind}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_segment_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("0000000000000001.wal.bak"), "x").unwrap();
+    let callbacks = Callbacks { persisted: Box::new(|_| {}), fatal: Box::new(end_process) };
+    assert!(matches!(Wal::open(dir.path(), callbacks), Err(WalError::Dir(DirError::Corrupt { .. }))));
+}
+
+/// The tests below kill this process: it writes without end and prints what is persisted.
+#[test]
+fn child_process() {
+    let Ok(dir) = std::env::var("HOTWARM_TEST_WAL") else { return };
+    let size: usize = std::env::var("HOTWARM_TEST_WAL_ENTRY").unwrap().parse().unwrap();
+    let persisted = Box::new(|token| {
+        println!("\npersisted {token}");
+        io::stdout().flush().unwrap();
+    });
+    let (recovered, handle) = Wal::open_with(Path::new(&dir), Callbacks { persisted, fatal: Box::new(end_process) }, SMALL).unwrap();
+    let first = recovered.records.len() as u64;
+    for n in first.. {
+        let mut submission = Some(vec![entry(n, size)]);
+        while let Some(records) = submission.take() {
+            match handle.submit(n, records, true) {
+                Ok(()) => {}
+                Err(NotSubmitted::Full(records)) => submission = Some(records),
+                Err(NotSubmitted::Ended(_)) => return,
+            }
+        }
+    }
+}
+
+fn child(dir: &Path, size: usize, limit: &str) -> Child {
+    Command::new("sh")
+        .arg("-c")
+        .arg(format!("{limit} exec \"$0\" --exact store::wal::tests::child_process --nocapture"))
+        .arg(std::env::current_exe().unwrap())
+        .env("HOTWARM_TEST_WAL", dir)
+        .env("HOTWARM_TEST_WAL_ENTRY", size.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn relay(child: &mut Child, tell: Sender<u64>) -> JoinHandle<()> {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let relay = move || {
+        for token in lines.filter_map(|line| line.strip_prefix("persisted ")?.parse().ok()) {
+            tell.send(token).unwrap();
+        }
+    };
+    std::thread::spawn(relay)
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_was_persisted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut before = 0;
+    for life in 1..=10u64 {
+        let mut child = child(dir.path(), 900, "");
+        let (tell, told) = channel();
+        let relay = relay(&mut child, tell);
+        // Killed at another place each time, also while segments change.
+        let enough = before + 37 * life;
+        let mut last = 0;
+        while last < enough {
+            last = wait(&told);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        relay.join().unwrap();
+        last = told.try_iter().last().unwrap_or(last);
+        let (found, handle, _) = open(dir.path());
+        assert!(found.len() as u64 > last, "{last} was persisted, {} are there", found.len());
+        assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
+        before = found.len() as u64;
+        handle.stop();
+    }
+}
+
+#[test]
+fn a_failed_write_ends_the_process() {
+    use std::os::unix::process::ExitStatusExt;
+    let dir = tempfile::tempdir().unwrap();
+    // A file may grow to 512 KiB or 1 MiB (the unit differs between shells): segments fit, an entry of 2 MiB does not.
+    let mut child = child(dir.path(), 2 * 1024 * 1024, "trap '' XFSZ; ulimit -f 1024;");
+    let (tell, told) = channel();
+    let relay = relay(&mut child, tell);
+    assert_eq!(child.wait().unwrap().signal(), Some(6), "aborted");
+    relay.join().unwrap();
+    assert_eq!(told.try_iter().count(), 0, "nothing was called persisted");
+}
