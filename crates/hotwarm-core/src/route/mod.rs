@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Epoch, GroupName, MemberId};
 
 pub mod balance;
+pub mod budget;
 pub mod outlier;
+pub mod slots;
 
 /// Where a group's requests go now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
