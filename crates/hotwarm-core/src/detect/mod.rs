@@ -1,2 +1,17 @@
 //! Detection as arithmetic: arrivals and probe results go in with their moment, a grade of suspicion comes out. Detectors only
 //! testify; the group decides.
+//!
+//! Nothing here reads a clock, waits or sends. The main path: a heartbeat -> [`PhiAccrual::arrived`], whose
+//! [`suspect_at`](PhiAccrual::suspect_at) is the node's next deadline; a probe's result -> [`Hysteresis::observe`], after which
+//! [`Pacer::next`] says when to probe again.
+
+mod deadline;
+mod hysteresis;
+mod normal;
+mod pacer;
+mod phi;
+
+pub use deadline::Deadline;
+pub use hysteresis::{Hysteresis, Verdict};
+pub use pacer::{Pace, Pacer};
+pub use phi::PhiAccrual;

@@ -12,6 +12,7 @@ use crate::ids::{Epoch, GroupName, MemberId};
 
 pub mod balance;
 pub mod outlier;
+pub mod slots;
 
 /// Where a group's requests go now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
