@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
         Some((command, rest)) if command == "guard" => hotwarm::fence::guard::main(rest),
+        Some((command, rest)) if command == "component" => hotwarm::component::main(rest),
         _ => ExitCode::from(2),
     }
 }

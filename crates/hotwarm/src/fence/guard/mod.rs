@@ -17,7 +17,7 @@ use hotwarm_core::action::StopCause;
 use rustix::fs::{FlockOperation, flock};
 
 use self::frame::{FromGuard, Inbox, Spec, State, Status, ToGuard};
-use super::sys;
+use crate::child::sys;
 
 pub mod frame;
 mod start;

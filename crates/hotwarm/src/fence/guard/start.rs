@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 
-use crate::fence::sys::{self, User};
+use crate::child::sys::{self, User};
 
 use super::frame::Spec;
 

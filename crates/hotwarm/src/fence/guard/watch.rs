@@ -18,7 +18,8 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_p
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 
 use super::frame::{FromGuard, Inbox, Spec, State, Status, ToGuard, encode};
-use super::{sys, tree};
+use super::tree;
+use crate::child::sys;
 use crate::clock;
 
 /// How soon the tree is walked again while something of it is left.
