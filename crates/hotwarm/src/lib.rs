@@ -3,7 +3,9 @@
 //! The modules and who may use whom are listed in ARCHITECTURE.md; `tests/tidy.rs` checks it.
 #![deny(unsafe_code)]
 
+pub mod child;
 pub mod clock;
+pub mod component;
 pub mod config;
 pub mod engine;
 pub mod fence;
