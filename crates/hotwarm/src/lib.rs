@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+pub mod codes;
 pub mod config;
 pub mod engine;
 pub mod fence;
