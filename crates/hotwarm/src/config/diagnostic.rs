@@ -88,7 +88,8 @@ impl fmt::Display for Diagnostic {
             writeln!(f, "{margin}--> {}:{}:{}", place.file, place.line, place.column)?;
             writeln!(f, "{margin} |")?;
             writeln!(f, "{} | {}", place.line, place.text)?;
-            writeln!(f, "{margin} | {indent}{} {}", "^".repeat(place.length), self.expected)?;
+            let carets = "^".repeat(place.length);
+            writeln!(f, "{}", format!("{margin} | {indent}{carets} {}", self.expected).trim_end())?;
         } else if !self.expected.is_empty() {
             writeln!(f, "{margin} = expected: {}", self.expected)?;
         }

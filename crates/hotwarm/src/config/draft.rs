@@ -30,8 +30,7 @@ pub(super) struct At<T> {
 pub(super) struct Draft<'t> {
     name: Option<String>,
     pub(super) nodes_span: Span,
-    /// `None` where the address could not be read.
-    pub(super) nodes: BTreeMap<NodeId, At<Option<SocketAddr>>>,
+    pub(super) nodes: BTreeMap<NodeId, DraftNode>,
     pub(super) witness: BTreeMap<NodeId, Span>,
     pub(super) edge: BTreeMap<NodeId, Span>,
     zones: BTreeMap<NodeId, String>,
@@ -42,6 +41,14 @@ pub(super) struct Draft<'t> {
     pub(super) apis: BTreeMap<NodeId, At<SocketAddr>>,
     pub(super) api: Option<At<SocketAddr>>,
     pub(super) groups: Vec<DraftGroup<'t>>,
+}
+
+#[derive(Debug)]
+pub(super) struct DraftNode {
+    /// `None` where it could not be read.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) span: Span,
+    pub(super) name_span: Span,
 }
 
 #[derive(Debug)]
@@ -62,13 +69,14 @@ pub(super) struct DraftGroup<'t> {
 /// Resolves what was read. `None` where even the cluster's table is missing.
 pub(super) fn draft<'t>(file: &'t Table, findings: &mut Findings) -> Option<Draft<'t>> {
     let cluster = file.table("cluster")?;
-    let nodes: BTreeMap<NodeId, At<Option<SocketAddr>>> = cluster
+    let nodes: BTreeMap<NodeId, DraftNode> = cluster
         .entries("nodes")
         .unwrap_or_default()
         .iter()
         .map(|entry| {
             let address = entry.value.as_ref().and_then(Value::address).copied();
-            (NodeId::new(&entry.name), At { value: address, span: entry.name_span.clone() })
+            let node = DraftNode { address, span: entry.span.clone(), name_span: entry.name_span.clone() };
+            (NodeId::new(&entry.name), node)
         })
         .collect();
     let node = file.table("node")?;
@@ -234,7 +242,7 @@ impl<'t> Draft<'t> {
         let groups = self.groups.into_iter().map(|group| Some((group.name.clone(), group.finish()?))).collect::<Option<_>>()?;
         let cluster = Cluster {
             name: self.name?,
-            nodes: self.nodes.into_iter().map(|(node, address)| Some((node, address.value?))).collect::<Option<_>>()?,
+            nodes: self.nodes.into_iter().map(|(name, node)| Some((name, node.address?))).collect::<Option<_>>()?,
             witness: self.witness.into_keys().collect(),
             edge: self.edge.into_keys().collect(),
             zones: self.zones,

@@ -22,6 +22,8 @@ pub(super) struct Table {
     pub(super) span: Span,
     fields: BTreeMap<&'static str, Field>,
     pub(super) rest: Vec<Entry>,
+    /// Keys that an unknown one was probably meant to be: nobody need be told that they are missing.
+    meant: Vec<&'static str>,
 }
 
 #[derive(Debug)]
@@ -92,6 +94,11 @@ impl Table {
     pub(super) fn given(&self, key: &str) -> bool {
         self.field(key).given
     }
+
+    /// True if the key is neither there nor probably misspelt.
+    pub(super) fn lacks(&self, key: &str) -> bool {
+        !self.given(key) && !self.meant.contains(&key)
+    }
 }
 
 /// Reads the whole file. `None` where it is not TOML.
@@ -128,23 +135,23 @@ struct Reader<'f> {
 impl Reader<'_> {
     /// `path` is how a person would call the table: `[group.web]`, `park in [group.web]`.
     fn table(&mut self, section: &'static Section, path: &str, span: Span, table: &DeTable<'_>) -> Table {
-        let mut rest = Vec::new();
+        let (mut rest, mut meant) = (Vec::new(), Vec::new());
         for (name, value) in table {
             if section.keys.iter().any(|key| key.name == name.get_ref()) {
                 continue;
             }
             match &section.rest {
                 Some(more) if matches!(value.get_ref(), DeValue::Table(_)) => rest.push(self.entry(more, path, name, value)),
-                _ => self.unknown(section, path, name),
+                _ => meant.extend(self.unknown(section, path, name)),
             }
         }
-        let fields = section.keys.iter().map(|key| (key.name, self.field(key, path, &span, table))).collect();
-        let table = Table { span, fields, rest };
+        let fields = section.keys.iter().map(|key| (key.name, self.field(key, path, &span, table, &meant))).collect();
+        let table = Table { span, fields, rest, meant };
         self.one_of(section, path, &table);
         table
     }
 
-    fn field(&mut self, key: &'static Key, path: &str, span: &Span, table: &DeTable<'_>) -> Field {
+    fn field(&mut self, key: &'static Key, path: &str, span: &Span, table: &DeTable<'_>, meant: &[&str]) -> Field {
         if let Some((name, value)) = table.get_key_value(key.name) {
             let value_span = match value.get_ref() {
                 // The place of a table is its header: its content may be many lines.
@@ -155,7 +162,7 @@ impl Reader<'_> {
             let fallback = || self.default(key, &value_span);
             return Field { value: read.or_else(fallback), span: value_span, given: self.given };
         }
-        if matches!(key.default, Unset::Required) {
+        if matches!(key.default, Unset::Required) && !meant.contains(&key.name) {
             self.findings
                 .error(Code::MISSING_KEY, span, format!("`{}` is missing in {path}", key.name))
                 .expected(format!("{} = {}", key.name, key.example))
@@ -232,15 +239,15 @@ impl Reader<'_> {
         Some(Value::Argv(argv))
     }
 
-    fn unknown(&mut self, section: &'static Section, path: &str, name: &Spanned<DeString<'_>>) {
+    fn unknown(&mut self, section: &'static Section, path: &str, name: &Spanned<DeString<'_>>) -> Option<&'static str> {
         let known = section.names();
         let finding = self
             .findings
             .error(Code::UNKNOWN_KEY, &name.span(), format!("unknown key `{}` in {path}", name.get_ref()))
             .expected(format!("one of {}", known.join(", ")));
-        if let Some(near) = nearest(name.get_ref(), known) {
-            finding.hint(format!("did you mean `{near}`?"));
-        }
+        let near = nearest(name.get_ref(), known)?;
+        finding.hint(format!("did you mean `{near}`?"));
+        Some(near)
     }
 
     fn wrong_type(&mut self, kind: &'static Kind, path: &str, value: &Spanned<DeValue<'_>>) -> Option<Value> {
@@ -277,7 +284,7 @@ impl Reader<'_> {
         };
         let given: Vec<_> = names.iter().filter(|name| table.given(name)).collect();
         match given.as_slice() {
-            [] if needed => {
+            [] if needed && names.iter().all(|name| table.lacks(name)) => {
                 self.findings
                     .error(Code::MISSING_KEY, &table.span, format!("{path} says nothing"))
                     .expected(format!("one of {}", names.join(", ")));

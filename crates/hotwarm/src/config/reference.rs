@@ -17,20 +17,20 @@ are IP addresses with a port; names are 1 to 32 of `a-z`, `0-9`, `-`. Programs a
 #[must_use]
 pub fn page() -> String {
     let mut page = String::from(HEAD);
-    let mut waiting: Vec<&'static Section> = vec![&schema::CLUSTER, &schema::NODE, &schema::GROUP];
-    let mut done: Vec<&'static str> = Vec::new();
-    while !waiting.is_empty() {
-        let section = waiting.remove(0);
-        if done.contains(&section.title) {
-            continue;
-        }
-        done.push(section.title);
-        section_page(section, &mut page);
-        for kind in section.keys.iter().map(|key| &key.kind).chain(section.rest.iter().map(|rest| &rest.kind)) {
-            tables(kind, &mut waiting);
-        }
+    for section in [&schema::CLUSTER, &schema::NODE, &schema::GROUP] {
+        with_tables(section, &mut page);
     }
     page
+}
+
+/// A table and then those inside it.
+fn with_tables(section: &'static Section, page: &mut String) {
+    section_page(section, page);
+    let mut inside = Vec::new();
+    for kind in section.keys.iter().map(|key| &key.kind).chain(section.rest.iter().map(|rest| &rest.kind)) {
+        tables(kind, &mut inside);
+    }
+    inside.into_iter().for_each(|section| with_tables(section, page));
 }
 
 /// The tables that a value may be, in the order in which they are mentioned.
@@ -56,7 +56,8 @@ fn section_page(section: &Section, page: &mut String) {
     for key in section.keys {
         let default = match key.default {
             Unset::Required => "required".to_owned(),
-            Unset::Is("{}") => "the defaults below".to_owned(),
+            Unset::Is("{}") if matches!(key.kind, Kind::Table(_)) => "its own defaults".to_owned(),
+            Unset::Is("{}" | "[]") => "none".to_owned(),
             Unset::Is(text) => format!("`{text}`"),
             Unset::Absent(text) => text.to_owned(),
         };

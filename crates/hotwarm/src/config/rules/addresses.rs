@@ -16,12 +16,14 @@ pub(super) fn judge(draft: &Draft<'_>, findings: &mut Findings) {
     reachable(draft, findings);
     let mut machines: BTreeMap<IpAddr, Vec<&NodeId>> = BTreeMap::new();
     for (node, at) in &draft.nodes {
-        if let Some(address) = at.value {
+        if let Some(address) = at.address {
             machines.entry(address.ip().to_canonical()).or_default().push(node);
         }
     }
+    // One listener for all nodes is told of once.
+    let mut told = Vec::new();
     for (ip, nodes) in &machines {
-        collisions(&sockets(draft, *ip, nodes), findings);
+        collisions(&sockets(draft, *ip, nodes), &mut told, findings);
     }
 }
 
@@ -37,7 +39,7 @@ fn sockets(draft: &Draft<'_>, machine: IpAddr, nodes: &[&NodeId]) -> Vec<Socket>
     let mut add = |address: SocketAddr, owner: String, span: &Span| sockets.push(Socket { address, owner, span: span.clone() });
     for node in nodes {
         let peer = &draft.nodes[*node];
-        if let Some(address) = peer.value {
+        if let Some(address) = peer.address.filter(|address| !address.ip().is_unspecified()) {
             add(address, format!("node {node} for its peers"), &peer.span);
         }
         if let Some(api) = draft.apis.get(*node) {
@@ -54,7 +56,7 @@ fn sockets(draft: &Draft<'_>, machine: IpAddr, nodes: &[&NodeId]) -> Vec<Socket>
         for (member, at) in group.members.iter().filter(|(_, at)| nodes.contains(&&at.value.node)) {
             let ip = at.value.address.ip().to_canonical();
             // What hotwarm does not start may live on another machine.
-            if !external || ip == machine || ip.is_loopback() {
+            if !ip.is_unspecified() && (!external || ip == machine || ip.is_loopback()) {
                 add(at.value.address, format!("member {member}"), &at.span);
             }
         }
@@ -62,9 +64,13 @@ fn sockets(draft: &Draft<'_>, machine: IpAddr, nodes: &[&NodeId]) -> Vec<Socket>
     sockets
 }
 
-fn collisions(sockets: &[Socket], findings: &mut Findings) {
+fn collisions(sockets: &[Socket], told: &mut Vec<Span>, findings: &mut Findings) {
     for (n, second) in sockets.iter().enumerate() {
+        if told.contains(&second.span) {
+            continue;
+        }
         if let Some(first) = sockets[..n].iter().find(|first| collide(first.address, second.address)) {
+            told.push(second.span.clone());
             findings
                 .error(Code::ADDRESS_IN_USE, &second.span, format!("{} and {} both want {}", first.owner, second.owner, second.address))
                 .expected("an address of its own")
@@ -88,10 +94,10 @@ fn wildcard(a: SocketAddr, b: SocketAddr) -> SocketAddr {
 /// Peers and members are connected to from other machines.
 fn reachable(draft: &Draft<'_>, findings: &mut Findings) {
     let loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
-    let peers: Vec<SocketAddr> = draft.nodes.values().filter_map(|at| at.value).collect();
+    let peers: Vec<SocketAddr> = draft.nodes.values().filter_map(|node| node.address).collect();
     let spread = peers.iter().any(|peer| !loopback(*peer));
     for (node, at) in &draft.nodes {
-        let Some(address) = at.value else { continue };
+        let Some(address) = at.address else { continue };
         if address.ip().is_unspecified() {
             unreachable(&at.span, format!("node {node} cannot be reached at {address}"), findings);
         } else if spread && loopback(address) {
@@ -119,7 +125,7 @@ fn unreachable(span: &Span, message: String, findings: &mut Findings) {
 fn one_address(draft: &Draft<'_>, listen: Option<(SocketAddr, &Span)>, findings: &mut Findings) {
     let Some((address, span)) = listen else { return };
     let ip = address.ip().to_canonical();
-    let elsewhere = draft.nodes.values().filter_map(|at| at.value).any(|peer| peer.ip().to_canonical() != ip);
+    let elsewhere = draft.nodes.values().filter_map(|node| node.address).any(|peer| peer.ip().to_canonical() != ip);
     if !ip.is_unspecified() && !ip.is_loopback() && elsewhere {
         findings
             .warn(Code::ONE_ADDRESS, span, format!("{address} would be opened on every node, and one node at most has it"))

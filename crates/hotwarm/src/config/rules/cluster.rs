@@ -21,7 +21,7 @@ fn names(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
     for (name, at) in &draft.nodes {
         if ["name", "data", "api"].contains(&name.as_str()) {
             findings
-                .error(Code::BAD_NAME, &at.span, format!("a node cannot be called `{name}`"))
+                .error(Code::BAD_NAME, &at.name_span, format!("a node cannot be called `{name}`"))
                 .expected("another name")
                 .hint(format!("[node.{name}] would mean a key of [node]"));
         }

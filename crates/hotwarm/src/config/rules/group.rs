@@ -21,7 +21,7 @@ pub(super) fn judge(draft: &Draft<'_>, group: &DraftGroup<'_>, findings: &mut Fi
     fence(group, findings);
     objective(draft, group, findings);
     protocol(group, findings);
-    if group.listen.is_empty() && !group.table.given("listen") {
+    if group.listen.is_empty() && group.table.lacks("listen") {
         findings
             .warn(Code::NO_LISTENER, &group.span, format!("group {} has no listener", group.name))
             .hint("hotwarm then keeps the members' roles and routes nothing; set listen = \"0.0.0.0:PORT\" to route");
@@ -107,7 +107,7 @@ fn fence(group: &DraftGroup<'_>, findings: &mut Findings) {
                 .warn(Code::ROUTER_ONLY, span, "clients that connect to a member directly may reach an old hot member")
                 .hint("promise 1 then covers traffic through routers only; let nothing but the routers reach the members");
         }
-        None if group.exclusive() && !own_hook && !group.table.given("fence") => {
+        None if group.exclusive() && !own_hook && group.table.lacks("fence") => {
             findings
                 .error(
                     Code::FENCE_MISSING,
