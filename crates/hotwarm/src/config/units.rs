@@ -76,9 +76,10 @@ pub(super) fn signal(name: &str) -> Option<i32> {
     SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
-/// Names of clusters, nodes, groups, members and zones: they appear in certificates, paths, labels and host names.
+/// Names of clusters, nodes, groups, members and zones: they appear in certificates, paths, labels and host names, so no hyphen at the ends.
 pub(super) fn is_name(text: &str) -> bool {
-    (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    let ends = |c| text.starts_with(c) || text.ends_with(c);
+    (1..=32).contains(&text.len()) && !ends('-') && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// As a person writes it in the file: `1500ms`, `10s`, `2m`.
