@@ -3,6 +3,7 @@
 //! The modules and who may use whom are listed in ARCHITECTURE.md; `tests/tidy.rs` checks it.
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod clock;
 pub mod codes;
 pub mod config;

@@ -92,7 +92,9 @@ fn group_loss(group: &Group, gone: &BTreeSet<&NodeId>, quorum: bool) -> GroupLos
             says(true, format!("goes on after a failover; {left} of {all} members are left, {} hot", group.mode.hot))
         }
         (_, true) => says(true, format!("goes on with {left} of {all} members")),
-        (_, false) if hot_left > 0 => says(true, format!("goes on with {hot_left} hot members; nothing is promoted without a majority of voters")),
+        (_, false) if hot_left > 0 => {
+            says(true, format!("goes on with {hot_left} hot members; nothing is promoted without a majority of voters"))
+        }
         (_, false) => says(false, "may stop: every hot member may be lost, and nothing is promoted without a majority of voters".into()),
     }
 }

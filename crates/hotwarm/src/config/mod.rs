@@ -26,6 +26,20 @@ pub use rules::smallest_rto;
 
 use crate::codes::Code;
 
+/// A duration as the file writes it: `10s`, `250ms`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    units::duration_ms(text).map(std::time::Duration::from_millis)
+}
+
+/// True if `text` can name a cluster, node, group or member: 1 to 32 of a-z, 0-9, -, no hyphen at the ends.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    units::is_name(text)
+}
+
 /// Bytes of the longest file that is read: it must fit a record of the control log with room to spare (S13).
 const TEXT_BYTES_MAX: usize = 1 << 20;
 

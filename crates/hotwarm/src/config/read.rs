@@ -219,7 +219,9 @@ impl Reader<'_> {
             }
             (_, DeValue::String(text)) if is_string(kind) => match string(kind, text) {
                 Ok(read) => Some(read),
-                Err(why) => self.bad_value(kind, path, &value.span(), &why, choices(kind).and_then(|all| nearest(text, all.iter().copied()))),
+                Err(why) => {
+                    self.bad_value(kind, path, &value.span(), &why, choices(kind).and_then(|all| nearest(text, all.iter().copied())))
+                }
             },
             _ => self.wrong_type(kind, path, value),
         }
@@ -260,9 +262,7 @@ impl Reader<'_> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.findings
-            .error(Code::WRONG_TYPE, &value.span(), format!("{path} is {found}"))
-            .expected(format!("expected {}", kind.words()));
+        self.findings.error(Code::WRONG_TYPE, &value.span(), format!("{path} is {found}")).expected(format!("expected {}", kind.words()));
         None
     }
 
@@ -313,10 +313,7 @@ fn inner(path: &str, key: &str) -> String {
 }
 
 fn is_string(kind: &Kind) -> bool {
-    !matches!(
-        kind,
-        Kind::Flag | Kind::Whole(..) | Kind::Argv | Kind::List(_) | Kind::Map(_) | Kind::Table(_) | Kind::Either(_)
-    )
+    !matches!(kind, Kind::Flag | Kind::Whole(..) | Kind::Argv | Kind::List(_) | Kind::Map(_) | Kind::Table(_) | Kind::Either(_))
 }
 
 fn fits(kind: &Kind, value: &DeValue<'_>) -> bool {

@@ -128,10 +128,10 @@ const fn plain(title: &'static str, doc: &'static str, keys: &'static [Key]) -> 
     Section { title, doc, keys, rest: None, one_of: OneOf::Free }
 }
 
-use self::Unset::{Absent, Is, Required};
 use self::Kind::{
     Address, Argv, Choice, Duration, Either, Flag, HashKey, List, Map, Name, Path, Rate, Signal, Size, Table, Text, UrlPath, Whole,
 };
+use self::Unset::{Absent, Is, Required};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -331,10 +331,22 @@ static ENGINE: Section = Section {
             "A program that stays in the foreground; no shell. It is started with `HOTWARM_GROUP`, `HOTWARM_MEMBER`, `HOTWARM_ROLE`, `HOTWARM_EPOCH` and `HOTWARM_LISTEN`.",
             "[\"nginx\", \"-g\", \"daemon off;\"]",
         ),
-        key("command", Table(&HOOKS), Absent("no hooks"), "Your own programs that start, stop and promote the member.", "{ start = [\"/opt/x/start\"] }"),
+        key(
+            "command",
+            Table(&HOOKS),
+            Absent("no hooks"),
+            "Your own programs that start, stop and promote the member.",
+            "{ start = [\"/opt/x/start\"] }",
+        ),
         key("user", Text, Absent("hotwarm's own user"), "The program's user.", "\"www-data\""),
         key("directory", Path, Absent("the member's own under `data`"), "The program's working directory.", "\"/srv/www\""),
-        key("env", Map(&Rest { names: "NAME", kind: Text }), Is("{}"), "More environment. Names that begin with HOTWARM_ are taken.", "{ LANG = \"C.UTF-8\" }"),
+        key(
+            "env",
+            Map(&Rest { names: "NAME", kind: Text }),
+            Is("{}"),
+            "More environment. Names that begin with HOTWARM_ are taken.",
+            "{ LANG = \"C.UTF-8\" }",
+        ),
         key(
             "on_role_change",
             Table(&ROLE_CHANGE),
@@ -356,7 +368,13 @@ static ROLE_CHANGE: Section = Section {
     doc: "One of these.",
     keys: &[
         key("signal", Signal, Absent(""), "Send it this signal.", "\"SIGUSR1\""),
-        key("http", UrlPath, Absent(""), "POST `{\"role\":\"hot\",\"epoch\":7}` to this path at the member's address; 2xx confirms.", "\"/role\""),
+        key(
+            "http",
+            UrlPath,
+            Absent(""),
+            "POST `{\"role\":\"hot\",\"epoch\":7}` to this path at the member's address; 2xx confirms.",
+            "\"/role\"",
+        ),
         key("command", Argv, Absent(""), "Run this with the member's environment; exit 0 confirms.", "[\"/opt/ledger/bin/role\"]"),
         key("restart", Flag, Absent(""), "Stop it and start it with the new role in `HOTWARM_ROLE`.", "true"),
     ],
@@ -388,11 +406,23 @@ static HOOKS: Section = plain(
     "Your own programs; no shell. Each runs with the member's environment and must exit within `timeout`; exit 0 confirms.",
     &[
         key("start", Argv, Absent("it is started by something else"), "Start the member, in no serving role.", "[\"/opt/x/start\"]"),
-        key("stop", Argv, Absent("it is stopped by something else"), "Stop it; exit 0 means that nothing of it is left.", "[\"/opt/x/stop\"]"),
+        key(
+            "stop",
+            Argv,
+            Absent("it is stopped by something else"),
+            "Stop it; exit 0 means that nothing of it is left.",
+            "[\"/opt/x/stop\"]",
+        ),
         key("promote", Argv, Absent("nothing to do"), "Make it hot for `HOTWARM_EPOCH`.", "[\"/opt/x/promote\"]"),
         key("demote", Argv, Absent("nothing to do"), "Make it warm.", "[\"/opt/x/demote\"]"),
         key("fence", Argv, Absent("see the group's `fence`"), "Keep it from serving for any older epoch.", "[\"/opt/x/fence\"]"),
-        key("position", Argv, Absent("all are equal"), "Print how much of the data it has: one number, larger is newer.", "[\"/opt/x/position\"]"),
+        key(
+            "position",
+            Argv,
+            Absent("all are equal"),
+            "Print how much of the data it has: one number, larger is newer.",
+            "[\"/opt/x/position\"]",
+        ),
         key("user", Text, Absent("hotwarm's own user"), "The programs' user.", "\"x\""),
         key("timeout", Duration(100, HOUR), Is("\"10s\""), "How long each may run.", "\"10s\""),
     ],
@@ -455,7 +485,13 @@ static TIMEOUTS: Section = plain(
 static FENCE: Section = plain(
     "fence",
     "A program that makes certain that the old hot member no longer serves.",
-    &[key("command", Argv, Required, "Exit 0 confirms. It runs with the member's environment, within 10 s.", "[\"/usr/local/bin/power-off\"]")],
+    &[key(
+        "command",
+        Argv,
+        Required,
+        "Exit 0 confirms. It runs with the member's environment, within 10 s.",
+        "[\"/usr/local/bin/power-off\"]",
+    )],
 );
 
 static OBJECTIVE: Section = plain(

@@ -66,7 +66,10 @@ fn defaults_are_what_the_manual_says() {
     assert_eq!((config.cluster.lease, config.cluster.heartbeat), (Duration::from_secs(1), Duration::from_millis(100)));
     assert_eq!(config.node.data, PathBuf::from("/var/lib/hotwarm"));
     let web = &config.groups[&GroupName::new("web")];
-    assert_eq!(web.check, Check { kind: CheckKind::Tcp, every: Duration::from_secs(1), timeout: Duration::from_millis(500), fall: 2, rise: 1 });
+    assert_eq!(
+        web.check,
+        Check { kind: CheckKind::Tcp, every: Duration::from_secs(1), timeout: Duration::from_millis(500), fall: 2, rise: 1 }
+    );
     assert_eq!(web.park, Park { time: Duration::from_secs(10), requests: 1_000, bytes: 16 << 20 });
     assert_eq!(web.http, HttpLimits { head_bytes: 16 << 10, headers: 100, connections: 10_000 });
     assert_eq!((web.drain, web.failovers_per_hour, web.stateful), (Duration::from_secs(10), 6, false));

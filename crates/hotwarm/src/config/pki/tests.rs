@@ -79,7 +79,10 @@ fn what_does_not_belong_together_is_refused() {
     assert!(refused(JoinFile { config: "x = 1".into(), ..join.clone() }).contains("HW0102"));
     let mixed = Issued { key: other.issued.key, ..join.issued.clone() };
     assert!(refused(JoinFile { issued: mixed, ..join.clone() }).contains("key is not"));
-    assert!(refused(JoinFile { issued: Issued { certificate: ca.certificate().to_owned(), ..join.issued.clone() }, ..join.clone() }).contains("not for"));
+    assert!(
+        refused(JoinFile { issued: Issued { certificate: ca.certificate().to_owned(), ..join.issued.clone() }, ..join.clone() })
+            .contains("not for")
+    );
     let late = JoinFile::from_pem(&join.to_pem().unwrap(), now + Duration::from_secs(400 * DAY)).unwrap_err().to_string();
     assert!(late.contains("certs renew"), "{late}");
 }

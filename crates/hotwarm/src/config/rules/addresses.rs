@@ -76,7 +76,9 @@ fn collisions(sockets: &[Socket], told: &mut Vec<Span>, findings: &mut Findings)
                 .expected("an address of its own")
                 .hint(match first.address == second.address {
                     true => "change one of the ports".to_owned(),
-                    false => format!("{} covers every address of the machine; change one of the ports", wildcard(first.address, second.address)),
+                    false => {
+                        format!("{} covers every address of the machine; change one of the ports", wildcard(first.address, second.address))
+                    }
                 });
         }
     }

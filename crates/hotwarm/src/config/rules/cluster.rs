@@ -85,7 +85,11 @@ fn lease(draft: &Draft<'_>, findings: &mut Findings) {
             .error(
                 Code::LEASE_TOO_SHORT,
                 &lease.span,
-                format!("a lease of {} with heartbeats every {} would end by one lost packet", show_duration(lease.value), show_duration(heartbeat.value)),
+                format!(
+                    "a lease of {} with heartbeats every {} would end by one lost packet",
+                    show_duration(lease.value),
+                    show_duration(heartbeat.value)
+                ),
             )
             .expected(format!("lease of at least {}", show_duration(heartbeat.value * HEARTBEATS_PER_LEASE)))
             .hint("lengthen lease or shorten heartbeat in [cluster]");

@@ -28,7 +28,11 @@ pub(super) fn judge(draft: &Draft<'_>, group: &DraftGroup<'_>, findings: &mut Fi
     }
     if group.exclusive() && !group.stateful() {
         findings
-            .warn(Code::NOT_STATEFUL, &group.table.field("stateful").span, "an old hot member may outlive its node's lease if hotwarm hangs")
+            .warn(
+                Code::NOT_STATEFUL,
+                &group.table.field("stateful").span,
+                "an old hot member may outlive its node's lease if hotwarm hangs",
+            )
             .hint("requests through routers stay safe; leave stateful out if the member writes anything of its own");
     }
 }
@@ -193,7 +197,10 @@ fn protocol(group: &DraftGroup<'_>, findings: &mut Findings) {
                 .expected("http = \"/path\" beside it");
         }
         for key in ["tcp"].into_iter().filter(|key| check.flag(key) == Some(&false)) {
-            findings.error(Code::BAD_VALUE, &check.field(key).span, "`tcp = false` says nothing").expected("true").hint("leave the key out");
+            findings
+                .error(Code::BAD_VALUE, &check.field(key).span, "`tcp = false` says nothing")
+                .expected("true")
+                .hint("leave the key out");
         }
     }
     if group.protocol != Some(Protocol::Tcp) {
@@ -209,7 +216,11 @@ fn protocol(group: &DraftGroup<'_>, findings: &mut Findings) {
     }
     if let Some(http) = group.table.table("http") {
         for key in ["head", "headers"].into_iter().filter(|key| http.given(key)) {
-            findings.error(Code::NOT_FOR_PROTOCOL, &http.field(key).span, format!("`{key}` bounds HTTP requests, and {} speaks tcp", group.name));
+            findings.error(
+                Code::NOT_FOR_PROTOCOL,
+                &http.field(key).span,
+                format!("`{key}` bounds HTTP requests, and {} speaks tcp", group.name),
+            );
         }
     }
 }
