@@ -151,18 +151,18 @@ fn key(name: &str) -> String {
 }
 
 fn example(args: &InitArgs) -> String {
-    let hosts: Vec<_> = args.nodes.iter().filter(|(name, _)| !args.witness.contains(name)).collect();
-    let members: Vec<String> = hosts
-        .iter()
-        .zip(9080_u16..)
-        .map(|((name, address), port)| format!("{} = \"{}\"", key(name), SocketAddr::new(address.ip(), port)))
-        .collect();
+    let hosts: Vec<_> = args.nodes.iter().filter(|(name, _)| !args.witness.contains(name) && !args.edge.contains(name)).collect();
+    let member = |((name, address), n): (&&(String, SocketAddr), u16)| {
+        let port = if shared(&hosts) { 9080 + n } else { 9080 };
+        format!("{} = \"{}\"", key(name), SocketAddr::new(address.ip(), port))
+    };
+    let members: Vec<String> = hosts.iter().zip(0..1_000).map(member).collect();
     format!(
         "\n# An example group: nginx on every node, one address for clients. Take the hashes away and make it yours.\n\
          # [group.web]\n\
-         # mode     = \"hot-hot\"          # all serve; \"hot-warm\": one serves, the others wait\n\
-         # listen   = {}   # where clients come, on every node but witnesses\n\
-         # protocol = \"http\"             # or \"tcp\"\n\
+         # mode     = \"hot-hot\"       # all serve; \"hot-warm\": one serves, the others wait\n\
+         # listen   = {}  # where clients come, on every node but witnesses\n\
+         # protocol = \"http\"          # or \"tcp\"\n\
          # engine   = {{ process = [\"nginx\", \"-g\", \"daemon off;\", \"-c\", \"/etc/nginx/web.conf\"] }}\n\
          # members  = {{ {} }}\n\
          # check    = {{ http = \"/\" }}\n",
@@ -171,9 +171,13 @@ fn example(args: &InitArgs) -> String {
     )
 }
 
+/// True if several of the nodes are on one machine.
+fn shared(hosts: &[&(String, SocketAddr)]) -> bool {
+    hosts.iter().any(|(name, address)| hosts.iter().any(|(other, second)| other != name && second.ip() == address.ip()))
+}
+
 fn listen(hosts: &[&(String, SocketAddr)]) -> String {
-    let shared = hosts.iter().any(|(name, address)| hosts.iter().any(|(other, second)| other != name && second.ip() == address.ip()));
-    if !shared {
+    if !shared(hosts) {
         return "\"0.0.0.0:8080\"".into();
     }
     let each: Vec<String> = hosts.iter().zip(8080_u16..).map(|((name, _), port)| format!("{} = \"0.0.0.0:{port}\"", key(name))).collect();

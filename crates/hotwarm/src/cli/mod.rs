@@ -58,6 +58,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, the message says what to
 
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The configuration file
     #[arg(long, global = true, value_name = "FILE", env = "HOTWARM_CONFIG", hide_env_values = true, default_value = DEFAULT_CONFIG)]

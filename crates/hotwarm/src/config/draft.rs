@@ -368,6 +368,10 @@ fn engine(table: &Table, findings: &mut Findings) -> Option<Engine> {
         }));
     }
     let (limits, restart) = (engine.table("limits")?, engine.table("restart")?);
+    if restart.duration("delay") > restart.duration("delay_max") {
+        let span = restart.field(if restart.given("delay") { "delay" } else { "delay_max" }).span.clone();
+        findings.error(Code::BAD_VALUE, &span, "delay is longer than delay_max").expected("delay of at most delay_max");
+    }
     Some(Engine::Process(Process {
         argv: argv(engine, "process")?,
         user: engine.text("user").map(str::to_owned),

@@ -54,9 +54,11 @@ pub fn losses(config: &Config) -> Report {
         zones.entry(zone).or_default().insert(node);
     }
     let nodes = config.cluster.nodes.keys().map(|node| (Lost::Node(node.clone()), BTreeSet::from([node])));
-    let zones = zones.into_iter().map(|(zone, nodes)| (Lost::Zone(zone.to_owned()), nodes));
+    // A zone of one node is that node.
+    let zones = zones.into_iter().filter(|(_, nodes)| nodes.len() > 1).map(|(zone, nodes)| (Lost::Zone(zone.to_owned()), nodes));
     let losses = nodes.chain(zones).map(|(lost, nodes)| loss(config, lost, &nodes)).collect();
-    Report { losses, notes: config.groups.values().flat_map(notes).collect() }
+    let empty = config.groups.is_empty().then(|| "there is no group yet: nothing is kept".to_owned());
+    Report { losses, notes: empty.into_iter().chain(config.groups.values().flat_map(notes)).collect() }
 }
 
 fn loss(config: &Config, lost: Lost, gone: &BTreeSet<&NodeId>) -> Loss {
