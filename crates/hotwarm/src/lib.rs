@@ -4,7 +4,9 @@
 #![deny(unsafe_code)]
 
 pub mod child;
+pub mod cli;
 pub mod clock;
+pub mod codes;
 pub mod component;
 pub mod config;
 pub mod engine;
