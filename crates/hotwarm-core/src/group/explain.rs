@@ -79,7 +79,7 @@ fn waits_for(group: &Group) -> String {
             if !stale.is_empty() && !group.stale_reach_nobody {
                 waits.push(format!("the routers of {} to close", names(stale)));
             }
-            format!("waiting for {}", waits.join(" and "))
+            format!("waiting for {}", if waits.is_empty() { "the end of the pause".to_owned() } else { waits.join(" and ") })
         }
         Phase::Choosing { .. } => "waiting for a member that can become hot".to_owned(),
         Phase::Promoting { to, .. } => format!("waiting for {to} to confirm that it is hot"),
@@ -122,8 +122,11 @@ fn try_inputs(group: &Group, gone: &MemberId, event: String, inputs: Vec<Body>) 
         g.members.iter().filter(|(id, m)| *id != gone && m.role == Role::Hot && m.serving).map(|(id, _)| id.as_str()).collect();
     let outcome = match (serving.is_empty(), g.closed) {
         (false, false) if group.spec.exclusive => format!("{} takes over", serving[0]),
-        (false, false) => format!("{} go on", serving.join(", ")),
-        _ => "nobody could serve: requests park until a member returns".to_owned(),
+        (false, false) => format!("{} go{} on", serving.join(", "), if serving.len() == 1 { "es" } else { "" }),
+        _ => match g.refusal.as_ref().filter(|why| why.is_refusal()) {
+            Some(why) => format!("nobody serves, and requests park: {why}"),
+            None => "nobody serves, and requests park until a member can".to_owned(),
+        },
     };
     WhatIf { event, outcome, reasons }
 }

@@ -24,9 +24,8 @@ impl Step {
 
     fn on_silent(&mut self, node: &NodeId) {
         self.group.nodes.entry(node.clone()).or_default().silent = true;
-        let hot_there = self.members_on(node).iter().any(|id| self.group.members.get(id).is_some_and(|m| m.role == Role::Hot));
-        if hot_there && self.group.doubt_since.is_none() {
-            self.group.doubt_since = Some(self.group.at);
+        for id in self.members_on(node) {
+            self.doubt_begins(&id);
         }
     }
 
@@ -34,14 +33,24 @@ impl Step {
     /// where a hook alone can tell does the member go on counting as one that may serve.
     fn on_lapsed(&mut self, node: &NodeId) {
         self.group.nodes.entry(node.clone()).or_default().lapsed = true;
+        for id in self.members_on(node) {
+            self.doubt_begins(&id);
+        }
+        // S10: a holder that has not seen the end of a pause does not count its lease, so the wait proves nothing.
+        if !self.group.lease_suspended(node) {
+            self.lease_over(node, &FencedBy::LeaseOut);
+        }
+    }
+
+    /// Whatever the node's lease covered is over.
+    pub(super) fn lease_over(&mut self, node: &NodeId, by: &FencedBy) {
         self.group.open_routers.remove(node);
         self.group.stale_routers.remove(node);
         if self.group.spec.exclusive && self.group.spec.fence == Fence::Supervisor {
             for id in self.members_on(node) {
-                self.fenced(&id, FencedBy::LeaseOut);
+                self.fenced(&id, by.clone());
             }
         }
-        self.resume_waits_no_more(node);
     }
 
     fn on_back(&mut self, node: &NodeId) {
