@@ -13,8 +13,8 @@ pub struct Disk {
     /// Batches: each is kept whole or not at all, which is the write-ahead log's to see to (S13).
     pub batches: Vec<Vec<Record>>,
     pub synced: usize,
-    /// The last sync that was asked for ends then.
-    pub busy_until: u64,
+    /// The sync under way ends then, and the one after it, which takes all that has been written until it begins.
+    pub ends: (u64, u64),
     pub latency_us: u64,
     pub full: bool,
     /// Nothing ends while it is stalled.
@@ -31,8 +31,14 @@ impl Disk {
             return None;
         }
         let takes = self.latency_us / 2 + rng.below(self.latency_us + 1);
-        self.busy_until = self.busy_until.max(now) + takes;
-        Some(self.busy_until)
+        let (current, next) = self.ends;
+        self.ends = match (now < current, now < next) {
+            (true, _) if next > current => (current, next),
+            (true, _) => (current, current + takes),
+            (false, true) => (next, next + takes),
+            (false, false) => (now + takes, 0),
+        };
+        Some(self.ends.0.max(self.ends.1))
     }
 
     /// What the machine's end leaves: all that was synced, and any beginning of the rest.
@@ -60,6 +66,13 @@ impl Disk {
     pub fn wipe(&mut self) {
         self.batches.clear();
         self.settle();
+    }
+
+    /// It holds who the node is, synced.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        let synced = self.batches.iter().take(self.synced).flatten();
+        synced.into_iter().any(|record| matches!(record, Record::Snapshot(NODE_LOG, _)))
     }
 
     #[must_use]

@@ -66,6 +66,40 @@ fn members(world: &World) -> Option<String> {
     None
 }
 
+/// How every node and member stands, for the trace of a failure.
+#[must_use]
+pub fn picture(world: &World) -> Vec<String> {
+    let mut lines = Vec::new();
+    for machine in &world.machines {
+        let now = machine.clock.at(world.now);
+        let Some(node) = &machine.agent else {
+            lines.push(format!("{}: down (powered {}, kept down {}, full {})", machine.name, machine.powered, machine.kept_down, machine.disk.full));
+            continue;
+        };
+        let view = node.view();
+        lines.push(format!(
+            "{}: leads {} leader {:?} term {} applied {} commit {} lease {:?} voters {:?} grade {:?} {:?} paused {:?} next deadline in {} us",
+            machine.name, view.leads, view.leader, view.term, view.applied, view.commit, view.lease_left, view.voters, view.grade,
+            view.ailment, machine.paused, node.next_deadline().since(now).as_micros()
+        ));
+        lines.push(format!("   {:?}", node.replica_status()));
+        let state = |(name, n): (&hotwarm_core::ids::NodeId, &hotwarm_core::cluster::Node)| {
+            format!("{name} raft {:?} session {} leased {} silent {}", n.raft_id, n.session, n.leased, n.silent)
+        };
+        lines.push(format!("   {}", view.cluster.nodes.iter().map(state).collect::<Vec<_>>().join("; ")));
+    }
+    let newest = world.machines.iter().filter_map(|m| m.agent.as_ref()).max_by_key(|node| node.state().1);
+    for group in newest.iter().flat_map(|node| node.state().0.groups.values()) {
+        lines.push(format!("{}: closed {} epoch {} stale {:?} transition {:?}", group.spec.name, group.closed, group.epoch, group.stale_routers, group.transition));
+        lines.extend(group.members.iter().map(|(id, m)| format!("   {id} {m:?}")));
+    }
+    for member in &world.members {
+        let data = (member.data.log.len(), member.data.floor, member.data.was_hot);
+        lines.push(format!("{} life {} told {:?} data {data:?} {:?} {:?}", member.id, member.life, member.told, member.ill, member.program.as_ref().map(|p| (p.role, p.epoch, p.up, p.hung, p.deadline))));
+    }
+    lines
+}
+
 /// The verdict when the run is over.
 pub fn at_the_end(world: &mut World) {
     if world.now < world.plan.heal_at {

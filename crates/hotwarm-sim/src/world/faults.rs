@@ -262,12 +262,32 @@ impl World {
                 self.later(lasts.min(2 * SECOND), Healing::Boot(n));
             }
             Kind::DiskRotten | Kind::Wiped => {
+                let rest_is_whole = self.rest_is_whole(n);
                 self.crash(n);
-                self.forget(n);
+                // Losing the directories of a quorum is not to be survived, and not tried.
+                if rest_is_whole {
+                    self.forget(n);
+                }
                 self.later(lasts, Healing::Boot(n));
             }
             _ => {}
         }
+    }
+
+    /// All other nodes are in the log with the directory that they have now, and the voters are all that vote.
+    fn rest_is_whole(&self, n: N) -> bool {
+        let states = self.machines.iter().filter_map(|m| m.agent.as_ref());
+        let Some(newest) = states.max_by_key(|node| node.state().1) else { return false };
+        let (cluster, _) = newest.state();
+        let Some(status) = newest.replica_status() else { return false };
+        let votes = |id: u64| status.voters.voters.contains(&id);
+        self.machines.iter().enumerate().filter(|(other, _)| *other != n).all(|(_, machine)| {
+            let node = cluster.nodes.get(&machine.name);
+            node.is_some_and(|node| {
+                let named = node.raft_id.is_some_and(|id| !node.spec.votes || votes(id.0));
+                node.incarnation == machine.incarnation && named && machine.disk.is_named()
+            })
+        })
     }
 
     /// The node's directory is gone, or cannot be believed: it comes back as if for the first time (S11, S12).

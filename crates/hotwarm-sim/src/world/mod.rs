@@ -146,6 +146,11 @@ impl World {
         if !self.checks.broken() {
             crate::liveness::at_the_end(&mut self);
         }
+        if self.checks.broken() && self.trace.wants_lines() {
+            for line in crate::liveness::picture(&self) {
+                self.trace.line(self.now, &line);
+            }
+        }
         let lines = self.trace.lines().cloned().collect();
         Outcome {
             seed: self.plan.seed,
