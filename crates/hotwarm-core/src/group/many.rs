@@ -164,6 +164,7 @@ impl Step {
             if let Some(member) = self.group.members.get_mut(id) {
                 member.role = Role::Spare;
             }
+            self.because(Reason::SpareRests { member: id.clone() });
             self.effects.push(Effect::Stop { member: id.clone() });
         }
     }

@@ -96,7 +96,6 @@ impl Step {
         member.ready = true;
         member.failing_from = None;
         member.why_unready.clear();
-        self.returned(id);
     }
 
     fn on_unready(&mut self, id: &MemberId, incarnation: Incarnation, why: &str) {
@@ -109,15 +108,5 @@ impl Step {
         member.failing_from = Some(group.at);
         why.clone_into(&mut member.why_unready);
         self.doubt_begins(id);
-    }
-
-    /// A member that was hot is warm again once another is hot beside it.
-    pub(super) fn returned(&mut self, id: &MemberId) {
-        let closed = self.group.closed;
-        let Some(member) = self.group.members.get_mut(id) else { return };
-        if member.away && member.role == Role::Warm && member.running() && member.ready && !closed {
-            member.away = false;
-            self.because(Reason::ReturnedWarm { member: id.clone() });
-        }
     }
 }
