@@ -183,8 +183,9 @@ impl Step {
         self.because(Reason::Fenced { member: id.clone(), epoch, by: by.clone() });
         if served {
             self.close();
-            // S8: what has stopped, and is kept down, cannot be reached by a router that does not know.
-            self.group.stale_reach_nobody = matches!(by, FencedBy::Stopped(_));
+            // S8: what has stopped, and is kept down, cannot be reached by a router that does not know. What hotwarm does not start
+            // itself may be up again at any moment.
+            self.group.stale_reach_nobody = matches!(by, FencedBy::Stopped(_)) && self.group.spec.fence == Fence::Supervisor;
         }
     }
 

@@ -5,8 +5,11 @@
 
 mod good;
 mod interrupted;
+mod random;
 mod show;
 mod story;
+mod world;
+mod world_random;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
