@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::log::CONTROL;
 use crate::cluster::ClusterSpec;
 use crate::consensus::Recovered;
 use crate::detect::HealthLimits;
@@ -61,6 +62,31 @@ impl Options {
 pub struct Stored {
     pub identity: Option<Identity>,
     pub log: Recovered,
+}
+
+impl Stored {
+    /// From all records of the write-ahead log, in their order.
+    #[must_use]
+    pub fn from_records(records: Vec<Record>) -> Self {
+        let mut stored = Self::default();
+        for record in records {
+            match record {
+                Record::Snapshot(NODE_LOG, snapshot) => stored.identity = Identity::from_snapshot(&snapshot).or(stored.identity),
+                Record::Snapshot(CONTROL, snapshot) => {
+                    stored.log.entries.retain(|entry| entry.index > snapshot.index);
+                    stored.log.snapshot = Some(snapshot);
+                }
+                Record::HardState(CONTROL, hard_state) => stored.log.hard_state = hard_state,
+                Record::Entry(CONTROL, entry) => {
+                    // A later entry replaces the one at its index and all after it.
+                    stored.log.entries.retain(|old| old.index < entry.index);
+                    stored.log.entries.push(entry);
+                }
+                Record::Snapshot(..) | Record::HardState(..) | Record::Entry(..) => {}
+            }
+        }
+        stored
+    }
 }
 
 /// Who a node is in its cluster; durable before it says a word as that (S11).

@@ -9,7 +9,7 @@ use super::message::Beat;
 use super::{Action, Message, Node, Options};
 use crate::cluster::{BEHAVIOUR, Cluster};
 use crate::detect::PhiAccrual;
-use crate::ids::{Index, Mono, NodeId, RaftId, Session};
+use crate::ids::{Mono, NodeId, RaftId, Session};
 
 /// Silence is not acted on before this many heartbeats are missing, however regular they were.
 const SILENT_BEATS: u32 = 4;
@@ -239,9 +239,5 @@ impl Node {
         }
         let identity = super::Identity { cluster, raft_id };
         self.persist(vec![identity.record()], Some(super::log::Persisting::Identity(identity, Box::default())));
-    }
-
-    pub(super) const fn applied_index(&self) -> Index {
-        self.applied
     }
 }

@@ -202,7 +202,13 @@ fn a_guard_told_to_end_by_the_system_ends_its_member_and_itself() {
 fn the_program_starts_clean() {
     let dir = tempfile::tempdir().unwrap();
     let seen = dir.path().join("seen");
-    let mut spec = spec(dir.path(), &format!("exec >{}; ls /proc/self/fd | wc -l; env; grep -E 'Sig(Blk|Ign)' /proc/self/status; ulimit -n; cat /proc/self/oom_score_adj", seen.display()));
+    let mut spec = spec(
+        dir.path(),
+        &format!(
+            "exec >{}; ls /proc/self/fd | wc -l; env; grep -E 'Sig(Blk|Ign)' /proc/self/status; ulimit -n; cat /proc/self/oom_score_adj",
+            seen.display()
+        ),
+    );
     spec.open_files = Some(99);
     spec.env.push(("COLOUR".into(), "red".into()));
     // Something to leak, if anything does.
