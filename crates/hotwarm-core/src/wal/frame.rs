@@ -187,7 +187,7 @@ impl Segment {
 
     /// The record at `at`, which must end by `limit`; `None` if there is none with a right checksum.
     pub(super) fn read(&self, at: u64, limit: u64) -> Option<Frame> {
-        if at % 8 != 0 || at.checked_add(FRAME_BYTES as u64)? > limit {
+        if !at.is_multiple_of(8) || at.checked_add(FRAME_BYTES as u64)? > limit {
             return None;
         }
         let frame = self.plain(at, at + FRAME_BYTES as u64);

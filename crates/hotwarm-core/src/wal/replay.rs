@@ -128,12 +128,9 @@ impl Replay {
         }
         for (log, state) in &mut replayed.logs {
             state.possibly_cut = replayed.end.possibly_cut.contains_key(log);
-            let mut next = state.snapshot.as_ref().map_or(1, |snapshot| snapshot.index + 1);
-            for entry in &state.entries {
-                if entry.index != next {
-                    return Err(ReplayError::Gap { log: *log, index: next });
-                }
-                next += 1;
+            let first = state.snapshot.as_ref().map_or(1, |snapshot| snapshot.index + 1);
+            if let Some((index, _)) = (first..).zip(&state.entries).find(|(index, entry)| entry.index != *index) {
+                return Err(ReplayError::Gap { log: *log, index });
             }
         }
         Ok(replayed)
