@@ -52,11 +52,9 @@ async fn starts_answers_changes_role_and_stops() {
 
 #[tokio::test]
 async fn the_end_of_a_program_is_told_with_its_cause() {
-    for (script, cause) in [
-        ("exit 3", StopCause::Exit(3)),
-        ("kill -USR1 $$", StopCause::Signal(10)),
-        ("kill -KILL $$", StopCause::Signal(9)),
-    ] {
+    for (script, cause) in
+        [("exit 3", StopCause::Exit(3)), ("kill -USR1 $$", StopCause::Signal(10)), ("kill -KILL $$", StopCause::Signal(9))]
+    {
         let site = Site::new(Engine::Process(process(shell(script))));
         let mut agent = site.agent();
         agent.hear_stopped().await;
@@ -126,7 +124,8 @@ async fn stopped_is_not_said_while_a_daemon_of_it_lives() {
     let site = Site::new(Engine::Process(process(Vec::new())));
     let mark = site.file("daemon");
     // Forked twice, in a session of its own, deaf to SIGTERM; its parent ends at once.
-    let script = format!("trap '' TERM; setsid sh -c 'trap \"\" TERM; (echo $$ > {}; exec sleep 1000) & exec sleep 1000' & exit 0", mark.display());
+    let script =
+        format!("trap '' TERM; setsid sh -c 'trap \"\" TERM; (echo $$ > {}; exec sleep 1000) & exec sleep 1000' & exit 0", mark.display());
     let mut site = site;
     site.group.engine = Engine::Process(process(shell(&format!("{script}"))));
     let mut agent = site.agent();
@@ -154,7 +153,10 @@ fn marked(site: &Site) -> usize {
 async fn the_whole_tree_dies_at_the_deadline_while_the_agent_is_frozen() {
     let mut site = Site::new(Engine::Process(process(Vec::new())));
     let mark = site.file("daemon");
-    let script = format!("setsid sh -c '(trap \"\" TERM; echo $$ > {}; sleep 1000) & exec sleep 1000' & exec {HOTWARM} component web", mark.display());
+    let script = format!(
+        "setsid sh -c '(trap \"\" TERM; echo $$ > {}; sleep 1000) & exec sleep 1000' & exec {HOTWARM} component web",
+        mark.display()
+    );
     site.group.engine = Engine::Process(process(shell(&script)));
     let mut agent = site.agent();
     agent.start().await;

@@ -294,7 +294,8 @@ impl Task {
             Ok(incarnation) => incarnation,
             Err(error) => {
                 let dir = self.place.dir.display();
-                let why = format!("the number of the next life could not be stored in {dir}: {error}; check the disk of the data directory");
+                let why =
+                    format!("the number of the next life could not be stored in {dir}: {error}; check the disk of the data directory");
                 return self.on_gone(self.last.0, refused(why), None);
             }
         };
@@ -501,9 +502,7 @@ impl Living {
         match order {
             EngineAction::Stop { .. } | EngineAction::Fence { .. } | EngineAction::Detach { .. } | EngineAction::Follow { .. } => true,
             EngineAction::Start { .. } => self.told_running && !self.ending,
-            EngineAction::Promote { .. } | EngineAction::Demote { .. } => {
-                self.told_running && !self.ending && self.change.is_none()
-            }
+            EngineAction::Promote { .. } | EngineAction::Demote { .. } => self.told_running && !self.ending && self.change.is_none(),
             EngineAction::Deadline { .. } => true,
         }
     }
