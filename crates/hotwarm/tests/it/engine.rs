@@ -10,8 +10,6 @@ use rustix::process::Signal;
 
 use crate::members::*;
 
-const FIRST: Incarnation = Incarnation((7 << 32) | 1);
-
 fn promote(epoch: u64) -> EngineAction {
     EngineAction::Promote { epoch: Epoch(epoch), attempt: Attempt(1) }
 }
@@ -19,18 +17,19 @@ fn promote(epoch: u64) -> EngineAction {
 #[tokio::test]
 async fn starts_answers_changes_role_and_stops() {
     let site = Site::new(Engine::Process(component("web")));
+    let first = site.first();
     let mut agent = site.agent();
     assert_eq!(agent.hear().await, MemberEvent::Stopped { incarnation: Incarnation(0), cause: StopCause::Absent });
     agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
-    let started = MemberEvent::Started { incarnation: FIRST, role: Role::Warm, epoch: Epoch(1) };
+    let started = MemberEvent::Started { incarnation: first, role: Role::Warm, epoch: Epoch(1) };
     assert_eq!(agent.hear().await, started);
-    assert_eq!(agent.hear().await, MemberEvent::Ready { incarnation: FIRST });
+    assert_eq!(agent.hear().await, MemberEvent::Ready { incarnation: first });
     // Told twice, confirmed twice.
     agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
     assert_eq!(agent.hear().await, started);
-    assert_eq!(agent.hear().await, MemberEvent::Ready { incarnation: FIRST });
+    assert_eq!(agent.hear().await, MemberEvent::Ready { incarnation: first });
 
-    let changed = MemberEvent::RoleChanged { incarnation: FIRST, role: Role::Hot, epoch: Epoch(2) };
+    let changed = MemberEvent::RoleChanged { incarnation: first, role: Role::Hot, epoch: Epoch(2) };
     for _ in 0..2 {
         agent.tell(promote(2)).await;
         assert_eq!(agent.hear_fact().await, changed);
@@ -42,11 +41,11 @@ async fn starts_answers_changes_role_and_stops() {
     let pid = agent.pid();
     for _ in 0..2 {
         agent.tell(EngineAction::Stop { graceful: true }).await;
-        assert_eq!(agent.hear_stopped().await, (FIRST, StopCause::Asked));
+        assert_eq!(agent.hear_stopped().await, (first, StopCause::Asked));
     }
     assert!(!is_alive(pid));
     agent.tell(EngineAction::Start { epoch: Epoch(2) }).await;
-    assert_eq!(agent.hear_fact().await.incarnation(), FIRST.next());
+    assert_eq!(agent.hear_fact().await.incarnation(), first.next());
     agent.end().await;
 }
 
@@ -59,7 +58,7 @@ async fn the_end_of_a_program_is_told_with_its_cause() {
         let mut agent = site.agent();
         agent.hear_stopped().await;
         agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
-        assert_eq!(agent.hear_stopped().await, (FIRST, cause));
+        assert_eq!(agent.hear_stopped().await, (site.first(), cause));
     }
 }
 
@@ -304,5 +303,8 @@ async fn output_is_kept_over_restarts() {
         agent.hear_stopped().await;
     }
     let lines = hotwarm::engine::logs::tail(&site.place(), 10).unwrap();
-    assert_eq!(lines, [format!("hello from {FIRST}"), "trouble".into(), format!("hello from {}", FIRST.next()), "trouble".into()]);
+    assert_eq!(
+        lines,
+        [format!("hello from {}", site.first()), "trouble".into(), format!("hello from {}", site.first().next()), "trouble".into()]
+    );
 }

@@ -96,7 +96,14 @@ impl Site {
             stateful: true,
             failovers_per_hour: 10,
         };
-        Self { dir: tempfile::tempdir().unwrap(), address, group, prefix: 7 }
+        // As a data directory has one of its own: by it the processes of this site are told from others'.
+        let prefix = std::process::id() << 15 | u32::from(address.port());
+        Self { dir: tempfile::tempdir().unwrap(), address, group, prefix }
+    }
+
+    /// The incarnation that the member's first life has.
+    pub fn first(&self) -> Incarnation {
+        Incarnation((u64::from(self.prefix) << 32) | 1)
     }
 
     pub fn member(&self) -> MemberId {
