@@ -39,7 +39,7 @@ impl Line {
     /// The next message; `None` when the guard has hung up.
     fn hear(&mut self) -> Option<FromGuard> {
         loop {
-            if let Some(message) = self.inbox.next().unwrap() {
+            if let Some(message) = self.inbox.take().unwrap() {
                 return Some(message);
             }
             let mut chunk = [0; 512];

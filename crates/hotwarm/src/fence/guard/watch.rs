@@ -113,7 +113,7 @@ impl Watch {
     }
 
     /// Runs until the member is gone and the agent knows, or has been away for too long.
-    pub(super) fn run(mut self, agent: UnixStream, _spec: &Spec) {
+    pub(super) fn run(mut self, agent: UnixStream) {
         self.adopt_agent(agent);
         while !self.is_over() {
             self.set_timer();
@@ -300,8 +300,8 @@ impl Watch {
             Err(_) => return self.lose_agent(),
         }
         while let Some(agent) = &mut self.agent {
-            match agent.inbox.next::<ToGuard>() {
-                Ok(Some(message)) => self.on_message(message),
+            match agent.inbox.take::<ToGuard>() {
+                Ok(Some(message)) => self.on_message(&message),
                 Ok(None) => return,
                 Err(_) => return self.lose_agent(),
             }
@@ -315,12 +315,12 @@ impl Watch {
         }
     }
 
-    fn on_message(&mut self, message: ToGuard) {
+    fn on_message(&mut self, message: &ToGuard) {
         match message {
             ToGuard::Spec(_) => self.lose_agent(),
-            ToGuard::Deadline(until) => self.status.deadline = until,
-            ToGuard::Role { role, epoch, signal } => self.on_role(role, epoch, signal),
-            ToGuard::Stop { grace_ms } => self.stop(grace_ms),
+            ToGuard::Deadline(until) => self.status.deadline = *until,
+            ToGuard::Role { role, epoch, signal } => self.on_role(*role, *epoch, *signal),
+            ToGuard::Stop { grace_ms } => self.stop(*grace_ms),
             ToGuard::Acknowledge => self.acknowledged = matches!(self.phase, Phase::Gone { .. }),
         }
     }
