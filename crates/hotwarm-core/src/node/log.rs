@@ -37,7 +37,7 @@ impl Node {
             match record {
                 crate::wal::Record::Snapshot(_, snapshot) => log.snapshot = Some(snapshot.clone()),
                 crate::wal::Record::HardState(_, hard_state) => log.hard_state = *hard_state,
-                crate::wal::Record::Entry(..) => {}
+                crate::wal::Record::Entry(..) | crate::wal::Record::Birth(..) => {}
             }
         }
         records.push(identity.record());
@@ -120,7 +120,7 @@ impl Node {
             for context in ready.reads_failed {
                 self.on_read_failed(context);
             }
-            self.take_snapshot(ready.voters.is_some());
+            self.take_snapshot(ready.snapshot_wanted);
         }
         worked
     }
@@ -190,9 +190,9 @@ impl Node {
         }
     }
 
-    /// After so many entries; and whenever the voters changed, because a replica takes no snapshot that does not name it.
-    fn take_snapshot(&mut self, voters_changed: bool) {
-        if !voters_changed && self.applied.0 < self.snapshot_at.0 + self.options.snapshot_every {
+    /// After so many entries; and when a peer joined after the last one, because a replica takes no snapshot that does not name it.
+    fn take_snapshot(&mut self, wanted: bool) {
+        if !wanted && self.applied.0 < self.snapshot_at.0 + self.options.snapshot_every {
             return;
         }
         let Some(replica) = &mut self.replica else { return };

@@ -82,7 +82,7 @@ impl Stored {
                     stored.log.entries.retain(|old| old.index < entry.index);
                     stored.log.entries.push(entry);
                 }
-                Record::Snapshot(..) | Record::HardState(..) | Record::Entry(..) => {}
+                Record::Snapshot(..) | Record::HardState(..) | Record::Entry(..) | Record::Birth(..) => {}
             }
         }
         stored

@@ -56,7 +56,7 @@ pub fn recover(stored: &Stored, me: &NodeId, incarnation: u128, id: u128) -> Res
         records.push(match record {
             Record::Snapshot(log, s) => Record::Snapshot(log, Snapshot { index: last + 1, term, ..s }),
             Record::HardState(log, _) => Record::HardState(log, crate::wal::HardState { term, vote: 0, commit: last + 1 }),
-            other @ Record::Entry(..) => other,
+            other @ (Record::Entry(..) | Record::Birth(..)) => other,
         });
     }
     records.push(identity.record());
