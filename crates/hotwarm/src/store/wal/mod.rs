@@ -72,7 +72,7 @@ pub struct Recovered {
     /// There was no log at all: right for a node's first start, and at no other time (S11).
     pub fresh: bool,
     /// Records were cut that may have been synced (S12), at this start or at an earlier one that was not followed by
-    /// [`Handle::caught_up`]: no vote and no acknowledgement before that.
+    /// [`Handle::forget_cut`]: no vote and no acknowledgement before that.
     pub cut: Option<String>,
 }
 
@@ -103,6 +103,9 @@ impl Wal {
 
     fn open_with(dir: &Path, callbacks: Callbacks, segment_bytes: usize) -> Result<(Recovered, Handle), WalError> {
         let numbers = segment::list(dir)?;
+        if let Some(gap) = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
+            return Err(DirError::Corrupt { path: segment::path(dir, gap[0] + 1) }.into());
+        }
         let mut replay = codec::Replay::default();
         for &number in &numbers {
             let path = segment::path(dir, number);
@@ -138,7 +141,7 @@ impl Wal {
 fn note_cut(dir: &Path, now: Option<String>) -> Result<Option<String>, WalError> {
     let path = dir.join(CUT);
     if let Some(what) = now {
-        warn!("write-ahead log {what}: this node neither votes nor acknowledges until it has caught up");
+        warn!("write-ahead log {what}: this node neither votes nor acknowledges until it has joined again");
         write_atomic(&path, what.as_bytes())?;
     }
     match fs::read(&path) {
@@ -187,11 +190,11 @@ impl Log for Handle {
 }
 
 impl Handle {
-    /// What was cut has come back from the peers (S12): the next start is an ordinary one.
+    /// Nothing that was cut counts any more (S12): this node has joined again under a new raft id. The next start is an ordinary one.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn caught_up(&self) -> Result<(), DirError> {
+    pub fn forget_cut(&self) -> Result<(), DirError> {
         let path = self.0.dir.join(CUT);
         match fs::remove_file(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

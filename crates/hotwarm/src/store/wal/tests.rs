@@ -171,6 +171,17 @@ fn a_tail_torn_at_any_byte_is_cut_and_never_comes_back() {
 }
 
 #[test]
+fn a_missing_segment_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, handle, _told) = open(dir.path());
+    (0..9).for_each(|n| handle.submit(n, vec![entry(n, SMALL / 2)], true).unwrap());
+    handle.stop();
+    fs::remove_file(segment::path(dir.path(), 4)).unwrap();
+    let callbacks = Callbacks { persisted: Box::new(|_| {}), fatal: Box::new(end_process) };
+    assert!(Wal::open(dir.path(), callbacks).unwrap_err().to_string().contains("0000000000000004.wal"));
+}
+
+#[test]
 fn a_file_that_is_no_segment_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("0000000000000001.wal.bak"), "x").unwrap();

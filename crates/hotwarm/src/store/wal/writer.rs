@@ -50,11 +50,11 @@ impl Writer {
         let _or_nobody_persists = AbortOnPanic;
         loop {
             let group = self.queue.take();
-            if group.is_empty() {
-                return;
-            }
+            // The end of the queue: what was submitted without sync becomes durable too.
+            self.must_sync |= group.is_empty();
             self.stats.began();
             match self.commit(&group) {
+                Ok(_) if group.is_empty() => return,
                 Ok(bytes) => self.stats.ended(group.len(), bytes),
                 Err(error) => {
                     self.queue.close(true);
