@@ -3,6 +3,8 @@
 //! Pure: `store/wal` in the shell and the simulator's disk move the bytes, this module alone gives them meaning. All logs of a node
 //! share one write-ahead log; a record names its log.
 
+pub(crate) mod bytes;
+
 use serde::{Deserialize, Serialize};
 
 /// Which replicated log of this node a record belongs to; 0 is the control log.
@@ -15,7 +17,9 @@ pub struct Entry {
     pub index: u64,
     pub term: u64,
     pub kind: EntryKind,
+    #[serde(with = "bytes")]
     pub data: Vec<u8>,
+    #[serde(with = "bytes")]
     pub context: Vec<u8>,
 }
 
@@ -24,7 +28,7 @@ pub struct Entry {
 pub enum EntryKind {
     /// Data for the state machine; empty data is a new leader's first entry.
     Normal,
-    /// A change of the voters.
+    /// A change of the voters ([`crate::consensus::ConfChange`]); empty data ends a joint configuration.
     ConfChange,
 }
 
@@ -52,6 +56,7 @@ pub struct Snapshot {
     pub index: u64,
     pub term: u64,
     pub voters: Voters,
+    #[serde(with = "bytes")]
     pub data: Vec<u8>,
 }
 
