@@ -56,8 +56,7 @@ pub(super) fn recover(records: &[Record]) -> Recovered {
                 recovered.entries.retain(|entry| entry.index > snapshot.index);
                 recovered.snapshot = Some(snapshot);
             }
-            #[allow(unreachable_patterns)]
-            _ => {}
+            Record::Birth(..) => {}
         }
     }
     recovered

@@ -1,12 +1,12 @@
 //! What a log must live through, told on the little cluster.
 
-use super::cluster::{Cluster, TICK_US, encode_state};
+use super::cluster::{Cluster, TICK_US, encode_state, recover};
 use crate::consensus::{
     Body, Change, ConfChange, Leadership, Message, Options, ProposeError, ReadError, ReadState, Recovered, Replica, ReplicaRole,
     TransferError,
 };
 use crate::ids::{Mono, RaftId};
-use crate::wal::{Entry, EntryKind, HardState, LogId, Record, Snapshot, Voters};
+use crate::wal::{Encoder, End, Entry, EntryKind, HardState, LogId, Record, Replay, Snapshot, Voters};
 
 #[test]
 fn a_founder_leads_alone() {
@@ -412,4 +412,28 @@ fn a_read_before_the_terms_first_commit_is_answered_after_it() {
     replica.handle_message(Mono(0), answer).unwrap();
     let reads = std::iter::from_fn(|| replica.poll_ready(Mono(0))).flat_map(|ready| ready.reads);
     assert_eq!(reads.collect::<Vec<_>>(), [ReadState { context: 7, index: 2 }]);
+}
+
+/// S14: written forward, a log is the same log.
+#[test]
+fn a_rewritten_log_is_the_same_log() {
+    let mut cluster = Cluster::three(19);
+    for n in 0..10 {
+        cluster.propose(&format!("n{n}"));
+    }
+    let (applied, state) = (cluster.at(1).status().applied, encode_state(&cluster.nodes[&1].applied));
+    cluster.at(1).take_snapshot(applied, state).unwrap();
+    cluster.propose("after");
+    cluster.tick(5);
+    for id in 1..=3 {
+        let records = cluster.at(id).rewrite();
+        let (mut encoder, header) = Encoder::begin(&End::default(), 1 << 20);
+        let mut file = header;
+        encoder.encode(&records, &mut file).unwrap();
+        let mut replay = Replay::new();
+        replay.feed("rewritten", file).unwrap();
+        let state = replay.finish().unwrap().logs.remove(&LogId(0)).unwrap();
+        assert_eq!(state.id, Some(RaftId(id)));
+        assert_eq!(Recovered::from(state), recover(&cluster.nodes[&id].disk));
+    }
 }
