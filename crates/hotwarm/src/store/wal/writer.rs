@@ -89,7 +89,7 @@ impl Writer {
             // Within a batch hard states come last: one from before a birth must not end up behind it.
             let born = records.iter().any(|record| matches!(record, Record::Birth(..)));
             if born || submission.rewrites.is_some() || submission.bytes > room {
-                bytes += self.encode(std::mem::take(&mut batch))?;
+                bytes += self.encode(&std::mem::take(&mut batch))?;
                 room = self.batch_bytes();
             }
             room = room.saturating_sub(submission.bytes);
@@ -98,7 +98,7 @@ impl Writer {
                 None => batch.extend(records),
             }
         }
-        bytes += self.encode(batch)?;
+        bytes += self.encode(&batch)?;
         bytes += self.flush(sync)?;
         let most = (self.rewriting.segments * self.segment_bytes) as i64;
         self.rewriting.credit = (self.rewriting.credit + bytes as i64).min(most);
@@ -113,13 +113,13 @@ impl Writer {
     }
 
     /// Encodes one batch; returns the bytes that had to be written for it already.
-    fn encode(&mut self, records: Vec<Record>) -> Result<usize, WalError> {
+    fn encode(&mut self, records: &[Record]) -> Result<usize, WalError> {
         let mut written = 0;
         if records.is_empty() {
             return Ok(written);
         }
         let batch = loop {
-            match self.encoder.encode(&records, &mut self.pending.buffer) {
+            match self.encoder.encode(records, &mut self.pending.buffer) {
                 Ok(batch) => break batch,
                 Err(EncodeError::SegmentFull) => written += self.rotate(self.segment_bytes)?,
                 Err(EncodeError::BatchTooLarge { bytes, .. }) => written += self.rotate(bytes + HEADER_BYTES + AROUND_BATCH)?,
@@ -128,7 +128,7 @@ impl Writer {
         };
         debug_assert_eq!(self.pending.offset + self.pending.buffer.len() as u64, batch.offset + batch.bytes as u64, "no gap");
         self.pending.last_seq = Some(batch.seq);
-        for record in &records {
+        for record in records {
             self.liveness.note(batch.segment, record);
         }
         Ok(written)
@@ -140,7 +140,7 @@ impl Writer {
         for record in records {
             let bytes = super::queue::size(&record);
             if size + bytes > self.batch_bytes() && !piece.is_empty() {
-                written += self.encode(std::mem::take(&mut piece))?;
+                written += self.encode(&std::mem::take(&mut piece))?;
                 first.get_or_insert(self.encoder.segment());
                 size = 0;
             }
@@ -148,7 +148,7 @@ impl Writer {
             self.rewriting.credit -= 2 * bytes as i64;
             piece.push(record);
         }
-        written += self.encode(piece)?;
+        written += self.encode(&piece)?;
         self.liveness.rewritten(log, first.unwrap_or_else(|| self.encoder.segment()));
         Ok(written)
     }
