@@ -76,6 +76,13 @@ impl Encoder {
     /// Begins the next segment; its header is for a new file, as for [`Self::begin`]. The segment before it must be synced already.
     #[must_use]
     pub fn roll(&mut self) -> Vec<u8> {
+        self.roll_to(self.segment_bytes)
+    }
+
+    /// [`Self::roll`], to a file of another length: for a batch that no ordinary segment holds.
+    #[must_use]
+    pub fn roll_to(&mut self, segment_bytes: u64) -> Vec<u8> {
+        self.segment_bytes = segment_bytes;
         let previous_end = self.offset;
         self.segment.0 += 1;
         self.offset = HEADER_BYTES;
