@@ -30,17 +30,18 @@ impl Node {
             return self.start_replica(identity, log);
         }
         let Some((cluster, _)) = self.options.found else { return Ok(()) };
-        let identity = Identity { cluster, raft_id: RaftId(1) };
-        let mut records = consensus::bootstrap(CONTROL, identity.raft_id, Cluster::empty().encode());
+        let identity = Identity { cluster, raft_id: RaftId(1), incarnation: self.options.incarnation };
+        let mut records = identity.records();
+        let log_records = consensus::bootstrap(CONTROL, identity.raft_id, Cluster::empty().encode());
         let mut log = Recovered::default();
-        for record in &records {
+        for record in &log_records {
             match record {
                 crate::wal::Record::Snapshot(_, snapshot) => log.snapshot = Some(snapshot.clone()),
                 crate::wal::Record::HardState(_, hard_state) => log.hard_state = *hard_state,
                 crate::wal::Record::Entry(..) | crate::wal::Record::Birth(..) => {}
             }
         }
-        records.push(identity.record());
+        records.extend(log_records);
         self.persist(records, Some(Persisting::Identity(identity, Box::new(log))));
         Ok(())
     }

@@ -24,7 +24,7 @@ pub use commands::{Command, CommandError, Outcome};
 pub use lease::wait as lease_wait;
 pub use members::Supervision;
 pub use message::Message;
-pub use options::{Identity, NODE_LOG, Options, Stored};
+pub use options::{Identity, NODE_LOG, Options, SoleVoterCut, Stored};
 pub use view::View;
 
 use crate::action::{EngineAction, MemberEvent};
@@ -102,6 +102,8 @@ pub struct Node {
     options: Options,
     identity: Option<Identity>,
     replica: Option<Replica>,
+    /// The cluster it belonged to before its log was cut (S12).
+    rejoins: Option<u128>,
     cluster: Cluster,
     applied: Index,
     /// Entries up to here were committed before this start.
@@ -147,6 +149,7 @@ impl Node {
         let mut node = Self {
             identity: stored.identity,
             replica: None,
+            rejoins: stored.rejoins,
             cluster: Cluster::empty(),
             applied: Index(0),
             replayed: Index(stored.log.hard_state.commit),
