@@ -11,6 +11,7 @@ pub mod consensus;
 pub mod detect;
 pub mod group;
 pub mod ids;
+pub mod node;
 pub mod reconcile;
 pub mod rng;
 pub mod route;

@@ -26,6 +26,8 @@ pub struct Local {
     /// A fence hook confirmed that it serves nothing before this epoch.
     pub fenced: Epoch,
     pub promote_failed: Option<(Epoch, String)>,
+    /// It was asked to step down from this epoch and could not.
+    pub demote_failed: Option<Epoch>,
     pub position: Option<(Attempt, Position)>,
     /// The attempt for which it is cut from the data of the others.
     pub detached: Option<Attempt>,

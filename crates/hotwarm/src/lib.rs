@@ -3,10 +3,16 @@
 //! The modules and who may use whom are listed in ARCHITECTURE.md; `tests/tidy.rs` checks it.
 #![deny(unsafe_code)]
 
+pub mod agent;
+pub mod child;
+pub mod cli;
 pub mod clock;
+pub mod codes;
+pub mod component;
 pub mod config;
 pub mod engine;
 pub mod fence;
 pub mod probe;
 pub mod router;
 pub mod store;
+pub mod telemetry;

@@ -10,6 +10,7 @@ pub mod spec;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -68,8 +69,6 @@ pub struct Node {
     pub drained: bool,
     /// The newest command of this node that was applied, so that a repeated one is not.
     pub last_command: u64,
-    /// Replica numbers it had before and that are to leave the voters.
-    pub retired: Vec<RaftId>,
 }
 
 /// What an entry did, for the record.
@@ -95,6 +94,27 @@ pub enum What {
     Undrained { node: NodeId },
     Behaviour { version: u32 },
     Group(Effect),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Founded { cluster } => write!(f, "cluster founded (id {cluster:032x})"),
+            Self::Configured { revision } => write!(f, "configuration {revision} is in force"),
+            Self::ConfigureRefused { why } => write!(f, "configuration refused: {why}"),
+            Self::Admitted { node, raft_id } => write!(f, "node {node} joined (replica {raft_id})"),
+            Self::Silent { node } => write!(f, "node {node} is silent"),
+            Self::Heard { node } => write!(f, "node {node} is heard again"),
+            Self::Lapsed { node, session } => {
+                write!(f, "lease of node {node} was waited out (session {session}): nothing serves there under it")
+            }
+            Self::Back { node, session } => write!(f, "node {node} holds leases again (session {session})"),
+            Self::Drained { node } => write!(f, "node {node} is drained"),
+            Self::Undrained { node } => write!(f, "node {node} is no longer drained"),
+            Self::Behaviour { version } => write!(f, "behaviour version {version} is in force"),
+            Self::Group(effect) => write!(f, "{effect}"),
+        }
+    }
 }
 
 /// What became of a command.
@@ -171,8 +191,8 @@ impl Cluster {
             Body::Drain { node } => self.on_drain(node, true),
             Body::Undrain { node } => self.on_drain(node, false),
             Body::Behaviour { version } => self.on_behaviour(*version),
-            Body::Timer => self.to_all(&group::Body::Timer),
-            Body::Group { group, body } => self.to_group(group, body.clone()),
+            Body::Timer => self.tell_all(&group::Body::Timer),
+            Body::Group { group, body } => self.tell_group(group, body.clone()),
         }
     }
 
@@ -180,16 +200,16 @@ impl Cluster {
         Event { at: self.at, group: None, what }
     }
 
-    fn to_group(&mut self, name: &GroupName, body: group::Body) -> Vec<Event> {
+    fn tell_group(&mut self, name: &GroupName, body: group::Body) -> Vec<Event> {
         let Some(group) = self.groups.remove(name) else { return Vec::new() };
         let (group, effects) = group::step(group, &Input { at: self.at, body });
         self.groups.insert(name.clone(), group);
         effects.into_iter().map(|effect| Event { at: self.at, group: Some(name.clone()), what: What::Group(effect) }).collect()
     }
 
-    fn to_all(&mut self, body: &group::Body) -> Vec<Event> {
+    fn tell_all(&mut self, body: &group::Body) -> Vec<Event> {
         let names: Vec<GroupName> = self.groups.keys().cloned().collect();
-        names.iter().flat_map(|name| self.to_group(name, body.clone())).collect()
+        names.iter().flat_map(|name| self.tell_group(name, body.clone())).collect()
     }
 
     fn on_found(&mut self, id: u128, spec: &ClusterSpec, node: &NodeId, incarnation: u128) -> Vec<Event> {
@@ -221,10 +241,10 @@ impl Cluster {
         self.groups.values().filter_map(Group::next_deadline).chain(lease).min()
     }
 
-    /// Which node a replica's number belongs to, also one that is about to leave.
+    /// Which node a replica's number belongs to.
     #[must_use]
     pub fn node_of(&self, id: RaftId) -> Option<&NodeId> {
-        self.nodes.iter().find(|(_, n)| n.raft_id == Some(id) || n.retired.contains(&id)).map(|(name, _)| name)
+        self.nodes.iter().find(|(_, n)| n.raft_id == Some(id)).map(|(name, _)| name)
     }
 
     /// The state as bytes, versioned: what a snapshot holds.

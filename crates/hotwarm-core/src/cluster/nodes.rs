@@ -43,7 +43,7 @@ impl Cluster {
         self.groups.retain(|name, _| spec.groups.contains_key(name));
         for (name, group) in &spec.groups {
             if self.groups.contains_key(name) {
-                events.extend(self.to_group(name, group::Body::Configure(Box::new(group.clone()))));
+                events.extend(self.tell_group(name, group::Body::Configure(Box::new(group.clone()))));
             } else {
                 self.groups.insert(name.clone(), Group::new(group.clone(), self.views()));
             }
@@ -74,7 +74,8 @@ impl Cluster {
         }
     }
 
-    /// S11: a data directory that was not seen before gets a number of its own; the one it replaces leaves the voters later.
+    /// S11: a data directory that was not seen before gets a number of its own; the one it replaces belongs to nobody
+    /// from then on, and the leader takes it out of the voters.
     pub(super) fn on_admit(&mut self, name: &NodeId, incarnation: u128, behaviour: u32) -> Vec<Event> {
         let raft_id = RaftId(self.next_raft_id);
         let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
@@ -83,16 +84,9 @@ impl Cluster {
             return Vec::new();
         }
         node.incarnation = incarnation;
-        node.retired.extend(node.raft_id.replace(raft_id));
+        node.raft_id = Some(raft_id);
         self.next_raft_id += 1;
         vec![self.event(What::Admitted { node: name.clone(), raft_id })]
-    }
-
-    /// A replica's number has left the voters.
-    pub fn retire(&mut self, gone: RaftId) {
-        for node in self.nodes.values_mut() {
-            node.retired.retain(|id| *id != gone);
-        }
     }
 
     fn current(&mut self, name: &NodeId, session: Session) -> Option<&mut Node> {
@@ -151,7 +145,7 @@ impl Cluster {
 
     fn tell(&mut self, what: What, input: NodeInput) -> Vec<Event> {
         let mut events = vec![self.event(what)];
-        events.extend(self.to_all(&group::Body::Node(input)));
+        events.extend(self.tell_all(&group::Body::Node(input)));
         events
     }
 }
@@ -168,7 +162,23 @@ impl Node {
             silent: false,
             drained: false,
             last_command: 0,
-            retired: Vec::new(),
+        }
+    }
+}
+
+impl Cluster {
+    /// A new identity in which only `me` is a replica; everybody else comes as if for the first time. No lease is in force.
+    pub(crate) fn begin_anew(&mut self, id: u128, me: &NodeId, incarnation: u128) {
+        self.id = id;
+        let raft_id = RaftId(self.next_raft_id);
+        self.next_raft_id += 1;
+        let names: Vec<NodeId> = self.nodes.keys().cloned().collect();
+        for name in names {
+            let session = self.nodes.get(&name).map_or(Session(0), |n| n.session);
+            self.on_lapsed(&name, session);
+            let Some(node) = self.nodes.get_mut(&name) else { continue };
+            node.incarnation = if name == *me { incarnation } else { 0 };
+            node.raft_id = (name == *me).then_some(raft_id);
         }
     }
 }

@@ -94,13 +94,22 @@ pub(crate) struct Landlord {
     rounds: BTreeMap<u64, Vec<Renewal>>,
     /// The arrival of the last renewal that was answered.
     answered: BTreeMap<NodeId, Mono>,
+    /// When this landlord first saw each session: it is given time for a first renewal.
+    seen: BTreeMap<(NodeId, Session), Mono>,
     /// Told to the log as lapsed: never answered again in this term.
     lapsing: BTreeSet<(NodeId, Session)>,
 }
 
 impl Landlord {
     pub(crate) const fn new(floor: Mono) -> Self {
-        Self { floor, waiting: Vec::new(), rounds: BTreeMap::new(), answered: BTreeMap::new(), lapsing: BTreeSet::new() }
+        Self {
+            floor,
+            waiting: Vec::new(),
+            rounds: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            lapsing: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn renewal(&mut self, renewal: Renewal) {
@@ -125,8 +134,7 @@ impl Landlord {
     /// The renewals of a confirmed round that may be answered: leadership was held after each of them arrived.
     pub(crate) fn confirmed(&mut self, context: u64) -> Vec<Renewal> {
         let renewals = self.rounds.remove(&context).unwrap_or_default();
-        let granted: Vec<Renewal> =
-            renewals.into_iter().filter(|r| !self.lapsing.contains(&(r.node.clone(), r.session))).collect();
+        let granted: Vec<Renewal> = renewals.into_iter().filter(|r| !self.lapsing.contains(&(r.node.clone(), r.session))).collect();
         for renewal in &granted {
             let last = self.answered.entry(renewal.node.clone()).or_insert(renewal.arrived);
             *last = renewal.arrived.max(*last);
@@ -134,10 +142,11 @@ impl Landlord {
         granted
     }
 
-    /// When the node's lease will have been waited out.
-    pub(crate) fn lapses_at(&self, node: &NodeId, lease: Lease) -> Mono {
+    /// When the session's lease will have been waited out, and it had `grace` to renew under this landlord.
+    pub(crate) fn lapses_at(&mut self, node: &NodeId, session: Session, lease: Lease, now: Mono, grace: Duration) -> Mono {
         let last = self.answered.get(node).copied().unwrap_or(Mono(0)).max(self.floor);
-        last.plus(wait(lease))
+        let seen = *self.seen.entry((node.clone(), session)).or_insert(now);
+        last.plus(wait(lease)).max(seen.plus(grace))
     }
 
     /// From now on that session is not renewed; its lapse may be told to the log.
@@ -179,14 +188,14 @@ mod tests {
         landlord.begin_round(1);
         landlord.confirmed(1);
         landlord.renewal(renewal("a", 2, 900));
-        assert_eq!(landlord.lapses_at(&"a".into(), LEASE), at(500).plus(wait(LEASE)));
+        assert_eq!(landlord.lapses_at(&"a".into(), Session(1), LEASE, at(0), Duration::ZERO), at(500).plus(wait(LEASE)));
         assert!(wait(LEASE) > Duration::from_millis(1000));
     }
 
     #[test]
     fn s3_a_new_leader_counts_from_what_its_electors_last_acknowledged() {
-        let landlord = Landlord::new(at(700));
-        assert_eq!(landlord.lapses_at(&"a".into(), LEASE), at(700).plus(wait(LEASE)));
+        let mut landlord = Landlord::new(at(700));
+        assert_eq!(landlord.lapses_at(&"a".into(), Session(1), LEASE, at(0), Duration::ZERO), at(700).plus(wait(LEASE)));
     }
 
     #[test]
@@ -204,7 +213,13 @@ mod tests {
         cluster.lease = LEASE;
         let spec = crate::cluster::NodeSpec { address: ([127, 0, 0, 1], 1).into(), votes: true, witness: false, zone: String::new() };
         let groups = BTreeMap::new();
-        let spec = crate::cluster::ClusterSpec { name: "x".into(), lease_ms: 1000, nodes: [("a".into(), spec)].into(), groups, text: String::new() };
+        let spec = crate::cluster::ClusterSpec {
+            name: "x".into(),
+            lease_ms: 1000,
+            nodes: [("a".into(), spec)].into(),
+            groups,
+            text: String::new(),
+        };
         let apply = |c: &mut Cluster, body| {
             c.apply(&crate::cluster::Entry { at: Millis(1), items: vec![crate::cluster::Item { origin: None, body }] });
         };

@@ -15,15 +15,34 @@ pub enum Message {
     Log(Box<consensus::Message>),
     Beat(Beat),
     /// The lease asked for by beat `number` is granted, for a holder that has applied `index` (S1).
-    Grant { number: u64, session: Session, index: Index },
+    Grant {
+        number: u64,
+        session: Session,
+        index: Index,
+    },
     /// To be put into the log; sent to its leader.
-    Propose { items: Vec<Item> },
+    Propose {
+        items: Vec<Item>,
+    },
     /// A node that is no replica yet asks to be one (S11).
-    Hello { cluster: Option<u128>, name: String, incarnation: u128, behaviour: u32 },
+    Hello {
+        cluster: Option<u128>,
+        name: String,
+        incarnation: u128,
+        behaviour: u32,
+    },
     /// It is one now, under this number.
-    Welcome { cluster: u128, incarnation: u128, raft_id: RaftId },
+    Welcome {
+        cluster: u128,
+        incarnation: u128,
+        raft_id: RaftId,
+    },
     /// To be passed on: the sender does not hear `to`, the receiver does.
-    Relay { from: NodeId, to: NodeId, bytes: Vec<u8> },
+    Relay {
+        from: NodeId,
+        to: NodeId,
+        bytes: Vec<u8>,
+    },
 }
 
 /// A node's heartbeat to every other; for the leader it is also the renewal of the node's lease.
@@ -36,6 +55,8 @@ pub struct Beat {
     /// Whom it hears without a relay.
     pub heard: Vec<NodeId>,
     pub behaviour: u32,
+    /// Checksum of the state at an index, for peers to compare (S17).
+    pub digest: Option<(Index, u32)>,
 }
 
 impl Message {

@@ -1,5 +1,89 @@
 //! The one configuration file: TOML in, a validated [`Config`] out, or every error at once with line and column.
+//!
+//! Main path: [`parse`] -> `read` (values by the schema) -> `draft` (names resolved) -> `rules` (what cannot be kept) -> [`Config`]. It reads no
+//! file and opens no socket; what is wrong it says, and it never guesses.
 
+mod diagnostic;
+mod draft;
+mod losses;
 pub mod model;
+pub mod pki;
+mod read;
+pub mod reference;
+mod rules;
+mod schema;
+mod units;
 
+#[cfg(test)]
+mod tests;
+
+use hotwarm_core::ids::NodeId;
+
+pub use diagnostic::{Diagnostic, Errors, Place, Severity};
+pub use losses::{GroupLoss, Loss, Lost, Report, losses};
 pub use model::*;
+pub use rules::smallest_rto;
+
+use crate::codes::Code;
+
+/// A duration as the file writes it: `10s`, `250ms`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    units::duration_ms(text).map(std::time::Duration::from_millis)
+}
+
+/// True if `text` can name a cluster, node, group or member: 1 to 32 of a-z, 0-9, -, no hyphen at the ends.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    units::is_name(text)
+}
+
+/// Bytes of the longest file that is read: it must fit a record of the control log with room to spare (S13).
+const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// What a file came to.
+#[derive(Debug)]
+pub struct Parsed {
+    /// There if nothing is wrong.
+    pub config: Option<Config>,
+    /// Errors and warnings; the errors are empty if `config` is there.
+    pub found: Errors,
+}
+
+/// The configuration that `text` says, for `node` or, without one, for the node that `[node] name` says or none.
+///
+/// # Errors
+/// All of them, each with its place in `file_name`.
+pub fn parse(text: &str, file_name: &str, node: Option<&NodeId>) -> Result<Config, Errors> {
+    let Parsed { config, found } = examine(text, file_name, node);
+    config.ok_or(found)
+}
+
+/// Like [`parse`], with the warnings also where nothing is wrong.
+#[must_use]
+pub fn examine(text: &str, file_name: &str, node: Option<&NodeId>) -> Parsed {
+    let mut findings = diagnostic::Findings::default();
+    let config = config(text, node, &mut findings);
+    let config = config.filter(|_| !findings.has_errors());
+    if config.is_none() && !findings.has_errors() {
+        // A hole without a report is a defect of ours; the user still learns that the file was not taken.
+        findings.error_nowhere(Code::BAD_VALUE, "the file cannot be used, for a reason that hotwarm failed to name");
+    }
+    Parsed { config, found: findings.finish(file_name, text) }
+}
+
+fn config(text: &str, node: Option<&NodeId>, findings: &mut diagnostic::Findings) -> Option<Config> {
+    if text.len() > TEXT_BYTES_MAX {
+        findings.error_nowhere(Code::SYNTAX, format!("the file has {} bytes", text.len())).expected(format!("{TEXT_BYTES_MAX} at most"));
+        return None;
+    }
+    let table = read::read(text, findings)?;
+    let draft = draft::draft(&table, findings)?;
+    rules::judge(&draft, node, findings);
+    if findings.has_errors() {
+        return None;
+    }
+    draft.finish(node, text)
+}

@@ -1,0 +1,250 @@
+//! Driving the control log: records to persist, entries to apply, messages to send, reads that confirm leases.
+
+use super::{Action, Identity, Message, Node, StartError};
+use crate::cluster::{Body, Cluster, Entry, Item};
+use crate::consensus::{self, Recovered, Replica};
+use crate::ids::{Index, Mono, NodeId, RaftId};
+use crate::wal::{EntryKind, LogId, Snapshot};
+
+/// The control log.
+pub(crate) const CONTROL: LogId = LogId(0);
+/// Entries kept behind a snapshot, so that a follower slightly behind needs none.
+const KEEP: u64 = 500;
+/// Items of one entry, at most.
+const ITEMS_MAX: usize = 512;
+/// A checksum of the state is taken at each multiple of this index.
+const DIGEST_EVERY: u64 = 256;
+
+/// What waits for records to become durable.
+#[derive(Clone, Debug)]
+pub(crate) enum Persisting {
+    Log(u64),
+    /// A first identity, and what the log begins with.
+    Identity(Identity, Box<Recovered>),
+}
+
+impl Node {
+    /// Goes on where the disk says, or founds the cluster if that is this node's right.
+    pub(super) fn start(&mut self, log: Recovered) -> Result<(), StartError> {
+        if let Some(identity) = self.identity {
+            return self.start_replica(identity, log);
+        }
+        let Some((cluster, _)) = self.options.found else { return Ok(()) };
+        let identity = Identity { cluster, raft_id: RaftId(1), incarnation: self.options.incarnation };
+        let mut records = identity.records();
+        let log_records = consensus::bootstrap(CONTROL, identity.raft_id, Cluster::empty().encode());
+        let mut log = Recovered::default();
+        for record in &log_records {
+            match record {
+                crate::wal::Record::Snapshot(_, snapshot) => log.snapshot = Some(snapshot.clone()),
+                crate::wal::Record::HardState(_, hard_state) => log.hard_state = *hard_state,
+                crate::wal::Record::Entry(..) | crate::wal::Record::Birth(..) => {}
+            }
+        }
+        records.extend(log_records);
+        self.persist(records, Some(Persisting::Identity(identity, Box::new(log))));
+        Ok(())
+    }
+
+    pub(super) fn start_replica(&mut self, identity: Identity, log: Recovered) -> Result<(), StartError> {
+        if let Some(snapshot) = &log.snapshot {
+            self.cluster = Cluster::decode(&snapshot.data)?;
+            self.applied = Index(snapshot.index);
+            self.snapshot_at = self.applied;
+        }
+        let options = consensus::Options::new(identity.raft_id, CONTROL, self.options.seed);
+        self.replica = Some(Replica::new(options, log, self.now)?);
+        self.identity = Some(identity);
+        self.dirty = true;
+        Ok(())
+    }
+
+    pub(super) fn persist(&mut self, records: Vec<crate::wal::Record>, then: Option<Persisting>) {
+        let token = then.map(|then| {
+            let token = self.next_token;
+            self.next_token += 1;
+            self.persisting.insert(token, then);
+            token
+        });
+        self.actions.push_back(Action::Persist { records, token });
+    }
+
+    pub(super) fn on_persisted(&mut self, token: u64) {
+        // The write-ahead log is one sequence: what came before is durable too.
+        let later = self.persisting.split_off(&(token + 1));
+        for (_, done) in std::mem::replace(&mut self.persisting, later) {
+            match done {
+                Persisting::Log(number) => {
+                    if let Some(replica) = &mut self.replica {
+                        replica.persisted(number);
+                    }
+                }
+                Persisting::Identity(identity, log) => {
+                    if let Err(error) = self.start_replica(identity, *log) {
+                        self.alarm("HW0302", format!("replica not started: {error}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes all work out of the replica. True if there was any.
+    pub(super) fn drain_log(&mut self) -> bool {
+        let mut worked = false;
+        while let Some(ready) = self.replica.as_mut().and_then(|replica| replica.poll_ready(self.now)) {
+            worked = true;
+            self.dirty = true;
+            if !ready.persist.is_empty() || ready.must_sync {
+                let then = ready.must_sync.then_some(Persisting::Log(ready.number));
+                self.persist(ready.persist, then);
+            }
+            for message in ready.messages {
+                self.send_log(message);
+            }
+            if ready.leadership.is_some() {
+                self.on_leadership();
+            }
+            if let Some(snapshot) = ready.snapshot {
+                self.restore(&snapshot);
+            }
+            let last = ready.committed.last().map(|entry| entry.index);
+            for entry in ready.committed {
+                self.apply(&entry);
+            }
+            if let (Some(last), Some(replica)) = (last, &mut self.replica) {
+                self.applied = Index(last);
+                replica.applied(last);
+            }
+            for read in ready.reads {
+                self.on_read_confirmed(read.context, Index(read.index));
+            }
+            for context in ready.reads_failed {
+                self.on_read_failed(context);
+            }
+            self.take_snapshot(ready.snapshot_wanted);
+        }
+        worked
+    }
+
+    fn send_log(&mut self, message: consensus::Message) {
+        if let Some(to) = self.peers.name_of(&self.cluster, message.to) {
+            self.send(&to, Message::Log(Box::new(message)));
+        }
+    }
+
+    fn restore(&mut self, snapshot: &Snapshot) {
+        match Cluster::decode(&snapshot.data) {
+            Ok(cluster) => {
+                self.cluster = cluster;
+                self.applied = Index(snapshot.index);
+                self.snapshot_at = self.applied;
+                self.applied_at = self.now;
+            }
+            Err(error) => self.alarm("HW0303", format!("state of the leader not readable: {error}")),
+        }
+        if let Some(replica) = &mut self.replica {
+            replica.applied(snapshot.index);
+        }
+    }
+
+    fn apply(&mut self, entry: &crate::wal::Entry) {
+        if entry.kind != EntryKind::Normal || entry.data.is_empty() {
+            return;
+        }
+        match Entry::decode(&entry.data) {
+            Ok(decoded) => self.apply_entry(entry.index, &decoded),
+            Err(error) => self.alarm("HW0304", format!("entry {} of the log not readable: {error}", entry.index)),
+        }
+    }
+
+    fn apply_entry(&mut self, index: u64, entry: &Entry) {
+        self.probe_who_is_doubted(entry);
+        let (events, applied) = self.cluster.apply(entry);
+        self.applied_at = self.now;
+        for done in applied {
+            self.on_applied(done);
+        }
+        for group in self.cluster.groups.values() {
+            // Safety assertions stay on: a state that breaks a rule must not be acted on.
+            if let Some(broken) = crate::group::invariants::check(group) {
+                let text = format!("group {}: rule broken at index {index}: {broken}", group.spec.name);
+                self.actions.push_back(Action::Alarm { code: "HW0305", text });
+            }
+        }
+        if index.is_multiple_of(DIGEST_EVERY) {
+            self.digest = Some((Index(index), crc32c::crc32c(&self.cluster.encode())));
+        }
+        if !events.is_empty() {
+            self.actions.push_back(Action::Events { events, fresh: index > self.replayed.0 });
+        }
+    }
+
+    /// Somebody doubts a member of this node: its own probe is to look now.
+    fn probe_who_is_doubted(&mut self, entry: &Entry) {
+        for Item { body, .. } in &entry.items {
+            if let Body::Group { body: crate::group::Body::Testimony(told), .. } = body
+                && let crate::group::input::Testimony::Suspect { member, .. } = told
+                && self.observed.members.contains_key(member)
+            {
+                self.actions.push_back(Action::Probe { member: member.clone() });
+            }
+        }
+    }
+
+    /// After so many entries; and when a peer joined after the last one, because a replica takes no snapshot that does not name it.
+    fn take_snapshot(&mut self, wanted: bool) {
+        if !wanted && self.applied.0 < self.snapshot_at.0 + self.options.snapshot_every {
+            return;
+        }
+        let Some(replica) = &mut self.replica else { return };
+        if replica.take_snapshot(self.applied.0, self.cluster.encode()).is_ok() {
+            self.snapshot_at = self.applied;
+            replica.compact(self.applied.0.saturating_sub(KEEP));
+        }
+    }
+
+    /// Puts what waits into the log, or sends it to who can.
+    pub(super) fn flush_items(&mut self) {
+        if self.items.is_empty() {
+            return;
+        }
+        let rest = self.items.split_off(self.items.len().min(ITEMS_MAX));
+        let items = std::mem::replace(&mut self.items, rest);
+        let at = self.stamp();
+        match (&mut self.replica, at) {
+            (Some(replica), Some(at)) => {
+                // A refused proposal is not lost: reports and commands are sent again while they are not seen in the state.
+                let _ = replica.propose(Entry { at, items }.encode(), Vec::new());
+            }
+            _ => {
+                if let Some(leader) = self.leader().filter(|leader| *leader != self.options.me) {
+                    self.send(&leader, Message::Propose { items });
+                }
+            }
+        }
+    }
+
+    pub(super) fn propose(&mut self, body: Body) {
+        self.items.push(Item { origin: None, body });
+    }
+
+    /// Sends a report unless it was sent a moment ago.
+    pub(super) fn propose_once(&mut self, body: Body, again_after: std::time::Duration) {
+        let key = postcard::to_allocvec(&body).expect("a body holds only what postcard can write");
+        let now = self.now;
+        let due = self.reported.get(&key).is_none_or(|sent| now.since(*sent) >= again_after);
+        if due {
+            self.reported.insert(key, now);
+            self.propose(body);
+        }
+        if self.reported.len() > 4096 {
+            self.reported.retain(|_, sent: &mut Mono| now.since(*sent) < again_after);
+        }
+    }
+
+    pub(super) fn on_propose(&mut self, _from: &NodeId, items: Vec<Item>) {
+        if self.lead.is_some() && self.items.len() + items.len() <= 8 * ITEMS_MAX {
+            self.items.extend(items);
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! One node's whole machine, without I/O: everything that happens goes in by `handle_*` with its moment, everything to be done comes
+//! out of [`Node::poll_action`].
+//!
+//! It composes consensus (the control log), the cluster's state, leases, detection and reconciliation. The shell's agent and the
+//! simulator drive this very type. The main path: an observation becomes a report ([`crate::reconcile::reports`]), the leader puts it
+//! into the log, [`crate::cluster::Cluster::apply`] decides, [`crate::reconcile::actions`] tells this node's engines what follows.
+
+mod commands;
+mod lead;
+mod lease;
+mod log;
+mod members;
+pub mod message;
+mod options;
+mod peers;
+pub mod recover;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use commands::{Command, CommandError, Outcome};
+pub use lease::wait as lease_wait;
+pub use members::Supervision;
+pub use message::Message;
+pub use options::{Identity, NODE_LOG, Options, SoleVoterCut, Stored};
+pub use view::View;
+
+use crate::action::{EngineAction, MemberEvent};
+use crate::cluster::{Cluster, Event, Item};
+use crate::consensus::Replica;
+use crate::detect::SelfHealth;
+use crate::group::reason::Evidence;
+use crate::ids::{Epoch, GroupName, Index, MemberId, Millis, Mono, NodeId, RaftId};
+use crate::reconcile::Observed;
+use crate::route::Routes;
+use crate::wal::Record;
+
+/// To be done by the shell, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Losing it is allowed.
+    Send {
+        to: NodeId,
+        bytes: Vec<u8>,
+    },
+    /// Append to the write-ahead log; with a token, make it durable and answer by [`Node::handle_persisted`].
+    Persist {
+        records: Vec<Record>,
+        token: Option<u64>,
+    },
+    Engine {
+        member: MemberId,
+        action: EngineAction,
+    },
+    /// Probe this member now: somebody doubts it.
+    Probe {
+        member: MemberId,
+    },
+    /// What the router does for a group from now on.
+    Routes(Routes),
+    /// Until when the router may serve groups that allow one hot member.
+    Lease {
+        until: Mono,
+    },
+    /// What the log has just decided; `fresh` is false for what a restarted node reads again.
+    Events {
+        events: Vec<Event>,
+        fresh: bool,
+    },
+    Reply {
+        ticket: u64,
+        outcome: Outcome,
+    },
+    /// The configuration in force changed.
+    Configured {
+        revision: u64,
+        text: String,
+    },
+    /// A person must look; a code and a sentence.
+    Alarm {
+        code: &'static str,
+        text: String,
+    },
+}
+
+/// What the router tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouterEvent {
+    /// No thread admits or releases anything of this epoch or an older one.
+    Closed { group: GroupName, epoch: Epoch },
+    /// New requests park and none of this epoch is in flight.
+    Drained { group: GroupName, epoch: Epoch },
+    /// Live traffic cannot reach a member, or can again.
+    Evidence { member: MemberId, evidence: Option<Evidence> },
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    options: Options,
+    identity: Option<Identity>,
+    replica: Option<Replica>,
+    /// The cluster it belonged to before its log was cut (S12).
+    rejoins: Option<u128>,
+    cluster: Cluster,
+    applied: Index,
+    /// Entries up to here were committed before this start.
+    replayed: Index,
+    snapshot_at: Index,
+    now: Mono,
+    /// When the last entry was applied, for an estimate of log time.
+    applied_at: Mono,
+    next_tick: Mono,
+    next_look: Mono,
+    holder: lease::Holder,
+    lead: Option<lead::Lead>,
+    peers: peers::Peers,
+    members: members::Members,
+    observed: Observed,
+    health: SelfHealth,
+    commands: commands::Commands,
+    /// Waiting to be put into the log, by us or by its leader.
+    items: Vec<Item>,
+    /// Reports that were sent, so that they are not sent again before they can have arrived.
+    reported: BTreeMap<Vec<u8>, Mono>,
+    persisting: BTreeMap<u64, log::Persisting>,
+    next_token: u64,
+    routes: BTreeMap<GroupName, Routes>,
+    lease_told: Mono,
+    revision_told: u64,
+    digest: Option<(Index, u32)>,
+    alarmed: BTreeSet<&'static str>,
+    /// Something changed that reconciliation has not seen.
+    dirty: bool,
+    actions: VecDeque<Action>,
+}
+
+/// Work rounds of one call: each applies what was committed and reports what follows from it.
+const ROUNDS_MAX: usize = 64;
+
+impl Node {
+    /// A node as it starts: from what its disk held, or new.
+    ///
+    /// # Errors
+    /// What the disk held cannot be what a node left there.
+    pub fn new(options: Options, stored: Stored, now: Mono) -> Result<Self, StartError> {
+        let mut node = Self {
+            identity: stored.identity,
+            replica: None,
+            rejoins: stored.rejoins,
+            cluster: Cluster::empty(),
+            applied: Index(0),
+            replayed: Index(stored.log.hard_state.commit),
+            snapshot_at: Index(0),
+            now,
+            applied_at: now,
+            next_tick: now,
+            next_look: now,
+            holder: lease::Holder::default(),
+            lead: None,
+            peers: peers::Peers::new(&options, now),
+            members: members::Members::default(),
+            observed: Observed::default(),
+            health: SelfHealth::new(options.health),
+            commands: commands::Commands::new(options.command_base),
+            items: Vec::new(),
+            reported: BTreeMap::new(),
+            persisting: BTreeMap::new(),
+            next_token: 1,
+            routes: BTreeMap::new(),
+            lease_told: Mono(0),
+            revision_told: 0,
+            digest: None,
+            alarmed: BTreeSet::new(),
+            dirty: true,
+            actions: VecDeque::new(),
+            options,
+        };
+        node.start(stored.log)?;
+        node.pump();
+        Ok(node)
+    }
+
+    /// The next thing to do, if there is one.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_deadline`] is to be called at the latest.
+    #[must_use]
+    pub const fn next_deadline(&self) -> Mono {
+        self.next_tick
+    }
+
+    /// Time has passed. However much, one tick is counted: what piled up in a stall is handled first (S16).
+    pub fn handle_deadline(&mut self, now: Mono) {
+        let due = self.next_tick;
+        self.now = now;
+        if now < due {
+            return;
+        }
+        if let Some(late) = self.health.woke(due, now) {
+            self.peers.stalled(late);
+        }
+        self.next_tick = if now.since(due) < self.options.tick { due.plus(self.options.tick) } else { now.plus(self.options.tick) };
+        if let Some(replica) = &mut self.replica {
+            replica.tick(now);
+        }
+        self.beat();
+        self.tend_lead();
+        self.tend_members();
+        self.expire_commands();
+        if now >= self.next_look {
+            self.next_look = now.plus(self.options.heartbeat / 2);
+            self.dirty = true;
+        }
+        self.pump();
+    }
+
+    /// Bytes from a peer, whom the transport has authenticated. Bytes that mean nothing are dropped.
+    pub fn handle_message(&mut self, now: Mono, from: &NodeId, bytes: &[u8]) {
+        self.now = now;
+        match Message::decode(bytes) {
+            Ok(message) => self.on_message(from, message),
+            Err(error) => self.alarm("HW0301", format!("message from node {from} not understood: {error}")),
+        }
+        self.pump();
+    }
+
+    /// The records of this token, and of all before it, are durable.
+    pub fn handle_persisted(&mut self, now: Mono, token: u64) {
+        self.now = now;
+        self.on_persisted(token);
+        self.pump();
+    }
+
+    /// An engine of this node tells about its member.
+    pub fn handle_member(&mut self, now: Mono, member: &MemberId, event: MemberEvent) {
+        self.now = now;
+        self.on_member(member, event);
+        self.pump();
+    }
+
+    pub fn handle_router(&mut self, now: Mono, event: RouterEvent) {
+        self.now = now;
+        self.on_router(event);
+        self.pump();
+    }
+
+    /// A person or a program asks; the answer comes as [`Action::Reply`] with the same ticket.
+    pub fn handle_command(&mut self, now: Mono, ticket: u64, command: Command) {
+        self.now = now;
+        self.on_command(ticket, command);
+        self.pump();
+    }
+
+    /// A probe of the data directory's disk began, or ended (`Some(true)` well, `Some(false)` with an error).
+    pub fn handle_disk(&mut self, now: Mono, ended: Option<bool>) {
+        self.now = now;
+        match ended {
+            None => self.health.disk_begun(now),
+            Some(true) => self.health.disk_done(now),
+            Some(false) => self.health.disk_failed(),
+        }
+    }
+
+    /// How the members of each group are kept running.
+    pub fn set_supervision(&mut self, supervision: BTreeMap<GroupName, Supervision>) {
+        self.members.set_supervision(supervision);
+    }
+
+    /// Works until nothing follows any more.
+    fn pump(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            self.flush_items();
+            let worked = self.drain_log();
+            self.settle_lease();
+            if self.dirty {
+                self.dirty = false;
+                self.look();
+            } else if !worked && self.items.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// Compares what is with what should be: tells engines, router and log what follows.
+    fn look(&mut self) {
+        self.observed.leased = self.now < self.holder.until();
+        self.observed.log_now = self.log_now();
+        self.tell_configuration();
+        self.tell_routes();
+        self.feed_deadlines();
+        self.tell_engines();
+        self.report();
+    }
+
+    /// The log's time as far as this node can tell.
+    pub(crate) fn log_now(&self) -> Millis {
+        let passed = self.now.since(self.applied_at);
+        self.cluster.at.plus(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Before routes and engines are told anything that needs it.
+    fn tell_configuration(&mut self) {
+        if self.revision_told != self.cluster.revision {
+            self.revision_told = self.cluster.revision;
+            self.actions.push_back(Action::Configured { revision: self.cluster.revision, text: self.cluster.text.clone() });
+        }
+    }
+
+    fn tell_routes(&mut self) {
+        for (name, group) in &self.cluster.groups {
+            let routes = group.routes();
+            if self.routes.get(name) != Some(&routes) {
+                self.routes.insert(name.clone(), routes.clone());
+                self.actions.push_back(Action::Routes(routes));
+            }
+        }
+        let gone: Vec<GroupName> = self.routes.keys().filter(|name| !self.cluster.groups.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.routes.remove(&name);
+            self.observed.routers.remove(&name);
+        }
+    }
+
+    /// Counts grants; tells the router when the lease's end moved.
+    fn settle_lease(&mut self) {
+        let (me, applied) = (self.options.me.clone(), self.applied);
+        if self.holder.settle(&self.cluster, &me, applied) || self.holder.until() != self.lease_told {
+            self.lease_told = self.holder.until();
+            // Routes first: under the longer lease nothing of an older epoch may be released (S8).
+            self.tell_configuration();
+            self.tell_routes();
+            self.actions.push_back(Action::Lease { until: self.lease_told });
+            self.dirty = true;
+        }
+    }
+
+    fn on_router(&mut self, event: RouterEvent) {
+        self.dirty = true;
+        match event {
+            RouterEvent::Closed { group, epoch } => {
+                let router = self.observed.routers.entry(group).or_default();
+                router.closed = router.closed.max(Some(epoch));
+            }
+            RouterEvent::Drained { group, epoch } => self.observed.routers.entry(group).or_default().drained = Some(epoch),
+            RouterEvent::Evidence { member, evidence } => {
+                let suspects = &mut self.observed.routers.entry(member.group()).or_default().suspects;
+                match evidence {
+                    Some(evidence) => suspects.insert(member, evidence),
+                    None => suspects.remove(&member),
+                };
+            }
+        }
+    }
+
+    /// A person must look; each code is told once.
+    fn alarm(&mut self, code: &'static str, text: String) {
+        if self.alarmed.insert(code) {
+            self.actions.push_back(Action::Alarm { code, text });
+        }
+    }
+
+    /// The last entry of the log that is in the state.
+    #[must_use]
+    pub const fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// Who this node is, once it has been admitted.
+    #[must_use]
+    pub const fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
+    /// This node is about to stop: whoever is level leads from now on.
+    pub fn handle_stop(&mut self, now: Mono) {
+        self.now = now;
+        self.step_down();
+        self.pump();
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        let id = self.replica.as_ref()?.leader()?;
+        self.peers.name_of(&self.cluster, id)
+    }
+
+    fn my_raft_id(&self) -> Option<RaftId> {
+        self.identity.map(|identity| identity.raft_id)
+    }
+}
+
+/// A node that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Consensus(#[from] crate::consensus::Error),
+    #[error("state in the snapshot not readable: {0}")]
+    Snapshot(#[from] crate::cluster::DecodeError),
+}

@@ -1,0 +1,243 @@
+//! The other nodes: heartbeats, who hears whom, relays, and bringing a message to where it belongs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::lead::PHI;
+use super::lease::Renewal;
+use super::message::Beat;
+use super::{Action, Message, Node, Options};
+use crate::cluster::{BEHAVIOUR, Cluster};
+use crate::detect::PhiAccrual;
+use crate::ids::{Mono, NodeId, RaftId, Session};
+
+/// Silence is not acted on before this many heartbeats are missing, however regular they were.
+const SILENT_BEATS: u32 = 4;
+
+/// What this node knows of the others.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    me: NodeId,
+    from_file: BTreeSet<NodeId>,
+    heartbeat: Duration,
+    known: BTreeMap<NodeId, Peer>,
+    /// Which node a replica's number was seen to belong to.
+    ids: BTreeMap<RaftId, NodeId>,
+    next_beat: Mono,
+    next_hello: Mono,
+    beats: u64,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// Heartbeats that came without a relay.
+    direct: PhiAccrual,
+    /// Heartbeats that came at all.
+    any: PhiAccrual,
+    hears: Vec<NodeId>,
+}
+
+impl Peers {
+    pub(crate) fn new(options: &Options, now: Mono) -> Self {
+        Self {
+            me: options.me.clone(),
+            from_file: options.peers.clone(),
+            heartbeat: options.heartbeat,
+            known: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            next_beat: now,
+            next_hello: now,
+            // Numbers of an earlier life's heartbeats must not be taken for ours: their moments would be wrong.
+            beats: now.0,
+        }
+    }
+
+    /// Our own lateness is not theirs.
+    pub(crate) fn stalled(&mut self, by: Duration) {
+        for peer in self.known.values_mut() {
+            peer.direct.stalled(by);
+            peer.any.stalled(by);
+        }
+    }
+
+    pub(crate) fn silent(&self, node: &NodeId, now: Mono) -> bool {
+        let Some(peer) = self.known.get(node) else { return true };
+        peer.any.suspect(now, PHI) && now.since(peer.any.last()) >= self.heartbeat * SILENT_BEATS
+    }
+
+    /// Whom this node hears without a relay.
+    pub(crate) fn heard(&self, now: Mono) -> Vec<NodeId> {
+        self.known.iter().filter(|(_, p)| !p.direct.suspect(now, PHI)).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn names(&self, cluster: &Cluster) -> Vec<NodeId> {
+        let names: BTreeSet<&NodeId> = if cluster.founded() { cluster.nodes.keys().collect() } else { self.from_file.iter().collect() };
+        names.into_iter().filter(|name| **name != self.me).cloned().collect()
+    }
+
+    fn arrived(&mut self, node: &NodeId, relayed: bool, hears: Vec<NodeId>, now: Mono) {
+        let (heartbeat, spread) = (self.heartbeat, self.heartbeat / 2);
+        let new =
+            || Peer { direct: PhiAccrual::new(now, heartbeat, spread), any: PhiAccrual::new(now, heartbeat, spread), hears: Vec::new() };
+        let peer = self.known.entry(node.clone()).or_insert_with(new);
+        peer.any.arrived(now);
+        if !relayed {
+            peer.direct.arrived(now);
+        }
+        peer.hears = hears;
+    }
+
+    /// A node through which `to` can be reached, if it cannot be directly: one that we hear and that hears it.
+    fn relay_to(&self, to: &NodeId, now: Mono) -> Option<NodeId> {
+        let peer = self.known.get(to)?;
+        let direct = !peer.direct.suspect(now, PHI);
+        if direct && peer.hears.contains(&self.me) {
+            return None;
+        }
+        let between = |(name, p): (&NodeId, &Peer)| {
+            (name != to && !p.direct.suspect(now, PHI) && p.hears.contains(to) && p.hears.contains(&self.me)).then(|| name.clone())
+        };
+        self.known.iter().find_map(between)
+    }
+
+    /// The node with a replica's number.
+    pub(crate) fn name_of(&self, cluster: &Cluster, id: RaftId) -> Option<NodeId> {
+        cluster.node_of(id).or_else(|| self.ids.get(&id)).cloned()
+    }
+
+    /// Learns whose number `id` is from a message. False if the state says otherwise.
+    fn learn(&mut self, cluster: &Cluster, id: RaftId, node: &NodeId) -> bool {
+        match cluster.node_of(id) {
+            Some(known) => known == node,
+            None => {
+                if self.ids.len() < 1024 || self.ids.contains_key(&id) {
+                    self.ids.insert(id, node.clone());
+                }
+                true
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Sends, over a third node where the way is cut.
+    pub(super) fn send(&mut self, to: &NodeId, message: Message) {
+        let bytes = message.encode();
+        match self.peers.relay_to(to, self.now) {
+            None => self.actions.push_back(Action::Send { to: to.clone(), bytes }),
+            Some(between) => {
+                // Both ways: which of the two directions is cut is not known.
+                if matches!(message, Message::Beat(_)) {
+                    self.actions.push_back(Action::Send { to: to.clone(), bytes: bytes.clone() });
+                }
+                let relay = Message::Relay { from: self.options.me.clone(), to: to.clone(), bytes };
+                self.actions.push_back(Action::Send { to: between, bytes: relay.encode() });
+            }
+        }
+    }
+
+    /// Heartbeats to all, when due. For the leader they are renewals too; this thread's health is what they vouch for (S1).
+    pub(super) fn beat(&mut self) {
+        if self.now < self.peers.next_beat {
+            return;
+        }
+        self.peers.next_beat = self.now.plus(self.options.heartbeat);
+        self.say_hello();
+        self.peers.beats += 1;
+        let me = self.options.me.clone();
+        let number = self.peers.beats;
+        let renew = !self.health.abstains(self.now) && self.cluster.founded();
+        let session = self.cluster.nodes.get(&me).map_or(Session(0), |n| n.session);
+        if renew {
+            self.holder.asked(number, self.now);
+        }
+        let heard = self.peers.heard(self.now);
+        let beat = Beat { number, session, renew, heard, behaviour: BEHAVIOUR, digest: self.digest };
+        for name in self.peers.names(&self.cluster) {
+            self.send(&name, Message::Beat(beat.clone()));
+        }
+        self.on_renewal(Renewal { node: me, number, session, arrived: self.now }, renew);
+    }
+
+    fn say_hello(&mut self) {
+        let mine = self.cluster.nodes.get(&self.options.me);
+        let upgraded = mine.is_some_and(|n| n.behaviour != BEHAVIOUR);
+        if (self.identity.is_some() && !upgraded) || self.options.found.is_some() || self.now < self.peers.next_hello {
+            return;
+        }
+        self.peers.next_hello = self.now.plus(self.options.heartbeat);
+        let hello = Message::Hello {
+            cluster: self.identity.map(|identity| identity.cluster).or(self.rejoins),
+            name: self.options.cluster_name.clone(),
+            incarnation: self.identity.map_or(self.options.incarnation, |identity| identity.incarnation),
+            behaviour: BEHAVIOUR,
+        };
+        for name in self.peers.names(&self.cluster) {
+            self.send(&name, hello.clone());
+        }
+    }
+
+    pub(super) fn on_message(&mut self, from: &NodeId, message: Message) {
+        match message {
+            Message::Relay { from: origin, to, bytes } => self.on_relay(from, origin, &to, bytes),
+            message => self.on_direct(from, false, message),
+        }
+    }
+
+    fn on_direct(&mut self, from: &NodeId, relayed: bool, message: Message) {
+        match message {
+            Message::Log(message) => self.on_log(from, *message),
+            Message::Beat(beat) => self.on_beat(from, relayed, beat),
+            Message::Grant { number, session, index } => self.holder.granted(number, session, index),
+            Message::Propose { items } => self.on_propose(from, items),
+            Message::Hello { cluster, name, incarnation, behaviour } => self.on_hello(from, cluster, &name, incarnation, behaviour),
+            Message::Welcome { cluster, incarnation, raft_id } => self.on_welcome(cluster, incarnation, raft_id),
+            // A relay is one hop.
+            Message::Relay { .. } => {}
+        }
+    }
+
+    fn on_relay(&mut self, from: &NodeId, origin: NodeId, to: &NodeId, bytes: Vec<u8>) {
+        if *to == self.options.me {
+            if let Ok(message) = Message::decode(&bytes) {
+                self.on_direct(&origin, true, message);
+            }
+        } else if origin == *from {
+            let relay = Message::Relay { from: origin, to: to.clone(), bytes };
+            self.actions.push_back(Action::Send { to: to.clone(), bytes: relay.encode() });
+        }
+    }
+
+    fn on_log(&mut self, from: &NodeId, message: crate::consensus::Message) {
+        let known = self.peers.learn(&self.cluster, message.from, from);
+        if !known || self.my_raft_id() != Some(message.to) {
+            return;
+        }
+        if let Some(replica) = &mut self.replica
+            && let Err(error) = replica.handle_message(self.now, message)
+        {
+            self.alarm("HW0308", format!("log message from node {from} refused: {error}"));
+        }
+    }
+
+    fn on_beat(&mut self, from: &NodeId, relayed: bool, beat: Beat) {
+        self.peers.arrived(from, relayed, beat.heard, self.now);
+        if let (Some((mine, ours)), Some((theirs, hash))) = (self.digest, beat.digest)
+            && mine == theirs
+            && ours != hash
+        {
+            self.alarm("HW0309", format!("state at index {mine} differs from that of node {from}: stop one of them and let it join anew"));
+        }
+        let renewal = Renewal { node: from.clone(), number: beat.number, session: beat.session, arrived: self.now };
+        self.on_renewal(renewal, beat.renew);
+    }
+
+    fn on_welcome(&mut self, cluster: u128, incarnation: u128, raft_id: RaftId) {
+        let waiting = self.persisting.values().any(|p| matches!(p, super::log::Persisting::Identity(..)));
+        if self.identity.is_some() || waiting || incarnation != self.options.incarnation {
+            return;
+        }
+        let identity = super::Identity { cluster, raft_id, incarnation };
+        self.persist(identity.records(), Some(super::log::Persisting::Identity(identity, Box::default())));
+    }
+}

@@ -1,0 +1,361 @@
+//! Several nodes on one desk: messages, disks and engines that answer after a millisecond, and a clock that is turned by hand. The
+//! simulator has the faults; here stand the plain stories.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::*;
+use crate::action::{EngineAction, MemberEvent, StopCause};
+use crate::cluster::{ClusterSpec, NodeSpec, What};
+use crate::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
+use crate::ids::{Incarnation, Role};
+use crate::route::RouteState;
+
+const MS: u64 = 1_000;
+
+enum Todo {
+    Message { from: NodeId, bytes: Vec<u8> },
+    Persisted(u64),
+    Member(MemberId, MemberEvent),
+    Router(RouterEvent),
+}
+
+struct Desk {
+    now: Mono,
+    nodes: BTreeMap<NodeId, Node>,
+    queue: BTreeMap<(Mono, u64), (NodeId, Todo)>,
+    order: u64,
+    routes: BTreeMap<(NodeId, GroupName), Routes>,
+    lives: BTreeMap<MemberId, u64>,
+    hot: BTreeMap<MemberId, Epoch>,
+    down: BTreeSet<NodeId>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    frozen: BTreeSet<MemberId>,
+    log: Vec<String>,
+}
+
+fn group(name: &str, exclusive: bool, nodes: &[&str]) -> GroupSpec {
+    let group = GroupName::from(name);
+    let member = |n: &&str| {
+        let address = ([127, 0, 0, 1], 9000).into();
+        (MemberId::of(&group, n), MemberSpec { node: (*n).into(), address, priority: 0, weight: 100, zone: String::new() })
+    };
+    GroupSpec {
+        name: group.clone(),
+        hot: if exclusive { 1 } else { nodes.len() as u16 },
+        warm: if exclusive { nodes.len() as u16 - 1 } else { 0 },
+        exclusive,
+        stateful: exclusive,
+        members: nodes.iter().map(member).collect(),
+        routers: nodes.iter().map(|n| NodeId::from(*n)).collect(),
+        fence: Fence::Supervisor,
+        positions: false,
+        acks: 0,
+        bounds: Bounds::default(),
+    }
+}
+
+impl Desk {
+    fn new(names: &[&str]) -> Self {
+        let node = NodeSpec { address: ([127, 0, 0, 1], 7400).into(), votes: true, witness: false, zone: String::new() };
+        let groups = [group("web", false, names), group("clock", true, names)];
+        let spec = ClusterSpec {
+            name: "desk".into(),
+            lease_ms: 1000,
+            nodes: names.iter().map(|n| (NodeId::from(*n), node.clone())).collect(),
+            groups: groups.into_iter().map(|g| (g.name.clone(), g)).collect(),
+            text: "text".into(),
+        };
+        let now = Mono(1_000_000);
+        let mut desk = Self {
+            now,
+            nodes: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            order: 0,
+            routes: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            hot: BTreeMap::new(),
+            down: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            frozen: BTreeSet::new(),
+            log: Vec::new(),
+        };
+        for (i, name) in names.iter().enumerate() {
+            let mut options = Options::new((*name).into(), "desk", 100 + i as u128, i as u64);
+            options.peers = names.iter().map(|n| NodeId::from(*n)).collect();
+            options.found = (i == 0).then(|| (77, spec.clone()));
+            let node = Node::new(options, Stored::default(), now).expect("a new node starts");
+            desk.nodes.insert((*name).into(), node);
+            for group in ["web", "clock"] {
+                let id = MemberId::of(&group.into(), name);
+                let event = MemberEvent::Stopped { incarnation: Incarnation(0), cause: StopCause::Absent };
+                desk.later_name(name, Todo::Member(id, event));
+            }
+        }
+        desk
+    }
+
+    fn later(&mut self, node: &NodeId, todo: Todo) {
+        self.order += 1;
+        self.queue.insert((self.now.plus(Duration::from_millis(1)), self.order), (node.clone(), todo));
+    }
+
+    fn later_name(&mut self, node: &str, todo: Todo) {
+        self.later(&node.into(), todo);
+    }
+
+    fn run(&mut self, ms: u64) {
+        let end = Mono(self.now.0 + ms * MS);
+        while self.now < end {
+            let names: Vec<NodeId> = self.nodes.keys().filter(|n| !self.down.contains(*n)).cloned().collect();
+            for name in &names {
+                self.drain(name);
+            }
+            let due = names.iter().map(|n| self.nodes[n].next_deadline()).min().expect("somebody is up");
+            let next = self.queue.keys().next().map_or(due, |(at, _)| (*at).min(due));
+            self.now = self.now.max(next).min(end);
+            while let Some(entry) = self.queue.first_entry().filter(|e| e.key().0 <= self.now) {
+                let (name, todo) = entry.remove();
+                self.deliver(&name, todo);
+            }
+            for name in &names {
+                let node = self.nodes.get_mut(name).expect("known");
+                node.handle_deadline(self.now);
+            }
+        }
+    }
+
+    fn deliver(&mut self, name: &NodeId, todo: Todo) {
+        if self.down.contains(name) {
+            return;
+        }
+        let now = self.now;
+        let node = self.nodes.get_mut(name).expect("known");
+        match todo {
+            Todo::Message { from, bytes } if !self.cut.contains(&(from.clone(), name.clone())) => node.handle_message(now, &from, &bytes),
+            Todo::Message { .. } => {}
+            Todo::Persisted(token) => node.handle_persisted(now, token),
+            Todo::Member(member, event) => node.handle_member(now, &member, event),
+            Todo::Router(event) => node.handle_router(now, event),
+        }
+        self.drain(name);
+    }
+
+    fn drain(&mut self, name: &NodeId) {
+        let mut actions = VecDeque::new();
+        while let Some(action) = self.nodes.get_mut(name).expect("known").poll_action() {
+            actions.push_back(action);
+        }
+        for action in actions {
+            self.act(name, action);
+        }
+    }
+
+    fn act(&mut self, name: &NodeId, action: Action) {
+        match action {
+            Action::Send { to, bytes } => {
+                if self.nodes.contains_key(&to) {
+                    self.later(&to, Todo::Message { from: name.clone(), bytes });
+                }
+            }
+            Action::Persist { token: Some(token), .. } => self.later(name, Todo::Persisted(token)),
+            Action::Engine { member, action } => self.engine(name, member, action),
+            Action::Routes(routes) => {
+                let group = routes.group.clone();
+                let closed = if routes.state == RouteState::Held { routes.epoch } else { Epoch(routes.epoch.0.saturating_sub(1)) };
+                let drained = matches!(routes.state, RouteState::Draining(_)).then_some(routes.epoch);
+                self.routes.insert((name.clone(), group.clone()), routes);
+                self.later(name, Todo::Router(RouterEvent::Closed { group: group.clone(), epoch: closed }));
+                if let Some(epoch) = drained {
+                    self.later(name, Todo::Router(RouterEvent::Drained { group, epoch }));
+                }
+            }
+            Action::Events { events, .. } => {
+                for event in events {
+                    let group = event.group.map_or_else(String::new, |g| format!("{g}: "));
+                    let what = match event.what {
+                        What::Group(crate::group::Effect::Because(reason)) => reason.to_string(),
+                        other => format!("{other:?}"),
+                    };
+                    self.log.push(format!("{:>6} {name} {group}{what}", self.now.0 / MS));
+                }
+            }
+            Action::Alarm { code, text } => panic!("{code} {text}\n{}", self.log.join("\n")),
+            Action::Persist { token: None, .. }
+            | Action::Lease { .. }
+            | Action::Probe { .. }
+            | Action::Reply { .. }
+            | Action::Configured { .. } => {}
+        }
+    }
+
+    fn engine(&mut self, name: &NodeId, member: MemberId, action: EngineAction) {
+        let life = self.lives.entry(member.clone()).or_default();
+        let incarnation = Incarnation(*life);
+        let events = match action {
+            EngineAction::Start { epoch } => {
+                *life += 1;
+                let incarnation = Incarnation(*life);
+                vec![MemberEvent::Started { incarnation, role: Role::Warm, epoch }, MemberEvent::Ready { incarnation }]
+            }
+            EngineAction::Stop { .. } | EngineAction::Fence { .. } => {
+                self.hot.remove(&member);
+                self.frozen.remove(&member);
+                vec![MemberEvent::Stopped { incarnation, cause: StopCause::Asked }]
+            }
+            EngineAction::Promote { epoch, .. } => {
+                self.hot.insert(member.clone(), epoch);
+                vec![MemberEvent::RoleChanged { incarnation, role: Role::Hot, epoch }]
+            }
+            EngineAction::Demote { epoch } => {
+                self.hot.remove(&member);
+                vec![MemberEvent::RoleChanged { incarnation, role: Role::Warm, epoch }]
+            }
+            EngineAction::Detach { .. } | EngineAction::Follow { .. } | EngineAction::Deadline { .. } => vec![],
+        };
+        for event in events {
+            self.later(name, Todo::Member(member.clone(), event));
+        }
+    }
+
+    fn kill_member(&mut self, member: &str) {
+        let member = MemberId::from(member);
+        let incarnation = Incarnation(self.lives[&member]);
+        self.hot.remove(&member);
+        let name = member.name().to_owned();
+        self.later_name(&name, Todo::Member(member, MemberEvent::Stopped { incarnation, cause: StopCause::Signal(9) }));
+    }
+
+    fn serving(&self, group: &str, on: &str) -> Vec<String> {
+        match &self.routes.get(&(on.into(), group.into())).map(|r| r.state.clone()) {
+            Some(RouteState::Open(targets)) => targets.iter().map(|t| t.member.to_string()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn cluster(&self, on: &str) -> &Cluster {
+        &self.nodes[&NodeId::from(on)].cluster
+    }
+
+    fn leader(&self) -> NodeId {
+        let leads = |n: &&NodeId| !self.down.contains(*n) && self.nodes[*n].lead.is_some();
+        self.nodes.keys().find(leads).cloned().unwrap_or_else(|| panic!("nobody leads\n{}", self.log.join("\n")))
+    }
+
+    /// The milliseconds until `done`, at most `ms`.
+    fn until(&mut self, ms: u64, what: &str, done: impl Fn(&Self) -> bool) -> u64 {
+        let begun = self.now;
+        while !done(self) {
+            assert!(
+                self.now.since(begun) < Duration::from_millis(ms),
+                "not in {ms} ms: {what}\n{}\n{}",
+                self.log.join("\n"),
+                self.nodes
+                    .values()
+                    .map(|n| format!("{:?} {:?} {:?}", n.options.me, n.identity, n.replica.as_ref().map(|r| r.status())))
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            );
+            self.run(1);
+        }
+        self.now.since(begun).as_millis() as u64
+    }
+}
+
+fn settled() -> Desk {
+    let mut desk = Desk::new(&["a", "b", "c"]);
+    desk.until(3000, "all members serve", |d| d.serving("web", "c").len() == 3 && d.serving("clock", "c").len() == 1);
+    desk.until(1000, "three voters", |d| {
+        let leader = d.leader();
+        d.nodes[&leader].view().voters.len() == 3
+    });
+    desk.run(500);
+    desk
+}
+
+#[test]
+fn three_nodes_found_a_cluster_and_serve() {
+    let desk = settled();
+    assert!(desk.cluster("b").founded());
+    assert_eq!(desk.cluster("a"), desk.cluster("c"));
+    assert!(desk.cluster("a").nodes.values().all(|n| n.leased), "{:#?}", desk.cluster("a").nodes);
+}
+
+#[test]
+fn a_killed_hot_member_is_replaced_without_waiting_for_a_lease() {
+    let mut desk = settled();
+    let hot = desk.serving("clock", "a")[0].clone();
+    desk.kill_member(&hot);
+    let took =
+        desk.until(200, "another is hot", |d| ["a", "b", "c"].iter().all(|n| d.serving("clock", n).first().is_some_and(|m| *m != hot)));
+    assert!(took < 50, "{took} ms\n{}", desk.log.join("\n"));
+    desk.until(2000, "the old one is back as warm", |d| d.log.iter().any(|l| l.ends_with(&format!("{hot} is back as warm"))));
+}
+
+#[test]
+fn the_leader_of_the_log_and_the_hot_member_die_together() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let hot = NodeId::from(desk.serving("clock", "a")[0].split_once('/').expect("group/member").1);
+    if hot != leader {
+        desk.nodes.get_mut(&leader).expect("known").handle_command(
+            desk.now,
+            1,
+            Command::Group {
+                group: "clock".into(),
+                operator: crate::group::input::Operator::Switchover { to: Some(MemberId::of(&"clock".into(), leader.as_str())) },
+            },
+        );
+        desk.run(300);
+    }
+    assert_eq!(desk.serving("clock", "a"), [format!("clock/{leader}")], "{}", desk.log.join("\n"));
+    desk.down.insert(leader.clone());
+    let left: Vec<String> = ["a", "b", "c"].iter().filter(|n| **n != leader.as_str()).map(ToString::to_string).collect();
+    let took = desk.until(3000, "another is hot", |d| {
+        left.iter().all(|n| d.serving("clock", n).first().is_some_and(|m| !m.ends_with(leader.as_str())))
+    });
+    assert!((900..1500).contains(&took), "{took} ms: the lease must be waited out, once\n{}", desk.log.join("\n"));
+}
+
+#[test]
+fn a_node_that_is_cut_off_stops_before_another_serves() {
+    let mut desk = settled();
+    let hot = NodeId::from(desk.serving("clock", "a")[0].split_once('/').expect("group/member").1);
+    let others: Vec<NodeId> = desk.nodes.keys().filter(|n| **n != hot).cloned().collect();
+    for other in &others {
+        desk.cut.insert((hot.clone(), other.clone()));
+        desk.cut.insert((other.clone(), hot.clone()));
+    }
+    desk.until(3000, "another is hot", |d| {
+        let held = d.nodes[&hot].holder.until() <= d.now;
+        let served = others.iter().any(|n| d.serving("clock", n.as_str()).first().is_some_and(|m| !m.ends_with(hot.as_str())));
+        assert!(held || !served, "the old node's lease is valid while another serves");
+        served
+    });
+    desk.cut.clear();
+    desk.until(5000, "the node is back", |d| d.cluster(others[0].as_str()).nodes[&hot].leased && d.serving("web", "a").len() == 3);
+}
+
+#[test]
+fn a_link_between_two_nodes_is_replaced_by_a_relay() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let other = desk.nodes.keys().find(|n| **n != leader).cloned().expect("three nodes");
+    let hot_before = desk.serving("clock", "a");
+    desk.cut.insert((leader.clone(), other.clone()));
+    desk.cut.insert((other.clone(), leader.clone()));
+    desk.run(5000);
+    assert_eq!(desk.leader(), leader);
+    assert_eq!(desk.serving("clock", other.as_str()), hot_before, "{}", desk.log.join("\n"));
+    assert!(desk.cluster(leader.as_str()).nodes[&other].leased);
+    assert!(desk.nodes[&other].view().lease_left > Duration::from_millis(500));
+}
+
+#[test]
+fn without_a_quorum_hot_hot_goes_on_and_the_single_hot_one_stops() {
+    let mut desk = settled();
+    desk.down.extend([NodeId::from("b"), NodeId::from("c")]);
+    desk.run(3000);
+    assert_eq!(desk.serving("web", "a").len(), 3, "routes stay as they were (S10)");
+    assert!(desk.nodes[&NodeId::from("a")].holder.until() < desk.now);
+}

@@ -1,0 +1,53 @@
+//! What a node shows of itself: a picture of one moment, for the API.
+
+use std::time::Duration;
+
+use super::Node;
+use crate::cluster::Cluster;
+use crate::detect::{Ailment, Grade};
+use crate::ids::{Index, Millis, NodeId};
+
+/// A node at one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub me: NodeId,
+    pub cluster: Cluster,
+    pub leader: Option<NodeId>,
+    pub leads: bool,
+    pub term: u64,
+    pub applied: Index,
+    pub commit: Index,
+    pub log_now: Millis,
+    /// What is left of this node's lease; zero if it holds none.
+    pub lease_left: Duration,
+    /// Whom it hears without a relay.
+    pub heard: Vec<NodeId>,
+    pub grade: Grade,
+    pub ailment: Option<Ailment>,
+    /// Voters of the control log, by node where known.
+    pub voters: Vec<NodeId>,
+}
+
+impl Node {
+    /// This node now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let status = self.replica.as_ref().map(crate::consensus::Replica::status);
+        let names = |ids: &[u64]| ids.iter().filter_map(|id| self.peers.name_of(&self.cluster, crate::ids::RaftId(*id))).collect();
+        View {
+            me: self.options.me.clone(),
+            cluster: self.cluster.clone(),
+            leader: self.leader(),
+            leads: self.lead.is_some(),
+            term: status.as_ref().map_or(0, |s| s.leadership.term),
+            applied: self.applied,
+            commit: Index(status.as_ref().map_or(0, |s| s.commit)),
+            log_now: self.log_now(),
+            lease_left: self.holder.until().since(self.now),
+            heard: self.peers.heard(self.now),
+            grade: self.health.grade(self.now),
+            ailment: self.health.ailment(self.now),
+            voters: status.map_or_else(Vec::new, |s| names(&s.voters.voters)),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Writing files so that they are whole or absent, with the mode that they should have from the first byte.
+//!
+//! It must never leave a key readable by others, not even for a moment.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::failure::Failure;
+use crate::codes::Code;
+
+/// For keys and whatever leads to them.
+pub(super) const SECRET: u32 = 0o600;
+/// For what anybody may read.
+pub(super) const PUBLIC: u32 = 0o644;
+
+/// Where `join` writes which node this machine is: beside the configuration, which is the same everywhere.
+pub(super) fn name_file(config: &Path) -> PathBuf {
+    config.with_file_name("node")
+}
+
+/// Writes `bytes` to a file that is then durable under its name, replacing what was there.
+pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let written = write_partial(&partial, bytes, mode).and_then(|()| fs::rename(&partial, path)).and_then(|()| match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    });
+    written.map_err(|error| {
+        // Best effort: what matters is told below.
+        let _ = fs::remove_file(&partial);
+        refused(path, &error)
+    })
+}
+
+fn write_partial(partial: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
+    match fs::remove_file(partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(partial)?;
+    // The mode of `open` is cut by the umask.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Makes a folder and those above it; the last gets `mode`.
+pub(super) fn folder(path: &Path, mode: u32) -> Result<(), Failure> {
+    let above = path.parent().map_or(Ok(()), |above| DirBuilder::new().recursive(true).mode(0o755).create(above));
+    let made = above.and_then(|()| match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other,
+    });
+    made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode))).map_err(|error| refused(path, &error))
+}
+
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|error| refused(path, &error))
+}
+
+/// The text of a file that may not be there.
+pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, Failure> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(refused(path, &error)),
+    }
+}
+
+pub(super) fn refused(path: &Path, error: &std::io::Error) -> Failure {
+    let failure = Failure::failed(Code::NOT_PERMITTED, format!("{}: {error}", path.display()));
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => failure.hint("try again with sudo"),
+        _ => failure,
+    }
+}

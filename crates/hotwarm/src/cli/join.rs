@@ -1,0 +1,157 @@
+//! `hotwarm join`: makes this machine the node that a join file is for.
+//!
+//! It verifies the file whole before it writes anything. On a machine that is this node already it renews key and certificate and leaves the
+//! rest alone; a machine of another cluster or another node is refused. The right to bootstrap is installed only where nothing ever ran (S11).
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use clap::Args;
+
+use super::failure::{Failure, print};
+use super::{DEFAULT_CONFIG, Global, files};
+use crate::codes::Code;
+use crate::config::{self, pki};
+
+/// Make this machine a node: install a join file's key, certificate and configuration
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The join file that `hotwarm init` wrote for this machine
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Install below this directory instead of /
+    #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
+    root: PathBuf,
+    /// Write the systemd unit hotwarm.service even where systemd does not run [default: only where it runs]
+    #[arg(long)]
+    unit: bool,
+}
+
+/// Where a node's own things are, below `root`.
+pub(super) struct Layout {
+    config: PathBuf,
+    pub(super) data: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: &Path, config: &Path, data: &Path) -> Self {
+        let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+        Self { config: if config == Path::new(DEFAULT_CONFIG) { below(config) } else { config.to_owned() }, data: below(data) }
+    }
+
+    pub(super) fn tls(&self, name: &str) -> PathBuf {
+        self.data.join("tls").join(name)
+    }
+
+    /// True if hotwarm ever ran on this data.
+    fn has_lived(&self) -> bool {
+        ["VERSION", "cluster", "wal", "snap"].iter().any(|name| self.data.join(name).exists())
+    }
+}
+
+pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<(), Failure> {
+    let text = files::read(&args.file)?;
+    let file = pki::JoinFile::from_pem(&text, SystemTime::now())
+        .map_err(|error| Failure::failed(Code::JOIN_FILE, format!("{}: {error}", args.file.display())))?;
+    let config = config::parse(&file.config, "the join file's configuration", Some(&file.node))?;
+    let layout = Layout::new(&args.root, &global.config, &config.node.data);
+    let renewal = renews(&layout, &file)?;
+    let old = files::read_if_there(&layout.config)?;
+    if !renewal && old.is_some_and(|old| old != file.config) {
+        return Err(Failure::refused(Code::FILE_EXISTS, format!("{} is there and says something else", layout.config.display()))
+            .hint("move it away; what the cluster runs with is changed by `hotwarm apply`"));
+    }
+    install(&layout, &file, renewal)?;
+    let unit = write_unit(args, &layout)?;
+    report(&layout, &file, renewal, unit.as_deref(), global)
+}
+
+/// True if the machine is this node already.
+fn renews(layout: &Layout, file: &pki::JoinFile) -> Result<bool, Failure> {
+    let Some(installed) = files::read_if_there(&layout.tls("node.pem"))? else { return Ok(false) };
+    let identity = pki::identity(&installed).map_err(|error| {
+        Failure::failed(Code::CERTIFICATE, format!("{}: {error}", layout.tls("node.pem").display())).hint("move it away and join again")
+    })?;
+    let ca = files::read_if_there(&layout.tls("ca.pem"))?;
+    if identity.cluster == file.cluster && identity.node.as_ref() == Some(&file.node) && ca.as_deref() == Some(&file.ca) {
+        return Ok(true);
+    }
+    let is = identity.node.map_or_else(|| "a CA".to_owned(), |node| format!("node {node}"));
+    let message = format!("this machine is {is} of a cluster {}, the file is for node {} of {}", identity.cluster, file.node, file.cluster);
+    Err(Failure::refused(Code::OTHER_CLUSTER, message)
+        .hint(format!("run `hotwarm leave` first, or move {} away if that cluster is gone", layout.data.display())))
+}
+
+fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> Result<(), Failure> {
+    files::folder(&layout.data, 0o700)?;
+    files::folder(&layout.data.join("tls"), 0o700)?;
+    // The name first and the certificate last: until that is there, joining again does everything again.
+    if !renewal {
+        if let Some(folder) = layout.config.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+            files::folder(folder, 0o755)?;
+        }
+        files::write(&layout.config, file.config.as_bytes(), files::PUBLIC)?;
+        files::write(&files::name_file(&layout.config), format!("{}\n", file.node).as_bytes(), files::PUBLIC)?;
+        if let Some(right) = file.bootstrap.as_ref().filter(|_| !layout.has_lived()) {
+            files::write(&layout.data.join("bootstrap"), format!("{}\n", right.as_str()).as_bytes(), files::SECRET)?;
+        }
+    }
+    files::write(&layout.tls("ca.pem"), file.ca.as_bytes(), files::PUBLIC)?;
+    files::write(&layout.tls("node.key"), file.issued.key.as_bytes(), files::SECRET)?;
+    files::write(&layout.tls("node.pem"), file.issued.certificate.as_bytes(), files::PUBLIC)
+}
+
+fn report(layout: &Layout, file: &pki::JoinFile, renewal: bool, unit: Option<&Path>, global: &Global) -> Result<(), Failure> {
+    if global.json {
+        let done = serde_json::json!({
+            "cluster": file.cluster, "node": file.node, "renewed": renewal, "config": layout.config, "data": layout.data, "unit": unit,
+        });
+        return print(&format!("{done}\n"));
+    }
+    if renewal {
+        return print(&format!(
+            "node {} of {}: key and certificate renewed; the configuration was left as it is\n",
+            file.node, file.cluster
+        ));
+    }
+    let next = if unit.is_some() { "sudo systemctl enable --now hotwarm" } else { "hotwarm run" };
+    print(&format!(
+        "this machine is node {} of {}\n  {}\n  {}/tls\nnext:\n  {next}\n  hotwarm status\nthe join file holds a private key: delete it\n",
+        file.node,
+        file.cluster,
+        layout.config.display(),
+        layout.data.display(),
+    ))
+}
+
+/// Where systemd looks for the administrator's units.
+const UNIT: &str = "etc/systemd/system/hotwarm.service";
+
+fn write_unit(args: &JoinArgs, layout: &Layout) -> Result<Option<PathBuf>, Failure> {
+    let here = args.root == Path::new("/") && Path::new("/run/systemd/system").is_dir();
+    if !here && !args.unit {
+        return Ok(None);
+    }
+    let path = args.root.join(UNIT);
+    if !path.exists() {
+        let program = std::env::current_exe().map_err(|error| files::refused(Path::new("/proc/self/exe"), &error))?;
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| files::refused(folder, &error))?;
+        }
+        files::write(&path, unit(&program, &layout.config).as_bytes(), files::PUBLIC)?;
+    }
+    Ok(Some(path))
+}
+
+/// The agent alone is ended and started again: members outlive it and are adopted. Of root's powers it keeps those that changing user, binding
+/// low ports and ending members take.
+fn unit(program: &Path, config: &Path) -> String {
+    format!(
+        "[Unit]\nDescription=hotwarm: keeps services answering while machines fail\nWants=network-online.target\nAfter=network-online.target\n\n\
+         [Service]\nExecStart={} run --config {}\nRestart=always\nRestartSec=1\nKillMode=process\nDelegate=yes\nLimitNOFILE=1048576\nOOMScoreAdjust=-900\n\
+         CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_NET_BIND_SERVICE CAP_CHOWN CAP_DAC_OVERRIDE CAP_SYS_RESOURCE\n\n\
+         [Install]\nWantedBy=multi-user.target\n",
+        program.display(),
+        config.display()
+    )
+}

@@ -1,0 +1,194 @@
+//! Tests of the command line: the manual's page, exit codes, and a cluster's files from `init` to a machine that has joined.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::*;
+
+fn run(arguments: &[&str]) -> Result<(), Failure> {
+    let cli = Cli::try_parse_from([&["hotwarm"], arguments].concat()).unwrap_or_else(|error| panic!("{error}"));
+    dispatch(&cli, |_, _| Ok(()))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode() & 0o7777
+}
+
+/// A cluster's folder as `init` makes it.
+fn initialised(folder: &Path) -> PathBuf {
+    let dir = folder.to_str().unwrap();
+    run(&["init", "shop", "--nodes", "a=10.0.0.1,b=10.0.0.2,c=10.0.0.3:7500", "--witness", "c", "--dir", dir]).unwrap();
+    folder.join("shop")
+}
+
+fn join(file: &Path, root: &Path) -> Result<(), Failure> {
+    run(&["join", file.to_str().unwrap(), "--root", root.to_str().unwrap()])
+}
+
+#[test]
+fn the_manual_is_the_help() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/cli.md");
+    if std::env::var_os("HOTWARM_REGENERATE").is_some_and(|value| value == "1") {
+        fs::write(&path, reference::page()).unwrap();
+    }
+    assert!(fs::read_to_string(&path).unwrap() == reference::page(), "docs/reference/cli.md differs from --help; run scripts/fix");
+}
+
+#[test]
+fn the_definition_is_sound() {
+    definition().debug_assert();
+}
+
+#[test]
+fn exit_codes_are_those_of_the_manual() {
+    let code = |exit| format!("{:?}", Failure::plain(exit, "x").report(false));
+    for (exit, number) in
+        [(Exit::Done, 0), (Exit::Failed, 1), (Exit::Usage, 2), (Exit::Refused, 3), (Exit::Unreachable, 4), (Exit::ObjectiveMissed, 5)]
+    {
+        assert_eq!(code(exit), format!("{:?}", ExitCode::from(number)));
+    }
+    assert_eq!(Cli::try_parse_from(["hotwarm", "fly"]).unwrap_err().exit_code(), Exit::Usage as i32);
+}
+
+#[test]
+fn init_writes_a_whole_folder_with_tight_modes() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    assert_eq!((mode(&shop), mode(&shop.join("ca.key")), mode(&shop.join("hotwarm.toml"))), (0o700, 0o600, 0o644));
+    let mut with_right = Vec::new();
+    for node in ["a", "b", "c"] {
+        let file = shop.join(format!("{node}.join"));
+        assert_eq!(mode(&file), 0o600);
+        let read = config::pki::JoinFile::from_pem(&fs::read_to_string(&file).unwrap(), std::time::SystemTime::now()).unwrap();
+        assert_eq!((read.cluster.as_str(), read.node.as_str()), ("shop", node));
+        with_right.extend(read.bootstrap.map(|_| node));
+    }
+    assert_eq!(with_right, ["a"]);
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1, "nothing else is left behind");
+    let text = fs::read_to_string(shop.join("hotwarm.toml")).unwrap();
+    assert!(text.contains("c = \"10.0.0.3:7500\""));
+    // The example becomes a valid group when its hashes are taken away.
+    let (head, example) = text.split_once("# An example group").unwrap();
+    let example: Vec<&str> = example.lines().skip(1).map(|line| line.trim_start_matches("# ")).collect();
+    let config = config::parse(&format!("{head}{}", example.join("\n")), "f", None).unwrap();
+    assert_eq!(config.groups.values().next().unwrap().members.len(), 2);
+}
+
+#[test]
+fn init_refuses_to_overwrite_and_what_cannot_be() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    let key = fs::read(shop.join("ca.key")).unwrap();
+    let dir = temp.path().to_str().unwrap();
+    let again = run(&["init", "shop", "--nodes", "a=10.0.0.1", "--dir", dir]).unwrap_err();
+    assert_eq!((again.exit, again.code), (Exit::Refused, Some(Code::FILE_EXISTS)));
+    assert_eq!(fs::read(shop.join("ca.key")).unwrap(), key);
+    let wrong = run(&["init", "Shed", "--nodes", "A=10.0.0.1", "--witness", "x", "--dir", dir]).unwrap_err().to_string();
+    for code in [Code::BAD_NAME, Code::UNKNOWN_NODE] {
+        assert!(wrong.contains(&code.to_string()), "{wrong}");
+    }
+    assert!(!temp.path().join("Shed").exists() && !temp.path().join("Shed.partial").exists());
+    // Three nodes on one machine get ports of their own.
+    run(&["init", "dev", "--nodes", "a=127.0.0.1:7400,b=127.0.0.1:7410,c=127.0.0.1:7420", "--dir", dir]).unwrap();
+}
+
+#[test]
+fn join_makes_the_machine_that_node() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    let root = temp.path().join("root-a");
+    join(&shop.join("a.join"), &root).unwrap();
+    let data = root.join("var/lib/hotwarm");
+    for (path, expected) in
+        [("", 0o700), ("tls", 0o700), ("tls/ca.pem", 0o644), ("tls/node.pem", 0o644), ("tls/node.key", 0o600), ("bootstrap", 0o600)]
+    {
+        assert_eq!(mode(&data.join(path)), expected, "{path}");
+    }
+    let config = root.join("etc/hotwarm/hotwarm.toml");
+    assert_eq!(fs::read(&config).unwrap(), fs::read(shop.join("hotwarm.toml")).unwrap());
+    let global = Global { config, api: None, json: false };
+    let (_, node) = load(&global, &NodeArg { node: None }).unwrap();
+    assert_eq!(node.as_str(), "a");
+    // Only one node may bootstrap.
+    let root_b = temp.path().join("root-b");
+    join(&shop.join("b.join"), &root_b).unwrap();
+    assert!(!root_b.join("var/lib/hotwarm/bootstrap").exists());
+}
+
+#[test]
+fn joining_again_renews_and_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    let root = temp.path().join("root");
+    let data = root.join("var/lib/hotwarm");
+    join(&shop.join("a.join"), &root).unwrap();
+    fs::remove_file(data.join("bootstrap")).unwrap();
+    fs::create_dir(data.join("wal")).unwrap();
+    let config = root.join("etc/hotwarm/hotwarm.toml");
+    fs::write(&config, "# changed since").unwrap();
+    let before = fs::read_to_string(data.join("tls/node.pem")).unwrap();
+    let (key, renewed) = (shop.join("ca.key"), temp.path().to_str().unwrap());
+    run(&["certs", "renew", "--ca-key", key.to_str().unwrap(), "--dir", renewed, "--node", "a"]).unwrap();
+    assert_eq!(mode(&temp.path().join("a.join")), 0o600);
+    join(&temp.path().join("a.join"), &root).unwrap();
+    let after = fs::read_to_string(data.join("tls/node.pem")).unwrap();
+    assert_ne!(before, after);
+    assert_eq!(config::pki::identity(&after).unwrap().node, Some(NodeId::new("a")));
+    assert_eq!(fs::read_to_string(&config).unwrap(), "# changed since");
+    // The right to bootstrap is not given twice, not even by the first file (S11).
+    join(&shop.join("a.join"), &root).unwrap();
+    assert!(!data.join("bootstrap").exists());
+    run(&["certs", "show", data.join("tls/node.pem").to_str().unwrap(), data.join("tls/ca.pem").to_str().unwrap()]).unwrap();
+}
+
+#[test]
+fn join_refuses_what_belongs_elsewhere_and_changes_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    let root = temp.path().join("root");
+    join(&shop.join("a.join"), &root).unwrap();
+    let key = root.join("var/lib/hotwarm/tls/node.key");
+    let before = fs::read(&key).unwrap();
+    let other = join(&shop.join("b.join"), &root).unwrap_err();
+    assert_eq!((other.exit, other.code), (Exit::Refused, Some(Code::OTHER_CLUSTER)));
+    assert_eq!(fs::read(&key).unwrap(), before);
+    let damaged = temp.path().join("damaged.join");
+    fs::write(&damaged, "nothing").unwrap();
+    assert_eq!(join(&damaged, &root).unwrap_err().code, Some(Code::JOIN_FILE));
+    let taken = temp.path().join("taken");
+    fs::create_dir_all(taken.join("etc/hotwarm")).unwrap();
+    fs::write(taken.join("etc/hotwarm/hotwarm.toml"), "# mine").unwrap();
+    assert_eq!(join(&shop.join("a.join"), &taken).unwrap_err().code, Some(Code::FILE_EXISTS));
+    assert!(!taken.join("var").exists());
+}
+
+#[test]
+fn check_tells_good_from_bad() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    run(&["check", shop.join("hotwarm.toml").to_str().unwrap()]).unwrap();
+    run(&["check", shop.join("hotwarm.toml").to_str().unwrap(), "--json"]).unwrap();
+    run(&["--config", shop.join("hotwarm.toml").to_str().unwrap(), "check", "--node", "b"]).unwrap();
+    let bad = temp.path().join("bad.toml");
+    fs::write(&bad, "x = 1\n").unwrap();
+    let failure = run(&["check", bad.to_str().unwrap()]).unwrap_err();
+    assert_eq!(failure.exit, Exit::Failed);
+    assert!(failure.to_string().contains("HW0102"));
+    assert_eq!(run(&["check", "/nowhere/hotwarm.toml"]).unwrap_err().code, Some(Code::UNREADABLE_CONFIG));
+}
+
+#[test]
+fn the_unit_starts_this_program() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    let root = temp.path().join("root");
+    let file = shop.join("a.join");
+    run(&["join", file.to_str().unwrap(), "--root", root.to_str().unwrap(), "--unit"]).unwrap();
+    let unit = fs::read_to_string(root.join("etc/systemd/system/hotwarm.service")).unwrap();
+    assert!(unit.contains(&format!("ExecStart={} run", std::env::current_exe().unwrap().display())));
+    assert!(unit.contains("KillMode=process"));
+}

@@ -1,0 +1,124 @@
+//! The codes of what a user may meet: `HW0104` in a message leads to `docs/reference/errors/HW0104.md`.
+//!
+//! One table for the whole program. It must never reuse a number: a retired code keeps its page. A test checks that each code has a page and
+//! each page a code. HW00xx: the command line; HW01xx: the configuration; HW02xx: keys, certificates, join files.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// A code, printed as `HW` and four digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code(u16);
+
+macro_rules! codes {
+    ($($name:ident = $number:literal, $title:literal;)+) => {
+        impl Code {
+            $(#[doc = $title] pub const $name: Self = Self($number);)+
+
+            /// Every code, in order of number.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// What it is about, as the first line of its page says it.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self.0 {
+                    $($number => $title,)+
+                    _ => "unknown code",
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    UNREADABLE_CONFIG = 1, "the configuration file cannot be read";
+    FILE_EXISTS = 2, "a file is already there";
+    NODE_UNKNOWN = 3, "this node's name is not known";
+    NOT_PERMITTED = 4, "the file system refuses";
+    API_UNREACHABLE = 5, "the node's API does not answer";
+    SYNTAX = 101, "the file is not TOML";
+    UNKNOWN_KEY = 102, "a key that hotwarm does not know";
+    MISSING_KEY = 103, "a key that must be there is missing";
+    WRONG_TYPE = 104, "a value of the wrong type";
+    BAD_VALUE = 105, "a value that cannot be used";
+    BAD_NAME = 106, "a name that cannot be used";
+    CHOOSE_ONE = 107, "keys that exclude each other";
+    UNKNOWN_NODE = 108, "a node that the cluster does not have";
+    WITNESS_HOSTS = 109, "a witness is given work";
+    ADDRESS_IN_USE = 110, "two things want the same address";
+    UNREACHABLE_ADDRESS = 111, "an address that others cannot reach";
+    ROLE_COUNTS = 112, "the mode and the members do not fit";
+    ROLE_CHANGE_UNHEARD = 113, "the member would not hear of its role";
+    FENCE_MISSING = 114, "nothing would stop the old hot member";
+    FENCE_WRONG = 115, "a fence that does not fit";
+    RPO_WITHOUT_DATA = 116, "an rpo for data that hotwarm does not keep";
+    RTO_TOO_SMALL = 117, "an rto that the lease does not allow";
+    API_EXPOSED = 118, "the API would be open to others";
+    LEASE_TOO_SHORT = 119, "the lease is too short for the heartbeat";
+    NOT_FOR_PROTOCOL = 120, "a setting that this protocol does not have";
+    NO_VOTER = 121, "nobody could vote";
+    EVEN_VOTERS = 151, "an even number of voters";
+    TWO_NODES = 152, "two nodes without a witness";
+    ONE_NODE = 153, "one node only";
+    NO_LISTENER = 154, "a group without a listener";
+    ROUTER_ONLY = 155, "direct clients may reach an old hot member";
+    ONE_ADDRESS = 156, "one node's address for the listeners of all";
+    NOT_STATEFUL = 157, "an old hot member may outlive its lease";
+    PARK_TOO_SHORT = 158, "requests would not wait for a failover";
+    JOIN_FILE = 201, "a join file that cannot be used";
+    CA_KEY = 202, "a CA key that cannot be used";
+    CERTIFICATE = 203, "a certificate that cannot be used";
+    OTHER_CLUSTER = 204, "this node belongs to another cluster";
+}
+
+impl Code {
+    /// Where its page is, from the root of the documentation's repository.
+    #[must_use]
+    pub fn page(self) -> String {
+        format!("docs/reference/errors/{self}.md")
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HW{:04}", self.0)
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+
+    use super::Code;
+
+    #[test]
+    fn each_code_has_a_page_and_each_page_a_code() {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/errors");
+        let pages: BTreeSet<String> = std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("HW"))
+            .collect();
+        let codes: BTreeSet<String> = Code::ALL.iter().map(|code| format!("{code}.md")).collect();
+        assert_eq!(codes.len(), Code::ALL.len(), "two codes share a number");
+        assert_eq!(pages, codes);
+        for code in Code::ALL {
+            let page = std::fs::read_to_string(folder.join(format!("{code}.md"))).unwrap();
+            assert_eq!(page.lines().next().unwrap(), format!("# {code}: {}", code.title()));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Rules about nodes, votes, lease and API.
+
+use std::net::SocketAddr;
+
+use hotwarm_core::ids::NodeId;
+
+use super::super::diagnostic::{Findings, Span};
+use super::super::draft::Draft;
+use super::super::units::show_duration;
+use super::HEARTBEATS_PER_LEASE;
+use crate::codes::Code;
+
+pub(super) fn judge(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
+    names(draft, node, findings);
+    votes(draft, findings);
+    lease(draft, findings);
+    apis(draft, findings);
+}
+
+fn names(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
+    for (name, at) in &draft.nodes {
+        if ["name", "data", "api"].contains(&name.as_str()) {
+            findings
+                .error(Code::BAD_NAME, &at.name_span, format!("a node cannot be called `{name}`"))
+                .expected("another name")
+                .hint(format!("[node.{name}] would mean a key of [node]"));
+        }
+    }
+    let known: Vec<&str> = draft.nodes.keys().map(NodeId::as_str).collect();
+    let hint = || format!("the cluster's nodes are {}", known.join(", "));
+    match (node, draft.own_name()) {
+        (Some(node), _) if !draft.nodes.contains_key(node) => {
+            findings.error(Code::UNKNOWN_NODE, &draft.nodes_span, format!("this node, `{node}`, is not among them")).hint(hint());
+        }
+        (None, Some(own)) if !draft.nodes.contains_key(&own.value) => {
+            findings.error(Code::UNKNOWN_NODE, &own.span, format!("the cluster has no node `{}`", own.value)).hint(hint());
+        }
+        _ => {}
+    }
+    for (name, span) in &draft.edge {
+        if draft.witness.contains_key(name) {
+            findings
+                .error(Code::CHOOSE_ONE, span, format!("`{name}` is both witness and edge"))
+                .expected("a witness votes, an edge node does not: keep one");
+        }
+    }
+}
+
+fn votes(draft: &Draft<'_>, findings: &mut Findings) {
+    let voters = draft.voters().len();
+    let span: &Span = &draft.nodes_span;
+    match (draft.nodes.len(), voters) {
+        (_, 0) => {
+            findings
+                .error(Code::NO_VOTER, span, "no node votes")
+                .expected("at least one node that is not in edge")
+                .hint("three voters survive the loss of one");
+        }
+        (1, _) => {
+            findings
+                .warn(Code::ONE_NODE, span, "one node: the loss of the machine is not covered")
+                .hint("fine for development; for more, two machines and a witness are the smallest cluster that survives the loss of one");
+        }
+        (_, 2) => {
+            findings
+                .warn(Code::TWO_NODES, span, "two voters: the loss of either stops every decision, so no loss is survived automatically")
+                .expected("a third voter")
+                .hint("add a witness: any small machine, also far away; it votes and hosts nothing");
+        }
+        (_, voters) if voters.is_multiple_of(2) => {
+            let survives = (voters - 1) / 2;
+            findings
+                .warn(Code::EVEN_VOTERS, span, format!("{voters} voters survive the loss of {survives}, no more than {} would", voters - 1))
+                .expected("an odd number of voters")
+                .hint("add a witness, or list one node in edge");
+        }
+        _ => {}
+    }
+}
+
+fn lease(draft: &Draft<'_>, findings: &mut Findings) {
+    let (lease, heartbeat) = (&draft.lease, &draft.heartbeat);
+    if lease.value < heartbeat.value * HEARTBEATS_PER_LEASE {
+        findings
+            .error(
+                Code::LEASE_TOO_SHORT,
+                &lease.span,
+                format!(
+                    "a lease of {} with heartbeats every {} would end by one lost packet",
+                    show_duration(lease.value),
+                    show_duration(heartbeat.value)
+                ),
+            )
+            .expected(format!("lease of at least {}", show_duration(heartbeat.value * HEARTBEATS_PER_LEASE)))
+            .hint("lengthen lease or shorten heartbeat in [cluster]");
+    }
+}
+
+fn apis(draft: &Draft<'_>, findings: &mut Findings) {
+    let mut seen: Vec<&Span> = Vec::new();
+    for at in draft.apis.values().chain(&draft.api) {
+        let exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+        if exposed(&at.value) && !seen.contains(&&at.span) {
+            seen.push(&at.span);
+            findings
+                .error(Code::API_EXPOSED, &at.span, format!("the API at {} would be open to whoever reaches it", at.value))
+                .expected("a loopback address such as \"127.0.0.1:7401\"")
+                .hint("beyond loopback it needs a token and TLS, which this version does not have; reach it through ssh -L");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Rules about one group: counts, roles, fencing, objectives.
+
+use std::time::Duration;
+
+use super::super::diagnostic::{Findings, Span};
+use super::super::draft::{Draft, DraftGroup};
+use super::super::model::{Engine, Fence, Hooks, Process, Protocol, RoleChange};
+use super::super::read::Table;
+use super::super::units::{millis, show_duration, show_duration_ms};
+use super::{HEARTBEATS_PER_LEASE, lease_wait};
+use crate::codes::Code;
+
+/// Heartbeats missed until a node is suspected.
+const MISSED_HEARTBEATS: u32 = 3;
+/// From the decision to the first answer: a commit, a promotion, routes.
+const PROMOTION: Duration = Duration::from_millis(190);
+
+pub(super) fn judge(draft: &Draft<'_>, group: &DraftGroup<'_>, findings: &mut Findings) {
+    counts(group, findings);
+    role_change(group, findings);
+    fence(group, findings);
+    objective(draft, group, findings);
+    protocol(group, findings);
+    if group.listen.is_empty() && group.table.lacks("listen") {
+        findings
+            .warn(Code::NO_LISTENER, &group.span, format!("group {} has no listener", group.name))
+            .hint("hotwarm then keeps the members' roles and routes nothing; set listen = \"0.0.0.0:PORT\" to route");
+    }
+    if group.exclusive() && !group.stateful() {
+        findings
+            .warn(
+                Code::NOT_STATEFUL,
+                &group.table.field("stateful").span,
+                "an old hot member may outlive its node's lease if hotwarm hangs",
+            )
+            .hint("requests through routers stay safe; leave stateful out if the member writes anything of its own");
+    }
+}
+
+fn counts(group: &DraftGroup<'_>, findings: &mut Findings) {
+    let span = &group.table.field("members").span;
+    let (name, members) = (&group.name, group.member_count);
+    if members == 0 {
+        if group.table.given("members") {
+            findings.error(Code::ROLE_COUNTS, span, format!("group {name} has no member")).expected("at least one");
+        }
+        return;
+    }
+    if let Some(mode @ ("hot-warm" | "hot-spare")) = group.table.text("mode")
+        && members < 2
+    {
+        findings
+            .error(Code::ROLE_COUNTS, span, format!("{mode} with one member: nobody could take over"))
+            .expected("two members or more")
+            .hint("add a member on another node, or say mode = \"hot-hot\"");
+    }
+    if let (Some(counts), Some(mode)) = (group.table.table("mode"), group.mode) {
+        let sum = usize::from(mode.hot) + usize::from(mode.warm) + usize::from(mode.spare);
+        if sum != members {
+            findings
+                .error(Code::ROLE_COUNTS, &counts.span, format!("mode counts {sum} roles for {members} members"))
+                .expected(format!("hot + warm + spare = {members}"))
+                .hint("every member has a role; count those that only wait as warm or spare");
+        }
+    }
+}
+
+fn role_change(group: &DraftGroup<'_>, findings: &mut Findings) {
+    if let Some(Engine::Process(Process { on_role_change: RoleChange::Gate, .. })) = &group.engine
+        && group.exclusive()
+        && group.protocol == Some(Protocol::Tcp)
+    {
+        findings
+            .error(
+                Code::ROLE_CHANGE_UNHEARD,
+                &group.table.field("engine").span,
+                format!("the members of {} would not learn which of them is hot", group.name),
+            )
+            .expected("on_role_change = { signal = \"SIGUSR1\" }, or http, command, restart")
+            .hint("with protocol = \"http\" the router gates them and none is needed");
+    }
+}
+
+fn fence(group: &DraftGroup<'_>, findings: &mut Findings) {
+    let own_hook = match &group.engine {
+        Some(Engine::Command(Hooks { fence, .. })) => fence.is_some(),
+        Some(Engine::External) => false,
+        Some(Engine::Process(_)) => {
+            if group.fence == Some(Fence::RouterOnly) {
+                findings
+                    .error(Code::FENCE_WRONG, &group.table.field("fence").span, "router-only is weaker than what a process has anyway")
+                    .expected("no fence, or { command = [...] }")
+                    .hint("hotwarm started the program and can stop it");
+            }
+            return;
+        }
+        None => return,
+    };
+    let span: &Span = &group.table.field("fence").span;
+    match &group.fence {
+        Some(_) if own_hook => {
+            findings.error(Code::FENCE_WRONG, span, "the fence is said twice").expected("one of fence and engine.command.fence");
+        }
+        Some(Fence::RouterOnly) if group.listen.is_empty() => {
+            findings
+                .error(Code::FENCE_WRONG, span, "router-only without a listener fences nothing")
+                .expected("a listener, or { command = [...] }");
+        }
+        Some(Fence::RouterOnly) if group.exclusive() => {
+            findings
+                .warn(Code::ROUTER_ONLY, span, "clients that connect to a member directly may reach an old hot member")
+                .hint("promise 1 then covers traffic through routers only; let nothing but the routers reach the members");
+        }
+        None if group.exclusive() && !own_hook && group.table.lacks("fence") => {
+            findings
+                .error(
+                    Code::FENCE_MISSING,
+                    &group.table.field("engine").span,
+                    format!("hotwarm cannot stop the old hot member of {}: it did not start it", group.name),
+                )
+                .expected("fence = { command = [...] } or fence = \"router-only\" in the group")
+                .hint("the command must exit 0 only when the member certainly no longer serves");
+        }
+        _ => {}
+    }
+}
+
+fn objective(draft: &Draft<'_>, group: &DraftGroup<'_>, findings: &mut Findings) {
+    let objective = group.objective();
+    let Some(table) = group.table.table("objective") else { return };
+    // None of today's engines replicates data under hotwarm's eyes.
+    if objective.rpo.is_some() {
+        findings
+            .error(Code::RPO_WITHOUT_DATA, &table.field("rpo").span, format!("hotwarm does not keep the data of group {}", group.name))
+            .expected("no rpo")
+            .hint("process, external and command members keep their data themselves, so hotwarm can promise nothing about it");
+    }
+    let smallest = smallest_rto(draft.lease.value, draft.heartbeat.value, group.exclusive());
+    if let Some(rto) = objective.rto {
+        if rto < smallest {
+            let message = format!(
+                "an rto of {} cannot be kept: the smallest with lease {} and heartbeat {} is {}",
+                show_duration(rto),
+                show_duration(draft.lease.value),
+                show_duration(draft.heartbeat.value),
+                show_duration(smallest)
+            );
+            let finding = findings.error(Code::RTO_TOO_SMALL, &table.field("rto").span, message);
+            finding.expected(format!("\"{}\" or more", show_duration(smallest)));
+            if let Some(lease) = lease_for(rto, draft.heartbeat.value).filter(|_| group.exclusive()) {
+                finding.hint(format!("or set lease = \"{}\" in [cluster]", show_duration_ms(lease)));
+            }
+        }
+        park(group, rto, findings);
+    }
+}
+
+fn park(group: &DraftGroup<'_>, rto: Duration, findings: &mut Findings) {
+    let Some(park) = group.table.table("park") else { return };
+    if let Some(time) = park.duration("time")
+        && *time < rto
+        && group.protocol == Some(Protocol::Http)
+    {
+        findings
+            .warn(
+                Code::PARK_TOO_SHORT,
+                &park.field("time").span,
+                format!("requests wait {}, less than the rto of {}", show_duration(*time), show_duration(rto)),
+            )
+            .hint("those that come early in a failover get an error instead of an answer");
+    }
+}
+
+/// The shortest pause that can be promised when a whole node is lost: with one hot member at a time its lease is waited out (S2, S3),
+/// otherwise the others serve on and only have to notice. Rounded up to 10 ms.
+#[must_use]
+pub fn smallest_rto(lease: Duration, heartbeat: Duration, exclusive: bool) -> Duration {
+    let noticed = heartbeat * MISSED_HEARTBEATS;
+    let raw = if exclusive { noticed + lease_wait(lease) + PROMOTION } else { noticed };
+    Duration::from_millis(millis(raw).div_ceil(10) * 10)
+}
+
+/// The longest lease, in milliseconds and rounded down, that allows `rto`; `None` where no lease that `check` accepts does.
+fn lease_for(rto: Duration, heartbeat: Duration) -> Option<u64> {
+    let rest = millis(rto).checked_sub(millis(heartbeat * MISSED_HEARTBEATS + PROMOTION) + 10)?;
+    let lease = rest * 100 / 101 / 10 * 10;
+    let least = millis(heartbeat * HEARTBEATS_PER_LEASE).max(200);
+    (lease >= least).then_some(lease)
+}
+
+fn protocol(group: &DraftGroup<'_>, findings: &mut Findings) {
+    let checked = |table: &Table| ["status", "body"].into_iter().filter(|key| table.given(key) && !table.given("http")).collect::<Vec<_>>();
+    if let Some(check) = group.table.table("check") {
+        for key in checked(check) {
+            findings
+                .error(Code::CHOOSE_ONE, &check.field(key).span, format!("`{key}` without `http` checks nothing"))
+                .expected("http = \"/path\" beside it");
+        }
+        for key in ["tcp"].into_iter().filter(|key| check.flag(key) == Some(&false)) {
+            findings
+                .error(Code::BAD_VALUE, &check.field(key).span, "`tcp = false` says nothing")
+                .expected("true")
+                .hint("leave the key out");
+        }
+    }
+    if group.protocol != Some(Protocol::Tcp) {
+        return;
+    }
+    if let Some(balance) = group.table.table("balance")
+        && balance.text("hash").is_some_and(|key| key.starts_with("header:"))
+    {
+        findings
+            .error(Code::NOT_FOR_PROTOCOL, &balance.field("hash").span, "tcp has no headers to hash by")
+            .expected("\"client-ip\"")
+            .hint("or set protocol = \"http\"");
+    }
+    if let Some(http) = group.table.table("http") {
+        for key in ["head", "headers"].into_iter().filter(|key| http.given(key)) {
+            findings.error(
+                Code::NOT_FOR_PROTOCOL,
+                &http.field(key).span,
+                format!("`{key}` bounds HTTP requests, and {} speaks tcp", group.name),
+            );
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What concerns several keys at once: whether the cluster and its groups can be, and can keep what they promise.
+//!
+//! Main path: [`judge`] runs every rule; each reports what it finds and none stops the others. A rule must never speak of a hole that reading
+//! left: that was reported.
+
+mod addresses;
+mod cluster;
+mod group;
+
+use std::time::Duration;
+
+use hotwarm_core::ids::NodeId;
+
+use super::diagnostic::Findings;
+use super::draft::Draft;
+
+pub use group::smallest_rto;
+
+/// Runs every rule over `draft`, read for `node` if it is known.
+pub(super) fn judge(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
+    cluster::judge(draft, node, findings);
+    addresses::judge(draft, findings);
+    for group in &draft.groups {
+        group::judge(draft, group, findings);
+    }
+}
+
+/// `lease` must span several heartbeats, or one lost packet ends it.
+const HEARTBEATS_PER_LEASE: u32 = 4;
+
+/// The part of a span that clocks may drift, and what a verdict may be late: used in the wait for a lease (S2).
+const DRIFT_DIVISOR: u32 = 100;
+
+/// The wait for a silent node's lease: its length with drift.
+fn lease_wait(lease: Duration) -> Duration {
+    lease + lease / DRIFT_DIVISOR
+}

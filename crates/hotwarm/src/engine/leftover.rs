@@ -1,0 +1,92 @@
+//! What a dead guard may have left: finding and killing the processes of a life whose guard is gone (S5).
+//!
+//! The program itself died with its guard (death signal); what it had started did not. Every process of a life carries the life's number
+//! in its environment, by which it is found here. The limit, which no parent can close: a process that wiped its environment, or one
+//! that another user owns while the agent is not root, is not found. It never signals a process whose mark it has not just read through
+//! a descriptor that holds the process's identity. Main path: [`clear`].
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use hotwarm_core::ids::{Incarnation, MemberId};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::place::{INCARNATION_VARIABLE, MEMBER_VARIABLE, Place};
+use crate::fence::guard::LOCK_FILE;
+
+const AGAIN: Duration = Duration::from_millis(10);
+const AGAIN_SLOWLY: Duration = Duration::from_millis(500);
+
+/// Returns once no guard of the member lives and nothing that carries the mark of `incarnation` is left; kills what is. It does not give
+/// up: "stopped" must not be said before it is true, and the caller drops it if it must go on.
+pub(super) async fn clear(place: &Place, member: &MemberId, incarnation: Incarnation) {
+    let mark = Mark::new(member, incarnation);
+    for round in 0_u32.. {
+        let (mark, dir) = (mark.clone(), place.dir.clone());
+        // Reads other processes' memory and a lock file: either may wait for a disk.
+        let empty = tokio::task::spawn_blocking(move || guard_is_dead(&dir) && mark.kill_all() == 0).await.unwrap_or(false);
+        if empty {
+            return;
+        }
+        if round == 1_000 {
+            tracing::warn!(%member, %incarnation, "processes of an earlier life cannot be killed; the member is not started again until they are gone");
+        }
+        tokio::time::sleep(if round < 100 { AGAIN } else { AGAIN_SLOWLY }).await;
+    }
+}
+
+/// A guard holds its lock as long as it lives.
+pub(super) fn guard_is_dead(dir: &Path) -> bool {
+    match OpenOptions::new().write(true).mode(0o600).open(dir.join(LOCK_FILE)) {
+        Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+#[derive(Clone)]
+struct Mark {
+    member: Vec<u8>,
+    incarnation: Vec<u8>,
+}
+
+impl Mark {
+    fn new(member: &MemberId, incarnation: Incarnation) -> Self {
+        let member = format!("{MEMBER_VARIABLE}={member}").into_bytes();
+        Self { member, incarnation: format!("{INCARNATION_VARIABLE}={incarnation}").into_bytes() }
+    }
+
+    /// Signals everything that bears the mark; how many that were.
+    fn kill_all(&self) -> usize {
+        let Ok(processes) = fs::read_dir("/proc") else { return 0 };
+        let pids = processes.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+        pids.filter(|pid| self.kill(*pid)).count()
+    }
+
+    fn kill(&self, pid: Pid) -> bool {
+        if !self.is_on(pid) {
+            return false;
+        }
+        let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+        // Read again: the descriptor now says whose mark this is.
+        let marked = self.is_on(pid);
+        if marked {
+            // Counted also if it may not be killed: it is there, and so the member has not stopped.
+            let _ = pidfd_send_signal(&fd, Signal::KILL);
+        }
+        marked
+    }
+
+    fn is_on(&self, pid: Pid) -> bool {
+        let Ok(environment) = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())) else { return false };
+        let (mut member, mut incarnation) = (false, false);
+        for variable in environment.split(|byte| *byte == 0) {
+            member |= variable == self.member;
+            incarnation |= variable == self.incarnation;
+        }
+        member && incarnation
+    }
+}

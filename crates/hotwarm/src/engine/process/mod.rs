@@ -1,0 +1,509 @@
+//! The process engine: a supervised program under a guard.
+//!
+//! One task a member. It never waits for anything but its own channels, so that a deadline goes to the guard while a hook hangs, a disk
+//! stalls or the agent is slow to listen. Actions are level-triggered: told twice, confirmed twice. It never starts a member by itself,
+//! and never reports one stopped before its guard has seen the last of its processes end (S5), or, where the guard itself was killed,
+//! before nothing with the life's mark is found. Main path: [`Task::run`] -> `on_action` -> `work`, and `on_happening`.
+
+mod change;
+mod stage;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
+use hotwarm_core::ids::{Epoch, Incarnation, Mono, Position, Role};
+use tokio::time::{Instant, sleep_until};
+
+use self::stage::{Birth, Change, Happening, Living, Lost, Stage, Step};
+use super::job::Job;
+use super::link::Link;
+use super::place::{self, Life, Place};
+use super::{Newest, SpawnSpec, View, Wires, epoch_of, leftover, logs};
+use crate::config::{Process, RoleChange};
+use crate::fence::guard::frame::{FromGuard, Spec, State, Status, ToGuard};
+use crate::probe::{self, Verdict};
+
+/// How long a guard may be silent where it must answer. It answers in microseconds; one that does not is frozen.
+const GUARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a guard that lives and cannot be met is tried again.
+const MEET_AGAIN: Duration = Duration::from_millis(20);
+/// Orders that wait while the member is between two lives.
+const ORDERS_MAX: usize = 16;
+/// How a life ends whose guard was killed: its program dies with it by the death signal.
+const KILLED_WITH_ITS_GUARD: StopCause = StopCause::Signal(9);
+
+pub(super) struct Task {
+    spec: SpawnSpec,
+    process: Process,
+    place: Place,
+    wires: Wires,
+    stage: Stage,
+    orders: VecDeque<EngineAction>,
+    newest: Newest,
+    /// The latest deadline the agent gave; a new life starts under it.
+    deadline: Option<Mono>,
+    /// The latest life and how it ended: what an order to end a member that does not run is answered with.
+    last: (Incarnation, StopCause),
+    numbering: Arc<Mutex<()>>,
+}
+
+impl Task {
+    pub(super) fn new(spec: SpawnSpec, process: Process, wires: Wires) -> Self {
+        let place = Place::of(&spec.data, &spec.member);
+        let last = (place::last_incarnation(&place), StopCause::Absent);
+        Self {
+            spec,
+            process,
+            place,
+            wires,
+            stage: Stage::Absent,
+            orders: VecDeque::new(),
+            newest: Newest::default(),
+            deadline: None,
+            last,
+            numbering: Arc::default(),
+        }
+    }
+
+    /// Until the agent drops its handle. The member and its guard live on.
+    pub(super) async fn run(mut self) {
+        let _keeper = Job::spawn(logs::keep(self.place.clone()));
+        self.seek(None);
+        loop {
+            let wake = if let Stage::Living(living) = &self.stage { living.wake_at() } else { None };
+            let overdue = async {
+                match wake {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                action = self.wires.actions.recv() => match action {
+                    Some(action) => self.on_action(action),
+                    None => return,
+                },
+                happening = self.stage.next() => self.on_happening(happening),
+                () = self.wires.outbox.deliver() => {}
+                () = overdue => self.on_time(),
+            }
+            self.work();
+            self.show();
+        }
+    }
+
+    fn on_action(&mut self, action: EngineAction) {
+        if let EngineAction::Deadline { until } = action {
+            self.deadline = until;
+            if let Stage::Living(living) = &self.stage {
+                living.link.set_deadline(until);
+            }
+            return;
+        }
+        if self.is_refused(&action) {
+            return;
+        }
+        if let Some(epoch) = epoch_of(&action) {
+            self.newest.see(epoch);
+        }
+        let ends = |action: &EngineAction| matches!(action, EngineAction::Stop { .. } | EngineAction::Fence { .. });
+        if ends(&action) {
+            // What was to come before it has lost its meaning.
+            self.orders.retain(ends);
+        }
+        if self.orders.back() != Some(&action) {
+            self.orders.push_back(action);
+        }
+        if self.orders.len() > ORDERS_MAX {
+            self.orders.pop_front();
+        }
+    }
+
+    /// Refuses what is older than an epoch already seen.
+    fn is_refused(&mut self, action: &EngineAction) -> bool {
+        let refusal = self.newest.refusal(action, self.incarnation());
+        refusal.map(|event| self.wires.outbox.put(event)).is_some()
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        if let Stage::Living(living) = &self.stage { living.incarnation } else { self.last.0 }
+    }
+
+    /// Carries out the orders that can be carried out now, in their order.
+    fn work(&mut self) {
+        while let Some(order) = self.orders.front() {
+            let takes = match &self.stage {
+                Stage::Seeking { .. } => false,
+                Stage::Absent => true,
+                Stage::Numbering { .. } => matches!(order, EngineAction::Stop { .. } | EngineAction::Fence { .. }),
+                Stage::Living(living) => living.takes(order),
+            };
+            if !takes {
+                return;
+            }
+            let Some(order) = self.orders.pop_front() else { return };
+            // Seen again, for an adopted member may have brought a newer epoch.
+            if !self.is_refused(&order) {
+                self.carry_out(&order);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, order: &EngineAction) {
+        match order {
+            EngineAction::Start { epoch } => self.start(*epoch),
+            EngineAction::Stop { graceful } => self.stop(*graceful),
+            EngineAction::Promote { epoch, .. } => self.change(Role::Hot, *epoch),
+            EngineAction::Demote { epoch } => self.change(Role::Warm, *epoch),
+            EngineAction::Fence { epoch } => self.fence(*epoch),
+            EngineAction::Detach { attempt, .. } => {
+                // A process keeps no data that hotwarm knows: every member is equally far.
+                let (incarnation, attempt) = (self.incarnation(), *attempt);
+                self.wires.outbox.put(MemberEvent::Position { incarnation, attempt, position: Position(0) });
+            }
+            EngineAction::Follow { .. } | EngineAction::Deadline { .. } => {}
+        }
+    }
+
+    fn start(&mut self, epoch: Epoch) {
+        match &self.stage {
+            Stage::Living(living) => {
+                let (incarnation, role, epoch) = (living.incarnation, living.role, living.epoch);
+                self.wires.outbox.put(MemberEvent::Started { incarnation, role, epoch });
+                self.tell_verdict();
+            }
+            Stage::Absent => self.begin_birth(Birth { role: Role::Warm, epoch, by_change: false }),
+            Stage::Seeking { .. } | Stage::Numbering { .. } => {}
+        }
+    }
+
+    fn stop(&mut self, graceful: bool) {
+        match &mut self.stage {
+            Stage::Living(living) => {
+                living.then = None;
+                self.end_change(Err("the member was told to end".to_owned()));
+                self.end_life(graceful);
+            }
+            Stage::Absent | Stage::Numbering { .. } => {
+                // A life that has no number yet has not begun.
+                self.stage = Stage::Absent;
+                let (incarnation, cause) = self.last.clone();
+                self.wires.outbox.put(MemberEvent::Stopped { incarnation, cause });
+            }
+            Stage::Seeking { .. } => {}
+        }
+    }
+
+    /// S5: the whole tree, at once, and confirmed when it is empty. A life that began under this epoch or a later one never served for an
+    /// earlier one: an order that is merely told again does not end it.
+    fn fence(&mut self, epoch: Epoch) {
+        match &self.stage {
+            Stage::Living(living) if living.epoch_started >= epoch && living.told_running && !living.ending => {
+                let incarnation = living.incarnation;
+                self.wires.outbox.put(MemberEvent::Fenced { incarnation, epoch });
+            }
+            _ => self.stop(false),
+        }
+    }
+
+    fn change(&mut self, role: Role, epoch: Epoch) {
+        if matches!(self.stage, Stage::Living(_)) {
+            return self.begin_change(role, epoch);
+        }
+        let incarnation = self.last.0;
+        let why = "a member that does not run: start it first".to_owned();
+        self.wires.outbox.put(MemberEvent::RoleFailed { incarnation, role, epoch, why });
+    }
+
+    fn end_life(&mut self, graceful: bool) {
+        let grace = if graceful { self.process.grace } else { Duration::ZERO };
+        let Stage::Living(living) = &mut self.stage else { return };
+        living.link.send(ToGuard::Stop { grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) });
+        living.ending = true;
+        living.probe = None;
+        living.ready_by = None;
+        living.answer_by.get_or_insert_with(|| Instant::now() + GUARD_TIMEOUT);
+    }
+
+    fn begin_birth(&mut self, birth: Birth) {
+        let (place, prefix, one) = (self.place.clone(), self.spec.prefix, Arc::clone(&self.numbering));
+        let work = move || {
+            // One at a time: a write that was given up by an order to stop may still hang at the disk.
+            let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
+            place::next_incarnation(&place, prefix)
+        };
+        let job = Job::spawn(async move { tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e))) });
+        self.stage = Stage::Numbering { job, birth };
+    }
+
+    fn seek(&mut self, lost: Option<Lost>) {
+        let (place, member, incarnation) = (self.place.clone(), self.spec.member.clone(), self.incarnation());
+        self.last.0 = incarnation;
+        let job = Job::spawn(async move {
+            loop {
+                if let Ok(link) = Link::meet(&place.dir).await {
+                    return Some(link);
+                }
+                if leftover::guard_is_dead(&place.dir) {
+                    leftover::clear(&place, &member, incarnation).await;
+                    return None;
+                }
+                tokio::time::sleep(MEET_AGAIN).await;
+            }
+        });
+        self.stage = Stage::Seeking { job, lost };
+    }
+
+    fn on_happening(&mut self, happening: Happening) {
+        match happening {
+            Happening::Sought(found) => self.on_sought(found),
+            Happening::Numbered(number) => self.on_numbered(number),
+            Happening::Heard(Some(FromGuard::Status(status))) => self.on_status(&status),
+            Happening::Heard(Some(FromGuard::Told { role, epoch, error })) => self.on_told(role, epoch, error),
+            Happening::Heard(None) => self.on_lost(),
+            Happening::Judged(verdict) => self.on_verdict(verdict),
+            Happening::Hooked(result) => self.on_hooked(result),
+        }
+    }
+
+    fn on_sought(&mut self, found: Option<Link>) {
+        let Stage::Seeking { lost, .. } = std::mem::replace(&mut self.stage, Stage::Absent) else { return };
+        let Some(link) = found else {
+            let (cause, then) = lost.map_or((StopCause::Absent, None), |lost| (lost.cause, lost.then));
+            return self.on_gone(self.last.0, cause, then);
+        };
+        let role = Role::Warm;
+        let mut living = Living::new(link, self.last.0, Birth { role, epoch: Epoch(0), by_change: false });
+        // Its role comes from its guard. Whether the program followed the last change is not known: it is told again when it matters.
+        living.settled = matches!(self.process.on_role_change, RoleChange::Gate | RoleChange::Restart);
+        living.then = lost.and_then(|lost| lost.then);
+        if self.deadline.is_some() {
+            // Given while the guard was sought. None given does not lift the one that the guard has.
+            living.link.set_deadline(self.deadline);
+        }
+        self.stage = Stage::Living(Box::new(living));
+    }
+
+    fn on_numbered(&mut self, number: io::Result<Incarnation>) {
+        let Stage::Numbering { birth, .. } = std::mem::replace(&mut self.stage, Stage::Absent) else { return };
+        let refused = |why: String| StopCause::NotStarted(why);
+        let incarnation = match number {
+            Ok(incarnation) => incarnation,
+            Err(error) => {
+                let dir = self.place.dir.display();
+                let why =
+                    format!("the number of the next life could not be stored in {dir}: {error}; check the disk of the data directory");
+                return self.on_gone(self.last.0, refused(why), None);
+            }
+        };
+        match Link::launch(&self.spec.exe, self.guard_spec(incarnation, birth)) {
+            Ok(link) => {
+                let mut living = Living::new(link, incarnation, birth);
+                living.ready_by = Some(Instant::now() + self.process.start_timeout);
+                if birth.by_change {
+                    let until = Instant::now() + self.process.start_timeout;
+                    living.change = Some(Change { role: birth.role, epoch: birth.epoch, until, step: Step::Answering });
+                }
+                self.stage = Stage::Living(Box::new(living));
+            }
+            Err(error) => {
+                let why = format!("the guard {} could not be started: {error}; reinstall hotwarm", self.spec.exe.display());
+                self.on_gone(incarnation, refused(why), None);
+            }
+        }
+    }
+
+    fn guard_spec(&self, incarnation: Incarnation, birth: Birth) -> Spec {
+        let life = Life { incarnation, role: birth.role, epoch: birth.epoch };
+        Spec {
+            member: self.spec.member.to_string(),
+            incarnation,
+            role: birth.role,
+            epoch: birth.epoch,
+            deadline: self.deadline,
+            argv: self.process.argv.clone(),
+            env: place::environment(&self.spec.member, self.spec.config.address, life, &self.process.env),
+            directory: self.process.directory.clone(),
+            user: self.process.user.clone(),
+            open_files: self.process.limits.open_files,
+            memory_bytes: self.process.limits.memory_bytes,
+            processes: self.process.limits.processes,
+            grace_ms: u64::try_from(self.process.grace.as_millis()).unwrap_or(u64::MAX),
+            run_dir: self.place.dir.clone(),
+        }
+    }
+
+    fn on_status(&mut self, status: &Status) {
+        let Stage::Living(living) = &mut self.stage else { return };
+        living.answer_by = None;
+        living.incarnation = status.incarnation;
+        living.pid = status.pid;
+        match &status.state {
+            State::Running if living.told_running => {}
+            State::Running => {
+                (living.role, living.epoch, living.epoch_started) = (status.role, status.epoch, status.epoch_started);
+                living.told_running = true;
+                self.newest.see(status.epoch);
+                self.on_running();
+            }
+            State::Stopping => {
+                living.told_running = true;
+                living.ending = true;
+                living.probe = None;
+                living.ready_by = None;
+                let incarnation = living.incarnation;
+                if living.is_ready() {
+                    let why = "the member is ending".to_owned();
+                    living.ready = Some(Verdict::Unready(why.clone()));
+                    self.wires.outbox.put(MemberEvent::Unready { incarnation, why });
+                }
+            }
+            State::Gone(cause) => {
+                living.link.send(ToGuard::Acknowledge);
+                let cause = living.cause.take().unwrap_or_else(|| cause.clone());
+                let (incarnation, then) = (living.incarnation, living.then);
+                self.on_gone(incarnation, cause, then);
+            }
+        }
+    }
+
+    fn on_running(&mut self) {
+        let Stage::Living(living) = &mut self.stage else { return };
+        let (incarnation, role, epoch) = (living.incarnation, living.role, living.epoch);
+        if !living.ending {
+            let life = Life { incarnation, role, epoch };
+            let address = self.spec.config.address;
+            let spec = probe::Spec {
+                check: self.spec.group.check.clone(),
+                address,
+                env: place::environment(&self.spec.member, address, life, &self.process.env),
+                user: self.process.user.clone(),
+                local: true,
+                seed: incarnation.0 ^ u64::from(address.port()).rotate_left(32),
+            };
+            living.probe = Some(probe::spawn(spec, self.wires.control.clone()));
+        }
+        self.wires.outbox.put(MemberEvent::Started { incarnation, role, epoch });
+    }
+
+    fn on_verdict(&mut self, verdict: Verdict) {
+        let Stage::Living(living) = &mut self.stage else { return };
+        let answers = verdict == Verdict::Ready && matches!(&living.change, Some(Change { step: Step::Answering, .. }));
+        if verdict == Verdict::Ready {
+            living.ready_by = None;
+        }
+        living.ready = Some(verdict);
+        self.tell_verdict();
+        if answers {
+            self.end_change(Ok(()));
+        }
+    }
+
+    fn tell_verdict(&mut self) {
+        let Stage::Living(living) = &self.stage else { return };
+        let (incarnation, Some(verdict)) = (living.incarnation, &living.ready) else { return };
+        self.wires.outbox.put(match verdict.clone() {
+            Verdict::Ready => MemberEvent::Ready { incarnation },
+            Verdict::Unready(why) => MemberEvent::Unready { incarnation, why },
+        });
+    }
+
+    /// The line to the guard is cut: it was killed, or another agent took over. Nothing is said before it is known which (S5).
+    fn on_lost(&mut self) {
+        self.end_change(Err("the member's guard was lost".to_owned()));
+        let Stage::Living(living) = &mut self.stage else { return };
+        let ended_by_us = if living.ending { StopCause::Asked } else { KILLED_WITH_ITS_GUARD };
+        let lost = Lost { cause: living.cause.take().unwrap_or(ended_by_us), then: living.then };
+        self.seek(Some(lost));
+    }
+
+    /// Nothing of the life is left.
+    fn on_gone(&mut self, incarnation: Incarnation, cause: StopCause, then: Option<Birth>) {
+        self.end_change(Err("the member ended".to_owned()));
+        self.last = (incarnation, cause.clone());
+        self.stage = Stage::Absent;
+        self.wires.outbox.put(MemberEvent::Stopped { incarnation, cause });
+        match then {
+            Some(birth) => self.begin_birth(birth),
+            // The deadline was of the life that is over.
+            None => self.deadline = None,
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        let overdue = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+        let Stage::Living(living) = &mut self.stage else { return };
+        if overdue(living.answer_by) {
+            living.answer_by = None;
+            tracing::warn!(member = %self.spec.member, "the guard does not answer; it is killed, and the member with it");
+            living.link.kill_guard();
+        }
+        if overdue(living.ready_by) {
+            let last = match &living.ready {
+                Some(Verdict::Unready(why)) => format!(": {why}"),
+                _ => String::new(),
+            };
+            let limit_ms = self.process.start_timeout.as_millis();
+            let why = format!("no answer to its check within {limit_ms} ms of its start{last}; see its log, or raise `start_timeout`");
+            living.cause = Some(StopCause::NotStarted(why));
+            self.end_life(false);
+        }
+        let Stage::Living(living) = &self.stage else { return };
+        if overdue(living.change.as_ref().map(|change| change.until)) {
+            let limit_ms = self.process.start_timeout.as_millis();
+            self.end_change(Err(format!("a change of role that did not end within {limit_ms} ms")));
+        }
+    }
+
+    fn show(&self) {
+        let view = match &self.stage {
+            Stage::Living(living) => View {
+                incarnation: living.incarnation,
+                running: living.told_running,
+                pid: (living.pid != 0).then_some(living.pid),
+                role: living.role,
+                epoch: living.epoch,
+                ready: living.ready.as_ref().map(|verdict| *verdict == Verdict::Ready),
+            },
+            _ => View { incarnation: self.last.0, epoch: self.newest.0, ..View::default() },
+        };
+        self.wires.view.send_if_modified(|known| std::mem::replace(known, view.clone()) != view);
+    }
+}
+
+impl Living {
+    fn new(link: Link, incarnation: Incarnation, birth: Birth) -> Self {
+        Self {
+            incarnation,
+            role: birth.role,
+            epoch: birth.epoch,
+            epoch_started: birth.epoch,
+            settled: true,
+            link,
+            pid: 0,
+            told_running: false,
+            answer_by: Some(Instant::now() + GUARD_TIMEOUT * 3),
+            probe: None,
+            ready: None,
+            ready_by: None,
+            ending: false,
+            cause: None,
+            then: None,
+            change: None,
+        }
+    }
+
+    /// Whether `order` can be carried out now: an end always, a start or a change when nothing else is under way.
+    fn takes(&self, order: &EngineAction) -> bool {
+        match order {
+            EngineAction::Stop { .. } | EngineAction::Fence { .. } | EngineAction::Detach { .. } | EngineAction::Follow { .. } => true,
+            EngineAction::Start { .. } => self.told_running && !self.ending,
+            EngineAction::Promote { .. } | EngineAction::Demote { .. } => self.told_running && !self.ending && self.change.is_none(),
+            EngineAction::Deadline { .. } => true,
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Live traffic as evidence: what broke or is late makes the router probe the member at once, leave it out, and testify.
+//!
+//! The router only leaves members out of its own choice; it must never change a role. The last usable member of several is never left
+//! out for being slow. The main path: [`broke`] and [`suspect`] -> [`watch`] (quick probes) -> eject or readmit.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use hotwarm_core::ids::Mono;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::group::State;
+use super::local::{LocalGroup, LocalTarget};
+use super::{Event, Kind};
+use crate::clock;
+use crate::config::CheckKind;
+
+/// A probe that got no answer for this long means: silent.
+const PROBE_TIME: Duration = Duration::from_millis(100);
+/// No reply is called late before this.
+const SUSPECT_FLOOR_US: u64 = 50_000;
+/// A late reply is three times later than 99 of 100.
+const SUSPECT_FACTOR: u64 = 3;
+/// Between two reports of the same kind about the same member.
+const REPORT_EVERY: Duration = Duration::from_millis(50);
+/// Between two probes of a member whose replies are late but that answers its probes.
+const SLOW_EVERY: Duration = Duration::from_millis(250);
+/// Between probes of a member that is left out: doubles from the first to the second.
+const WATCH_FIRST: Duration = Duration::from_millis(20);
+const WATCH_LAST: Duration = Duration::from_millis(500);
+
+/// What this router believes of a member, over all threads.
+#[derive(Debug)]
+pub(super) struct Health {
+    ejected: AtomicBool,
+    /// Ejected because it answers nothing: what waits for it and may be repeated goes elsewhere.
+    silent: AtomicBool,
+    probing: AtomicBool,
+    probed_us: AtomicU64,
+    suspect_after_us: AtomicU64,
+    reported_us: [AtomicU64; 5],
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            ejected: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
+            probed_us: AtomicU64::new(0),
+            suspect_after_us: AtomicU64::new(SUSPECT_FLOOR_US),
+            reported_us: Default::default(),
+        }
+    }
+}
+
+impl Health {
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    /// How long a reply may take before the member is probed.
+    pub(super) fn suspect_after(&self) -> Duration {
+        Duration::from_micros(self.suspect_after_us.load(Ordering::Relaxed))
+    }
+
+    /// Takes in a newly measured 99th percentile; a fall is believed only by and by.
+    pub(super) fn learn(&self, p99_us: u64) {
+        let before = self.suspect_after_us.load(Ordering::Relaxed);
+        let after = (p99_us * SUSPECT_FACTOR).max(before / 8 * 7).max(SUSPECT_FLOOR_US);
+        self.suspect_after_us.store(after, Ordering::Relaxed);
+    }
+
+    fn may_report(&self, kind: Kind, now: Mono) -> bool {
+        let last = &self.reported_us[kind as usize];
+        let before = last.load(Ordering::Relaxed);
+        let due = before == 0 || now.since(Mono(before)) >= REPORT_EVERY;
+        due && last.compare_exchange(before, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+fn report(group: &LocalGroup, target: &LocalTarget, kind: Kind, detail: String) {
+    let shared = &target.shared;
+    if shared.health.may_report(kind, clock::now()) {
+        group.event(Event::Evidence { member: shared.member.clone(), epoch: shared.epoch, kind, detail });
+    }
+}
+
+/// Leaves the member out, unless that would leave nobody of several for another reason than being down.
+fn eject(group: &LocalGroup, target: &Rc<LocalTarget>, kind: Kind) {
+    if kind == Kind::Silent && !group.is_exclusive() && !group.has_other(target) {
+        return;
+    }
+    let health = &target.shared.health;
+    let newly_silent = kind == Kind::Silent && !health.silent.swap(true, Ordering::Relaxed);
+    if !health.ejected.swap(true, Ordering::SeqCst) || newly_silent {
+        target.idle.clear();
+        group.wake_at(&target.shared);
+    }
+}
+
+/// A connection to the member was refused, timed out or broke: it is left out until a probe is answered.
+pub(super) fn broke(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, kind: Kind, detail: &io::Error) {
+    if target.shared.is_fenced() {
+        return;
+    }
+    eject(group, target, kind);
+    report(group, target, kind, detail.to_string());
+    watch(group, target);
+}
+
+/// A reply is late, or an idle connection was closed: the member is probed now, unless it was a moment ago.
+pub(super) fn suspect(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, now: Mono) {
+    let probed = Mono(target.shared.health.probed_us.load(Ordering::Relaxed));
+    if !target.shared.is_fenced() && now.since(probed) >= SLOW_EVERY {
+        watch(group, target);
+    }
+}
+
+/// Probes until the member answers well; one task per member, over all threads.
+fn watch(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>) {
+    if target.shared.health.probing.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let (group, target) = (Rc::clone(group), Rc::clone(target));
+    tokio::task::spawn_local(async move {
+        let mut pause = WATCH_FIRST;
+        let goes_on = || !target.shared.is_fenced() && !group.is_closing();
+        while goes_on() {
+            if !take_result(&group, &target, probe(&group, &target).await) {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(WATCH_LAST);
+                continue;
+            }
+            target.shared.health.probed_us.store(clock::now().0, Ordering::Relaxed);
+            target.shared.health.probing.store(false, Ordering::SeqCst);
+            // Ejected by another thread since the answer, and it found this one still probing: then this one goes on.
+            if !target.shared.health.is_ejected() || target.shared.health.probing.swap(true, Ordering::SeqCst) {
+                return;
+            }
+        }
+        target.shared.health.probing.store(false, Ordering::SeqCst);
+    });
+}
+
+/// Acts on a probe's result; true when no further probe is needed.
+fn take_result(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, result: Probe) -> bool {
+    let health = &target.shared.health;
+    match result {
+        Probe::Healthy => {
+            health.silent.store(false, Ordering::Relaxed);
+            if health.ejected.swap(false, Ordering::SeqCst) {
+                report(group, target, Kind::Ok, "a probe is answered again".into());
+                // Requests may be parked on every thread for want of this member.
+                group.shared.wake_all();
+            } else {
+                report(group, target, Kind::Slow, "a reply is late or a connection was closed, but a probe is answered".into());
+            }
+            true
+        }
+        // Answered, but not well: whether it may serve is for the prober and the group to say. It is not readmitted by this.
+        Probe::Unhealthy => !health.is_ejected(),
+        Probe::Failed(kind, error) => {
+            eject(group, target, kind);
+            report(group, target, kind, error.to_string());
+            false
+        }
+    }
+}
+
+enum Probe {
+    Healthy,
+    Unhealthy,
+    Failed(Kind, io::Error),
+}
+
+async fn probe(group: &LocalGroup, target: &LocalTarget) -> Probe {
+    let settings = group.settings();
+    let attempt = async {
+        let mut stream = TcpStream::connect(target.shared.address).await?;
+        match &settings.check {
+            CheckKind::Http { path, status, .. } => {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.shared.address);
+                stream.write_all(request.as_bytes()).await?;
+                let mut line = [0; 12];
+                stream.read_exact(&mut line).await?;
+                let code = std::str::from_utf8(&line[9..]).ok().and_then(|code| code.parse::<u16>().ok());
+                Ok(code.is_some_and(|code| if status.is_empty() { (200..400).contains(&code) } else { status.contains(&code) }))
+            }
+            CheckKind::Tcp | CheckKind::Command(_) => Ok(true),
+        }
+    };
+    match tokio::time::timeout(PROBE_TIME, attempt).await {
+        Ok(Ok(true)) => Probe::Healthy,
+        Ok(Ok(false)) => Probe::Unhealthy,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Probe::Failed(Kind::Refused, error),
+        Ok::<io::Result<bool>, _>(Err(error)) => Probe::Failed(Kind::Reset, error),
+        Err(_) => Probe::Failed(Kind::Silent, io::Error::new(io::ErrorKind::TimedOut, "no answer to a probe in 100 ms")),
+    }
+}
+
+impl LocalGroup {
+    /// True if a parked request that is let go has a member to go to.
+    pub(super) fn may_release(&self) -> bool {
+        let table = self.table();
+        table.state == State::Open
+            && (!table.exclusive || self.shared.lease.is_valid())
+            && table.targets.iter().any(|target| !target.shared.health.is_ejected() && target.shared.weight.load(Ordering::Relaxed) > 0)
+    }
+}

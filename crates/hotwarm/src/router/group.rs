@@ -1,0 +1,331 @@
+//! What all threads share of one group: the routes in force, the targets with their fences, the counters that bound it.
+//!
+//! The routes are one immutable table behind one pointer; a thread switches to it in its own time and says so in `seen`. A target
+//! that left the table is fenced at once, for all threads, before any of them switches: nothing is sent to it or released from it
+//! from that instant (S8). The main path: [`Group::install`] -> threads -> [`Group::switched`].
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use hotwarm_core::ids::{Epoch, GroupName, MemberId};
+use hotwarm_core::route::{self, RouteState, Routes};
+
+use super::evidence::Health;
+use super::stats::{Failure, GroupCounters, GroupStats, MemberCounters, MemberStats};
+use super::{Event, RouterError, listen};
+use crate::config;
+
+/// One hot member, for as long as it stays in the table; in a group with one hot member, for one epoch.
+pub(super) struct Target {
+    pub member: MemberId,
+    pub address: SocketAddr,
+    pub weight: AtomicU64,
+    pub zone: String,
+    /// The epoch of the routes that first named it.
+    pub epoch: Epoch,
+    /// No longer in the table: nothing may be sent to it or released from it (S8).
+    pub fenced: AtomicBool,
+    /// Requests sent or about to be sent to it, over all threads; of TCP, connections.
+    pub in_flight: AtomicUsize,
+    pub health: Health,
+}
+
+impl Target {
+    fn new(target: &route::Target, epoch: Epoch) -> Self {
+        Self {
+            member: target.member.clone(),
+            address: target.address,
+            weight: AtomicU64::new(u64::from(target.weight)),
+            zone: target.zone.clone(),
+            epoch,
+            fenced: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+            health: Health::default(),
+        }
+    }
+
+    pub(super) fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Open,
+    Draining,
+    Held,
+}
+
+/// What of the configuration a request needs.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub protocol: config::Protocol,
+    pub balance: config::Balance,
+    pub park: config::Park,
+    pub http: config::HttpLimits,
+    pub timeouts: config::Timeouts,
+    pub check: config::CheckKind,
+    pub drain: std::time::Duration,
+}
+
+impl Settings {
+    fn of(group: &config::Group) -> Self {
+        Self {
+            protocol: group.protocol,
+            balance: group.balance.clone(),
+            park: group.park,
+            http: group.http,
+            timeouts: group.timeouts,
+            check: group.check.kind.clone(),
+            drain: group.drain,
+        }
+    }
+}
+
+/// Routes and settings in force from one instant on; never changed, only replaced.
+#[derive(Clone)]
+pub(super) struct Install {
+    pub version: u64,
+    pub epoch: Epoch,
+    pub exclusive: bool,
+    pub state: State,
+    pub targets: Vec<Arc<Target>>,
+    pub settings: Arc<Settings>,
+}
+
+/// What is said once every thread has switched.
+struct Promise {
+    version: u64,
+    /// Of a switch that ended an epoch: that epoch.
+    closed: Option<Epoch>,
+}
+
+/// What changes under the lock.
+struct Ledger {
+    routes: Option<Routes>,
+    /// At most one entry per call of `set_routes` that no thread has answered; merged beyond [`PROMISES`].
+    promises: Vec<Promise>,
+    drained_said: bool,
+    asked: SocketAddr,
+    address: SocketAddr,
+    listeners: Vec<Option<TcpListener>>,
+    members: BTreeMap<MemberId, Vec<Arc<MemberCounters>>>,
+}
+
+const PROMISES: usize = 64;
+
+pub(super) struct Group {
+    pub name: GroupName,
+    pub install: ArcSwap<Install>,
+    /// Of each thread: the version it works by.
+    seen: Box<[AtomicU64]>,
+    pub counters: Box<[Arc<GroupCounters>]>,
+    pub parked: AtomicUsize,
+    pub parked_bytes: AtomicU64,
+    pub connections: AtomicUsize,
+    ledger: Mutex<Ledger>,
+}
+
+impl Group {
+    pub(super) fn new(config: &config::Group, asked: SocketAddr, threads: usize) -> Self {
+        Self {
+            name: config.name.clone(),
+            install: ArcSwap::from_pointee(Install {
+                version: 1,
+                epoch: Epoch(0),
+                exclusive: config.mode.exclusive,
+                state: State::Held,
+                targets: Vec::new(),
+                settings: Arc::new(Settings::of(config)),
+            }),
+            seen: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+            counters: (0..threads).map(|_| Arc::default()).collect(),
+            parked: AtomicUsize::new(0),
+            parked_bytes: AtomicU64::new(0),
+            connections: AtomicUsize::new(0),
+            ledger: Mutex::new(Ledger {
+                routes: None,
+                promises: Vec::new(),
+                drained_said: false,
+                asked,
+                address: asked,
+                listeners: Vec::new(),
+                members: BTreeMap::new(),
+            }),
+        }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn asked(&self) -> SocketAddr {
+        self.ledger().asked
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.ledger().address
+    }
+
+    /// Binds one listener per thread; threads take theirs when they next look.
+    pub(super) fn listen(&self, asked: SocketAddr, threads: usize) -> Result<(), RouterError> {
+        let (listeners, address) =
+            listen::bind_all(asked, threads).map_err(|source| RouterError::Listen { group: self.name.clone(), address: asked, source })?;
+        let mut ledger = self.ledger();
+        (ledger.asked, ledger.address) = (asked, address);
+        ledger.listeners = listeners.into_iter().map(Some).collect();
+        Ok(())
+    }
+
+    /// The listener that thread `index` has not taken yet.
+    pub(super) fn take_listener(&self, index: usize) -> Option<TcpListener> {
+        self.ledger().listeners.get_mut(index).and_then(Option::take)
+    }
+
+    /// New limits, same routes.
+    pub(super) fn configure(&self, config: &config::Group) {
+        let _ledger = self.ledger();
+        let mut install = Install::clone(&self.install.load());
+        install.version += 1;
+        install.settings = Arc::new(Settings::of(config));
+        self.install.store(Arc::new(install));
+    }
+
+    /// Puts routes into force; true if anything changed. Targets that left are fenced before this returns.
+    pub(super) fn install(&self, routes: &Routes) -> Result<bool, RouterError> {
+        let mut ledger = self.ledger();
+        let current = self.install.load_full();
+        if routes.epoch < current.epoch {
+            return Err(RouterError::OldEpoch { group: self.name.clone(), given: routes.epoch, current: current.epoch });
+        }
+        if ledger.routes.as_ref() == Some(routes) {
+            return Ok(false);
+        }
+        let (state, named) = match &routes.state {
+            RouteState::Open(targets) => (State::Open, targets.as_slice()),
+            RouteState::Draining(targets) => (State::Draining, targets.as_slice()),
+            RouteState::Held => (State::Held, &[][..]),
+        };
+        let targets: Vec<_> = named.iter().map(|target| Self::keep(&current, routes, target)).collect();
+        for old in &current.targets {
+            if !targets.iter().any(|new| Arc::ptr_eq(old, new)) {
+                old.fenced.store(true, Ordering::SeqCst);
+            }
+        }
+        let closed = match state {
+            State::Held => Some(routes.epoch),
+            State::Open | State::Draining => (routes.epoch > current.epoch).then_some(current.epoch),
+        };
+        let version = current.version + 1;
+        if ledger.promises.len() >= PROMISES {
+            // The newest promise covers the older ones: what it closes is later, and so is its version.
+            ledger.promises.clear();
+        }
+        ledger.promises.push(Promise { version, closed });
+        ledger.routes = Some(routes.clone());
+        ledger.drained_said = false;
+        self.install.store(Arc::new(Install {
+            version,
+            epoch: routes.epoch,
+            exclusive: routes.exclusive,
+            state,
+            targets,
+            settings: Arc::clone(&current.settings),
+        }));
+        Ok(true)
+    }
+
+    /// The target in force now for the same member, or a new one. A new epoch of a group with one hot member is always a new one:
+    /// what was admitted under the old epoch may not be released under the new (S8).
+    fn keep(current: &Install, routes: &Routes, target: &route::Target) -> Arc<Target> {
+        let same = |old: &&Arc<Target>| {
+            old.member == target.member && old.address == target.address && (!routes.exclusive || old.epoch == routes.epoch)
+        };
+        current.targets.iter().find(same).map_or_else(
+            || Arc::new(Target::new(target, routes.epoch)),
+            |old| {
+                old.weight.store(u64::from(target.weight), Ordering::Relaxed);
+                Arc::clone(old)
+            },
+        )
+    }
+
+    /// Thread `index` works by `version`, and nothing of an older one is in flight there.
+    pub(super) fn switched(&self, index: usize, version: u64, events: &dyn Fn(Event)) {
+        self.seen[index].store(version, Ordering::SeqCst);
+        let slowest = self.slowest();
+        let mut ledger = self.ledger();
+        let kept = ledger.promises.partition_point(|promise| promise.version <= slowest);
+        let closed = ledger.promises.drain(..kept).filter_map(|promise| promise.closed).max();
+        drop(ledger);
+        if let Some(epoch) = closed {
+            events(Event::Closed { group: self.name.clone(), epoch });
+        }
+        self.say_drained(events);
+    }
+
+    fn slowest(&self) -> u64 {
+        self.seen.iter().map(|seen| seen.load(Ordering::SeqCst)).min().unwrap_or(0)
+    }
+
+    /// Every thread parks new requests and none is in flight.
+    pub(super) fn is_drained(&self) -> bool {
+        let install = self.install.load();
+        install.state != State::Open
+            && self.slowest() >= install.version
+            && install.targets.iter().all(|target| target.in_flight.load(Ordering::SeqCst) == 0)
+    }
+
+    /// Says once that the group is drained, if it is.
+    pub(super) fn say_drained(&self, events: &dyn Fn(Event)) {
+        if self.install.load().state != State::Draining || !self.is_drained() {
+            return;
+        }
+        let mut ledger = self.ledger();
+        let install = self.install.load();
+        if install.state == State::Draining && !std::mem::replace(&mut ledger.drained_said, true) {
+            let epoch = install.epoch;
+            drop(ledger);
+            events(Event::Drained { group: self.name.clone(), epoch });
+        }
+    }
+
+    /// A thread's own counters of a member; they outlive the member's place in the table.
+    pub(super) fn member_counters(&self, member: &MemberId, index: usize) -> Arc<MemberCounters> {
+        let mut ledger = self.ledger();
+        let threads = self.seen.len();
+        let all = ledger.members.entry(member.clone()).or_insert_with(|| (0..threads).map(|_| Arc::default()).collect());
+        Arc::clone(&all[index])
+    }
+
+    pub(super) fn snapshot(&self) -> GroupStats {
+        let install = self.install.load();
+        let sum = |of: fn(&GroupCounters) -> u64| self.counters.iter().map(|counters| of(counters)).sum();
+        let ledger = self.ledger();
+        let members = ledger.members.iter().map(|(member, threads)| {
+            let mut stats = MemberStats::new(member.clone());
+            threads.iter().for_each(|counters| stats.add(counters));
+            if let Some(target) = install.targets.iter().find(|target| target.member == *member) {
+                stats.in_flight = target.in_flight.load(Ordering::Relaxed);
+                stats.ejected = target.health.is_ejected();
+            }
+            stats
+        });
+        GroupStats {
+            group: self.name.clone(),
+            epoch: install.epoch,
+            connections: sum(|c| c.connections.get()),
+            connections_now: self.connections.load(Ordering::Relaxed),
+            requests: sum(|c| c.requests.get()),
+            retried: sum(|c| c.retried.get()),
+            parked: sum(|c| c.parked.get()),
+            parked_now: self.parked.load(Ordering::Relaxed),
+            parked_bytes_now: self.parked_bytes.load(Ordering::Relaxed),
+            failed: Failure::ALL.iter().map(|why| (*why, self.counters.iter().map(|c| c.failed[*why as usize].get()).sum())).collect(),
+            members: members.collect(),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! One request from head to reply, over as many members as it takes: admission, parking, repeating.
+//!
+//! A request that a member may have seen must never be sent again unless it is safe to repeat (S20). The main path: [`run`] ->
+//! admission or park -> [`Attempt`] -> done, or once more elsewhere.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use hotwarm_core::ids::Mono;
+
+use super::attempt::{Attempt, End, Why};
+use super::framing::Body;
+use super::head::Request;
+use super::problem::Problem;
+use super::{After, Client};
+use crate::clock;
+use crate::router::Kind;
+use crate::router::evidence;
+use crate::router::local::{Admission, Flight, LocalTarget};
+use crate::router::park::Ticket;
+
+/// The largest body that is kept to be sent again (S20).
+const REPLAY: usize = 64 * 1024;
+/// How often one request may be sent; a request that kills members must not kill them all.
+const SENDS: u32 = 3;
+
+/// What outlives one attempt.
+pub(super) struct Course {
+    /// The request's body, as far as it was checked.
+    pub body: Body,
+    /// Bytes at the front of the client's input that were checked and not sent yet.
+    pub checked: usize,
+    /// Body bytes that were sent, kept for another attempt.
+    pub replay: Vec<u8>,
+    pub repeatable: bool,
+    /// A connection from the pool broke: the next attempt uses a new one.
+    pub fresh: bool,
+    keyed: bool,
+    tried: Vec<Rc<LocalTarget>>,
+    sends: u32,
+    ticket: Option<Ticket>,
+    /// Until when it may wait; counted from when it first waited.
+    until: Option<Mono>,
+}
+
+impl Course {
+    fn new(request: &Request) -> Self {
+        Self {
+            body: Body::new(request.framing),
+            checked: 0,
+            replay: Vec::new(),
+            repeatable: request.safe || request.keyed,
+            fresh: false,
+            keyed: request.keyed,
+            tried: Vec::new(),
+            sends: 0,
+            ticket: None,
+            until: None,
+        }
+    }
+
+    /// Body bytes were handed to the kernel: kept, as long as they are few.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        if !self.repeatable {
+            return;
+        }
+        if self.keyed && self.replay.len() + bytes.len() <= REPLAY {
+            self.replay.extend_from_slice(bytes);
+        } else {
+            self.repeatable = false;
+            self.replay = Vec::new();
+        }
+    }
+}
+
+/// Carries out one request.
+pub(super) async fn run(client: &mut Client, request: Request) -> After {
+    let mut course = Course::new(&request);
+    client.group().counters.requests.add(1);
+    let after = drive(client, &request, &mut course).await;
+    let group = Rc::clone(client.group());
+    client.seated.seat.settle(&group);
+    after
+}
+
+async fn drive(client: &mut Client, request: &Request, course: &mut Course) -> After {
+    loop {
+        let flight = match admit(client, request, course).await {
+            Ok(flight) => flight,
+            Err(Stop::Gone) => return client.gone(),
+            Err(Stop::Problem(problem)) => return answer(client, request, course, problem).await,
+        };
+        course.ticket = None;
+        flight.target.counters.requests.add(1);
+        let end = match Attempt::start(client, request, course, &flight).await {
+            Ok(mut attempt) => {
+                let end = poll_fn(|cx| attempt.poll(cx)).await;
+                attempt.finish(end)
+            }
+            Err(end) => end,
+        };
+        match end {
+            End::Complete { keep } => return if keep { After::Keep } else { After::Close },
+            End::Tunnel { up, input } => {
+                return client.tunnel(up, input, &flight).await;
+            }
+            End::Truncated(why) => {
+                client.group().counters.fail(why);
+                flight.target.counters.failed.add(1);
+                return After::Reset;
+            }
+            End::ClientGone => return client.gone(),
+            End::BadRequest(problem) => return client.refuse(problem, request.head, After::Close).await,
+            End::Failed { sent, why } => {
+                testify(client, course, &flight, sent, &why);
+                drop(flight);
+                if let Err(problem) = course.may_go_on(sent, &why) {
+                    return answer(client, request, course, problem).await;
+                }
+                client.group().counters.retried.add(1);
+                client.now = clock::now();
+            }
+        }
+    }
+}
+
+/// What a failed attempt shows of the member, and where the next one must not go.
+fn testify(client: &Client, course: &mut Course, flight: &Flight, sent: bool, why: &Why) {
+    let (group, target) = (client.group(), &flight.target);
+    target.counters.failed.add(1);
+    match why {
+        Why::Cut => course.tried.clear(),
+        Why::Connect(error) => {
+            evidence::broke(group, target, Kind::Refused, error);
+            course.tried.push(Rc::clone(target));
+        }
+        // An idle connection may close at any time: that is no fault, but worth a look.
+        Why::Broke { reused: true, .. } => {
+            target.idle.clear();
+            evidence::suspect(group, target, clock::now());
+            course.fresh = true;
+        }
+        Why::Broke { error, .. } => {
+            evidence::broke(group, target, Kind::Reset, error);
+            course.tried.push(Rc::clone(target));
+        }
+        Why::Silent => course.tried.push(Rc::clone(target)),
+        Why::Timeout | Why::BadReply(_) => {}
+    }
+    if sent {
+        course.sends += 1;
+        target.counters.retried.add(1);
+    }
+}
+
+impl Course {
+    /// Whether another attempt may follow, and what the client is told if not.
+    fn may_go_on(&self, sent: bool, why: &Why) -> Result<(), Problem> {
+        match why {
+            Why::Timeout => Err(Problem::Timeout),
+            Why::BadReply(_) => Err(Problem::BadReply),
+            _ if !sent => Ok(()),
+            _ if self.repeatable && self.sends < SENDS => Ok(()),
+            Why::Cut => Err(Problem::Cut),
+            Why::Connect(_) | Why::Broke { .. } | Why::Silent => Err(Problem::Broken),
+        }
+    }
+}
+
+/// Tells the client; its connection is kept if the request was read whole.
+async fn answer(client: &mut Client, request: &Request, course: &Course, problem: Problem) -> After {
+    let whole = course.body.is_done() && course.checked == 0;
+    let after = if whole && request.keep_alive && !request.http_10 && !client.group().is_closing() { After::Keep } else { After::Close };
+    client.refuse(problem, request.head, after).await
+}
+
+/// Why a request never got to a member.
+enum Stop {
+    Gone,
+    Problem(Problem),
+}
+
+/// A place at a member, after waiting if need be.
+async fn admit(client: &mut Client, request: &Request, course: &mut Course) -> Result<Flight, Stop> {
+    loop {
+        let group = Rc::clone(client.group());
+        match group.admit(&client.seated.seat, request.hash, &course.tried) {
+            Admission::Go(flight) => return Ok(flight),
+            Admission::Stopped => return Err(Stop::Problem(Problem::Stopped)),
+            Admission::Wait => wait(client, course).await?,
+        }
+    }
+}
+
+/// Parks until released. Members that were tried may be tried again after it.
+async fn wait(client: &mut Client, course: &mut Course) -> Result<(), Stop> {
+    let group = Rc::clone(client.group());
+    let seat = Rc::clone(&client.seated.seat);
+    match &course.ticket {
+        Some(ticket) => ticket.wait_again(),
+        None => {
+            let bytes = client.head.len() + client.input.len() + course.replay.len();
+            course.ticket = Some(group.queue.join(&group, &seat, bytes).ok_or(Stop::Problem(Problem::ParkFull))?);
+        }
+    }
+    course.tried.clear();
+    let now = clock::now();
+    let until = *course.until.get_or_insert_with(|| now.plus(group.settings().park.time));
+    client.alarm.set(now, until);
+    group.queue.start(&group);
+    poll_fn(|cx| {
+        if seat.released.get() {
+            return Poll::Ready(Ok(()));
+        }
+        if group.is_closing() {
+            return Poll::Ready(Err(Stop::Problem(Problem::Stopped)));
+        }
+        if client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Stop::Gone));
+        }
+        client.alarm.poll(cx).map(|_| Err(Stop::Problem(Problem::ParkTime)))
+    })
+    .await?;
+    client.now = clock::now();
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! What an ordinary day asks of the router: requests, replies, bodies, connections kept.
+
+use super::client::{Client, ask, get};
+use super::member::Member;
+use super::stage::Stage;
+
+#[tokio::test]
+async fn a_request_reaches_a_member_and_the_reply_the_client() {
+    let member = Member::good("a").await;
+    let stage = Stage::http();
+    stage.open(1, &[&member]);
+    let reply = get(stage.address, "/x?y=1").await.unwrap();
+    assert_eq!((reply.status, reply.header("x-member")), (200, Some("a")));
+    let text = reply.text();
+    assert!(text.starts_with("GET /x?y=1\n"), "{text}");
+    for line in
+        ["host: h", "x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http", "x-forwarded-host: h", "forwarded: for=127.0.0.1;proto=http"]
+    {
+        assert!(text.contains(&format!("\n{line}\n")), "{line} in {text}");
+    }
+    assert!(!text.contains("connection:"), "{text}");
+}
+
+#[tokio::test]
+async fn connections_are_kept_on_both_sides() {
+    let member = Member::good("a").await;
+    let stage = Stage::http();
+    stage.open(1, &[&member]);
+    let mut client = Client::to(stage.address).await;
+    for n in 0..20 {
+        client.send(format!("GET /{n} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).await;
+        assert!(client.reply().await.unwrap().text().starts_with(&format!("GET /{n}\n")));
+    }
+    let stats = stage.stats();
+    assert_eq!((stats.connections, stats.requests, stats.members[0].connects), (1, 20, 1));
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let member = Member::good("a").await;
+    let stage = Stage::http();
+    stage.open(1, &[&member]);
+    let mut client = Client::to(stage.address).await;
+    let all: String = (0..30).map(|n| format!("POST /{n} HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")).collect();
+    client.send(all.as_bytes()).await;
+    for n in 0..30 {
+        let text = client.reply().await.unwrap().text();
+        assert!(text.starts_with(&format!("POST /{n}\n")) && text.ends_with("\n\nabc"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_pass_by_length_and_by_chunk_with_trailers() {
+    let member = Member::good("a").await;
+    let stage = Stage::http();
+    stage.open(1, &[&member]);
+    let reply = ask(stage.address, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+    assert!(reply.text().ends_with("\n\nhello"), "{}", reply.text());
+    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\nTE: trailers\r\n\r\n5;a=b\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 7\r\n\r\n";
+    let reply = ask(stage.address, chunked).await.unwrap();
+    assert!(reply.text().ends_with("\n\nhello world\nx-sum=7"), "{}", reply.text());
+}
+
+#[tokio::test]
+async fn a_head_is_answered_without_a_body() {
+    let member = Member::good("a").await;
+    let stage = Stage::http();
+    stage.open(1, &[&member]);
+    let mut client = Client::to(stage.address).await;
+    for _ in 0..3 {
+        client.send(b"HEAD /size/1000 HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let reply = client.reply_to(true).await.unwrap();
+        assert_eq!((reply.status, reply.header("content-length")), (200, Some("1000")));
+    }
+}
