@@ -11,7 +11,7 @@ use hotwarm_core::group::input::{Answer, Body, Input, Life as Told, NodeInput, O
 use hotwarm_core::group::reason::Evidence;
 use hotwarm_core::group::spec::{Bounds, Fence, MemberSpec};
 use hotwarm_core::group::{Effect, Group, GroupSpec, explain, invariants, problem, step};
-use hotwarm_core::ids::{Attempt, Epoch, GroupName, Incarnation, MemberId, Millis, NodeId, Position};
+use hotwarm_core::ids::{Attempt, Epoch, GroupName, Incarnation, MemberId, Millis, NodeId, Position, Role};
 
 use crate::good;
 use crate::show;
@@ -138,7 +138,7 @@ impl Story {
         let mut group = self.group().clone();
         for id in group.by_priority() {
             let incarnation = Incarnation(1);
-            if group.members[&id].role == hotwarm_core::ids::Role::Spare {
+            if group.members[&id].role == Role::Spare {
                 continue;
             }
             for told in [Told::Started { member: id.clone(), incarnation }, Told::Ready { member: id.clone(), incarnation }] {
@@ -293,6 +293,7 @@ fn cause(words: &Words<'_>) -> StopCause {
         "asked" => StopCause::Asked,
         "deadline" => StopCause::Deadline,
         "absent" => StopCause::Absent,
+        "renewed" => StopCause::Renewed { role: if words.word(3) == "hot" { Role::Hot } else { Role::Warm } },
         "not-started" => StopCause::NotStarted(words.text(3)),
         other => panic!("no such cause: {other}"),
     }
