@@ -1,7 +1,7 @@
 //! The line language of the stories: sets up a group, feeds it inputs, prints what was decided. It knows no rule of its own: what is
 //! printed is what `step` says.
 //!
-//! The main path enters at [`Story::run`], one command at a time. `README.md` beside the stories lists the commands.
+//! The main path enters at [`Story::run`], one command at a time. `README.md` beside this file lists the commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -86,7 +86,7 @@ impl Story {
         match words.word(0) {
             "group" => self.set_group(&words),
             "member" => self.set_member(&words),
-            "routers" => self.spec.routers = words.rest[1..].iter().map(|n| NodeId::new(n)).collect(),
+            "routers" => self.spec.routers = words.rest[1..].iter().copied().map(NodeId::new).collect(),
             "serve" => self.serve(),
             "show" => return show::group(self.group()),
             "why" => return show::explanation(&explain::explain(self.group())),
@@ -171,7 +171,7 @@ impl Story {
 
     fn routers_say(&mut self, words: &Words<'_>) -> String {
         let mut out = Vec::new();
-        for node in words.rest[1..].iter().map(|n| NodeId::new(n)) {
+        for node in words.rest[1..].iter().copied().map(NodeId::new) {
             let group = self.group();
             let epoch = |default: Epoch| words.number("epoch").map_or(default, Epoch);
             let answer = match words.word(0) {
@@ -194,7 +194,7 @@ impl Story {
             "remove" => {
                 spec.members.remove(&self.id(words.word(2)));
             }
-            "routers" => spec.routers = words.rest[2..].iter().map(|n| NodeId::new(n)).collect(),
+            "routers" => spec.routers = words.rest[2..].iter().copied().map(NodeId::new).collect(),
             "set" => set(&mut spec, words),
             other => panic!("configure what? {other}"),
         }
