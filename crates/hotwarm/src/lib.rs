@@ -3,6 +3,7 @@
 //! The modules and who may use whom are listed in ARCHITECTURE.md; `tests/tidy.rs` checks it.
 #![deny(unsafe_code)]
 
+pub mod agent;
 pub mod child;
 pub mod cli;
 pub mod clock;
@@ -14,3 +15,4 @@ pub mod fence;
 pub mod probe;
 pub mod router;
 pub mod store;
+pub mod telemetry;

@@ -1,10 +1,13 @@
-//! The program `hotwarm`: hands each entry point its arguments, and nothing else.
+//! The program `hotwarm`: hands each entry point its arguments, and wires a node to its API.
 //!
 //! `guard` and `component` come before everything: they are processes of their own and must not pay for the rest.
 
 use std::process::ExitCode;
 
-use hotwarm::cli::{self, Failure, Global, RunArgs};
+use hotwarm::agent::{Agent, Start};
+use hotwarm::cli::{self, Exit, Failure, Global, RunArgs};
+use hotwarm::telemetry;
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -17,6 +20,27 @@ fn main() -> ExitCode {
 
 /// Runs a node until it is told to stop.
 fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
-    let _ = (args, global);
-    Err(Failure::plain(cli::Exit::Failed, "`run` is not built yet"))
+    let (config, node) = cli::load(global, &args.node)?;
+    telemetry::start();
+    let failed = |what: &str, error: &dyn std::fmt::Display| Failure::plain(Exit::Failed, format!("{what}: {error}"));
+    let exe = std::env::current_exe().map_err(|error| failed("the path of this program is not known", &error))?;
+    // Probes, engines and the API; the decision thread, the log and the routers have threads of their own.
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).thread_name("shell").enable_all().build();
+    let runtime = runtime.map_err(|error| failed("no runtime", &error))?;
+    let agent = Agent::start(Start { config, node, exe, runtime: runtime.handle().clone() });
+    let agent = agent.map_err(|error| failed("the node does not start", &error))?;
+    let stopped = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::io::Result::Ok(())
+    });
+    agent.stop();
+    // What still runs there has nobody left to tell.
+    runtime.shutdown_background();
+    stopped.map_err(|error| failed("signals are not received", &error))
 }

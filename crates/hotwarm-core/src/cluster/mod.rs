@@ -10,6 +10,7 @@ pub mod spec;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,27 @@ pub enum What {
     Undrained { node: NodeId },
     Behaviour { version: u32 },
     Group(Effect),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Founded { cluster } => write!(f, "cluster founded (id {cluster:032x})"),
+            Self::Configured { revision } => write!(f, "configuration {revision} is in force"),
+            Self::ConfigureRefused { why } => write!(f, "configuration refused: {why}"),
+            Self::Admitted { node, raft_id } => write!(f, "node {node} joined (replica {raft_id})"),
+            Self::Silent { node } => write!(f, "node {node} is silent"),
+            Self::Heard { node } => write!(f, "node {node} is heard again"),
+            Self::Lapsed { node, session } => {
+                write!(f, "lease of node {node} was waited out (session {session}): nothing serves there under it")
+            }
+            Self::Back { node, session } => write!(f, "node {node} holds leases again (session {session})"),
+            Self::Drained { node } => write!(f, "node {node} is drained"),
+            Self::Undrained { node } => write!(f, "node {node} is no longer drained"),
+            Self::Behaviour { version } => write!(f, "behaviour version {version} is in force"),
+            Self::Group(effect) => write!(f, "{effect}"),
+        }
+    }
 }
 
 /// What became of a command.

@@ -44,6 +44,9 @@ impl Group {
         if member.role == Role::Spare {
             return Some(Refusal::Spare);
         }
+        if self.stays_down(id) {
+            return Some(Refusal::KeptDown);
+        }
         if !member.running() {
             return Some(Refusal::NotRunning);
         }

@@ -1,6 +1,8 @@
 //! What a step decided. Effects are told and recorded; the work itself is derived from the state by `reconcile`, so that nothing is
 //! lost when a process dies between the two.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::reason::Reason;
@@ -48,4 +50,24 @@ pub enum Effect {
     },
     /// Why.
     Because(Reason),
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Close { epoch } => write!(f, "close epoch {epoch}"),
+            Self::Fence { member, epoch } => write!(f, "fence {member}: nothing before epoch {epoch}"),
+            Self::Drain { epoch } => write!(f, "drain epoch {epoch}: new requests wait"),
+            Self::Detach { attempt } => write!(f, "cut candidates from the old data (attempt {attempt})"),
+            Self::Promote { member, epoch, .. } => write!(f, "promote {member} for epoch {epoch}"),
+            Self::Demote { member, epoch } => write!(f, "demote {member} before epoch {epoch}"),
+            Self::Open { epoch, hot } => {
+                let hot: Vec<&str> = hot.iter().map(MemberId::as_str).collect();
+                write!(f, "open epoch {epoch}: {}", hot.join(", "))
+            }
+            Self::Start { member } => write!(f, "start {member}"),
+            Self::Stop { member } => write!(f, "stop {member}"),
+            Self::Because(reason) => write!(f, "{reason}"),
+        }
+    }
 }

@@ -12,6 +12,7 @@ use super::reason::{FencedBy, Reason};
 use super::spec::Fence;
 use super::state::{Group, Phase, Stamps, Transition};
 use super::{Refusal, Step};
+use crate::action::StopCause;
 use crate::ids::{MemberId, Role};
 
 /// A step moves through at most this many phases: each phase once, and once more after a candidate was lost.
@@ -72,24 +73,12 @@ impl Step {
 
     /// The hot member lives, as far as is known: it is fenced only for a reason, when another can take over, within the budget (S9).
     fn replace_live(&mut self, hot: &MemberId, reason: Reason) -> bool {
-        if self.group.paused() {
-            self.refuse_paused();
-            return false;
-        }
-        let (successor, others) = self.group.candidate(Need::Live, Some(hot), &BTreeSet::new());
-        if successor.is_none() {
-            self.refuse(Reason::NoSuccessor { member: Some(hot.clone()), others });
-            return false;
-        }
-        // Once it is fenced its data may be out of reach: enough others must be able to say how far theirs reaches.
-        let (reports, needed) = (self.group.could_report(hot), self.group.reports_needed());
-        if self.group.spec.positions && reports < needed {
-            self.refuse(Reason::TooFewReports { reports, needed });
-            return false;
-        }
-        if self.group.budget_spent() {
-            let failovers = u32::try_from(self.group.failovers.len()).unwrap_or(u32::MAX);
-            self.refuse(Reason::BudgetSpent { failovers, per_hour: self.group.spec.bounds.failovers_per_hour });
+        if let Some(refusal) = self.group.spares_live(hot) {
+            let told = self.group.refusal.as_ref().map(Reason::code) == Some(refusal.code());
+            if !told {
+                self.because(reason);
+            }
+            self.refuse(refusal);
             return false;
         }
         self.group.note_failover();
@@ -184,6 +173,9 @@ impl Step {
         let Some(epoch) = member.may_serve.take() else { return };
         let served = member.serving;
         member.dethrone();
+        if self.group.promoting() == Some(id) {
+            self.promotion_failed(id, Reason::CandidateLost { member: id.clone() });
+        }
         if served && self.group.transition.is_none() {
             let loss = self.group.loss(id, by.clone());
             self.because(loss.clone());
@@ -192,8 +184,10 @@ impl Step {
         self.because(Reason::Fenced { member: id.clone(), epoch, by: by.clone() });
         if served {
             self.close();
-            // S8: what has stopped, and is kept down, cannot be reached by a router that does not know.
-            self.group.stale_reach_nobody = matches!(by, FencedBy::Stopped(_));
+            // S8: what has stopped, and is kept down, cannot be reached by a router that does not know. What hotwarm does not start
+            // itself may be up again at any moment.
+            let gone = matches!(&by, FencedBy::Stopped(cause) if !matches!(cause, StopCause::Renewed { .. }));
+            self.group.stale_reach_nobody = gone && self.group.spec.fence == Fence::Supervisor;
         }
     }
 
@@ -215,6 +209,10 @@ impl Step {
         }
         let drained = self.group.open_routers.is_subset(&t.drained_routers);
         if lost || doubt.is_some() || drained || self.group.at >= *until {
+            if !lost && doubt.is_none() && !drained {
+                let routers = self.group.open_routers.difference(&t.drained_routers).cloned().collect();
+                self.because(Reason::DrainTimedOut { routers, after_ms: self.group.spec.bounds.drain_ms });
+            }
             let until = self.group.at.plus(self.group.spec.bounds.promote_ms);
             if let Some(transition) = &mut self.group.transition {
                 // No longer a plan: whoever is best takes over.
@@ -271,8 +269,8 @@ impl Step {
         if let (true, Some(member)) = (planned, members.first()) {
             self.because(Reason::DemoteTimedOut { member: member.clone(), after_ms });
         } else if !self.group.paused() {
-            let reachable = !self.group.stale_reach_nobody;
-            let routers = self.group.stale_routers.iter().filter(|_| reachable).cloned().collect();
+            let reach = self.group.routers_reach();
+            let routers = self.group.stale_routers.iter().filter(|_| reach).cloned().collect();
             self.refuse(Reason::FenceWaits { members, routers });
         }
         self.tell_fences();
@@ -286,6 +284,14 @@ impl Step {
         }
         let Some(t) = self.group.transition.clone() else { return false };
         let Phase::Choosing { until } = t.phase else { return false };
+        if self.group.fencing_waits() {
+            // S8: a member that ought to be down lives again and a router may still reach it.
+            let until = self.group.at.plus(self.group.spec.bounds.promote_ms);
+            if let Some(t) = &mut self.group.transition {
+                t.phase = Phase::Fencing { until };
+            }
+            return true;
+        }
         let late = self.group.at >= until;
         let (best, others) = if self.group.spec.positions {
             if !self.enough_reports(&t, late) {
@@ -341,20 +347,20 @@ impl Step {
             member.may_serve = Some(epoch);
             member.confirmed = false;
         }
+        self.effects.push(Effect::Because(Reason::Chosen { member: to.clone(), others }));
         if let Some(t) = &mut group.transition {
             t.stamps.chosen = at;
             t.phase = Phase::Promoting { to: to.clone(), until };
             let attempt = t.attempt;
             self.effects.push(Effect::Promote { member: to.clone(), epoch, attempt });
         }
-        self.because(Reason::Chosen { member: to.clone(), others });
     }
 
     fn await_promotion(&mut self, to: &MemberId) -> bool {
         let Some(Phase::Promoting { until, .. }) = self.group.transition.as_ref().map(|t| t.phase.clone()) else { return false };
         let Some(member) = self.group.members.get(to) else { return false };
         let node = self.group.node_of(to).map(|n| self.group.node(n)).unwrap_or_default();
-        if member.may_serve.is_none() || node.silent || node.lapsed {
+        if node.silent || node.lapsed {
             self.promotion_failed(to, Reason::CandidateLost { member: to.clone() });
             return true;
         }
@@ -363,7 +369,7 @@ impl Step {
             self.promotion_failed(to, Reason::PromoteTimedOut { member: to.clone(), after_ms });
             return true;
         }
-        if member.confirmed && member.ready && member.running() {
+        if member.confirmed && member.ready && member.running() && !self.group.routers_reach() {
             self.open(to);
             return true;
         }
@@ -398,7 +404,6 @@ impl Step {
         group.doubt_since = None;
         group.refusal = None;
         let at = group.at;
-        self.effects.push(Effect::Open { epoch, hot: vec![id.clone()] });
         self.because(Reason::Opened {
             member: id.clone(),
             epoch,
@@ -408,8 +413,7 @@ impl Step {
             choose_ms: t.stamps.chosen.since(t.stamps.fenced),
             promote_ms: at.since(t.stamps.chosen),
         });
-        let away: Vec<MemberId> = self.group.members.iter().filter(|(_, m)| m.away).map(|(id, _)| id.clone()).collect();
-        away.iter().for_each(|id| self.returned(id));
+        self.effects.push(Effect::Open { epoch, hot: vec![id.clone()] });
     }
 }
 
@@ -430,6 +434,26 @@ impl Group {
             return Some(Reason::HotUnready { member: id, why: member.why_unready.clone() });
         }
         self.suspected(member).then(|| Reason::HotUnreachable { member: id, witnesses: self.witnesses(member) })
+    }
+
+    /// Why a hot member that is in doubt, but not known to be dead, is left alone (S9).
+    fn spares_live(&self, hot: &MemberId) -> Option<Reason> {
+        if self.paused() {
+            let waits = self.refusal.clone().filter(|why| matches!(why, Reason::ResumeWaits { .. }));
+            return Some(waits.unwrap_or(Reason::AutomationPaused));
+        }
+        let (successor, others) = self.candidate(Need::Live, Some(hot), &BTreeSet::new());
+        if successor.is_none() {
+            return Some(Reason::NoSuccessor { member: Some(hot.clone()), others });
+        }
+        // Once it is fenced its data may be out of reach: enough others must be able to say how far theirs reaches.
+        let (reports, needed) = (self.could_report(hot), self.reports_needed());
+        if self.spec.positions && reports < needed {
+            return Some(Reason::TooFewReports { reports, needed });
+        }
+        let failovers = u32::try_from(self.failovers.len()).unwrap_or(u32::MAX);
+        let per_hour = self.spec.bounds.failovers_per_hour;
+        self.budget_spent().then_some(Reason::BudgetSpent { failovers, per_hour })
     }
 
     /// Why a switchover that still drains is given up; nothing has been cut yet, so the hot member simply goes on.
@@ -473,6 +497,11 @@ impl Group {
     /// True while somebody may still serve an epoch that was closed, or may be reached by a router that has not closed it.
     #[must_use]
     pub fn fencing_waits(&self) -> bool {
-        self.may_serve().next().is_some() || (!self.stale_routers.is_empty() && !self.stale_reach_nobody)
+        self.may_serve().next().is_some() || self.routers_reach()
+    }
+
+    /// True while a router that has not closed an older epoch may reach a member that was hot in it.
+    fn routers_reach(&self) -> bool {
+        !self.stale_routers.is_empty() && !self.stale_reach_nobody
     }
 }

@@ -23,6 +23,8 @@ pub mod quorum;
 pub mod reason;
 pub mod spec;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 pub use effect::Effect;
 pub use input::{Body, Input};
@@ -111,5 +113,21 @@ impl Step {
             self.advance_many();
         }
         self.assign_spares();
+        self.welcome_back();
+    }
+
+    /// A member that was hot is warm again once it is well and another is hot beside it.
+    fn welcome_back(&mut self) {
+        if self.group.closed {
+            return;
+        }
+        let away = self.group.members.iter().filter(|(_, m)| m.away && m.role == Role::Warm);
+        let back: Vec<MemberId> = away.filter(|(id, _)| self.group.unfit(id).is_none()).map(|(id, _)| id.clone()).collect();
+        for id in back {
+            if let Some(member) = self.group.members.get_mut(&id) {
+                member.away = false;
+            }
+            self.because(Reason::ReturnedWarm { member: id });
+        }
     }
 }

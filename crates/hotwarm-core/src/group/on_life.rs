@@ -26,7 +26,10 @@ impl Step {
             return;
         }
         if incarnation > member.incarnation && member.running() {
-            self.ended(id, &StopCause::Absent);
+            // S6: of a candidate that has not confirmed, it may be the hot life that begins.
+            let renewed = StopCause::Renewed { role: Role::Hot };
+            let cause = if member.may_serve.is_some() && !member.serving { renewed } else { StopCause::Absent };
+            self.ended(id, &cause);
         }
         let (at, promote_ms) = (self.group.at, self.group.spec.bounds.promote_ms);
         let member = self.group.members.get_mut(id).expect("looked up above");
@@ -66,7 +69,7 @@ impl Step {
         member.ready = false;
         member.why_unready = cause.to_string();
         member.testimony.clear();
-        let by_itself = !matches!(cause, StopCause::Asked | StopCause::Absent);
+        let by_itself = !matches!(cause, StopCause::Asked | StopCause::Absent | StopCause::Renewed { .. });
         let was_hot = member.role == Role::Hot;
         let serving = member.serving;
         let being_fenced = group.transition.as_ref().is_some_and(|t| !t.planned && t.from.as_ref() == Some(id));
@@ -74,9 +77,9 @@ impl Step {
             group.note_failure(id);
         }
         self.doubt_begins(id);
-        // An engine that tells the role by restarting its member ends the old life in order to begin the hot one.
-        let reborn = !by_itself && !serving && (self.group.promoting() == Some(id) || (was_hot && !self.group.spec.exclusive));
-        if reborn {
+        // S6: an engine that tells the role by starting its member anew ends the old life in order to begin the hot one. That end is no
+        // fence, however late it is heard of.
+        if matches!(cause, StopCause::Renewed { role: Role::Hot }) {
             return;
         }
         if self.group.spec.exclusive {
@@ -96,7 +99,6 @@ impl Step {
         member.ready = true;
         member.failing_from = None;
         member.why_unready.clear();
-        self.returned(id);
     }
 
     fn on_unready(&mut self, id: &MemberId, incarnation: Incarnation, why: &str) {
@@ -109,15 +111,5 @@ impl Step {
         member.failing_from = Some(group.at);
         why.clone_into(&mut member.why_unready);
         self.doubt_begins(id);
-    }
-
-    /// A member that was hot is warm again once another is hot beside it.
-    pub(super) fn returned(&mut self, id: &MemberId) {
-        let closed = self.group.closed;
-        let Some(member) = self.group.members.get_mut(id) else { return };
-        if member.away && member.role == Role::Warm && member.running() && member.ready && !closed {
-            member.away = false;
-            self.because(Reason::ReturnedWarm { member: id.clone() });
-        }
     }
 }

@@ -1,9 +1,10 @@
 //! What the cluster knows of nodes: silent, heard, lapsed, back, drained.
 
-use super::Step;
 use super::input::NodeInput;
 use super::reason::FencedBy;
 use super::spec::Fence;
+use super::state::Life;
+use super::{Reason, Step};
 use crate::ids::{MemberId, NodeId, Role};
 
 impl Step {
@@ -49,6 +50,13 @@ impl Step {
         if self.group.spec.exclusive && self.group.spec.fence == Fence::Supervisor {
             for id in self.members_on(node) {
                 self.fenced(&id, by.clone());
+                // Whether it lives is not known until its node says so again.
+                if let Some(member) = self.group.members.get_mut(&id) {
+                    member.life = Life::Unknown;
+                    member.ready = false;
+                    member.failing_from = None;
+                    "its node's lease ran out".clone_into(&mut member.why_unready);
+                }
             }
         }
     }
@@ -58,7 +66,7 @@ impl Step {
         view.lapsed = false;
         view.silent = false;
         // It may admit for the open epoch from its first grant on.
-        if !self.group.closed && self.group.spec.routers.contains(node) {
+        if self.group.spec.exclusive && !self.group.closed && self.group.spec.routers.contains(node) {
             self.group.open_routers.insert(node.clone());
         }
     }
@@ -83,6 +91,7 @@ impl Step {
             member.draining_until = None;
         } else if !exclusive && member.role == Role::Hot && member.draining_until.is_none() {
             member.draining_until = Some(until);
+            self.because(Reason::HotDrained { member: id.clone() });
         }
     }
 }

@@ -37,6 +37,7 @@ impl Step {
     fn on_pause(&mut self) {
         if self.group.pause != Pause::Paused {
             self.group.pause = Pause::Paused;
+            self.group.refusal = None;
             self.because(Reason::Paused);
         }
     }

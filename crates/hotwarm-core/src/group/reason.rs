@@ -59,10 +59,11 @@ impl fmt::Display for StopCause {
         match self {
             Self::Exit(code) => write!(f, "exit code {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Asked => f.write_str("asked to"),
+            Self::Asked => f.write_str("it was asked to"),
             Self::Deadline => f.write_str("its guard's deadline passed"),
             Self::NotStarted(why) => write!(f, "not started: {why}"),
             Self::Absent => f.write_str("not running"),
+            Self::Renewed { role } => write!(f, "it begins anew as {role}"),
         }
     }
 }
@@ -74,6 +75,8 @@ pub enum Refusal {
     Drained,
     Spare,
     NotRunning,
+    /// It was hot and is not started before all routers have closed (S8).
+    KeptDown,
     NotReady,
     Suspected,
     /// It failed lately and is held down; the milliseconds left.
@@ -98,6 +101,7 @@ impl fmt::Display for Refusal {
             Self::Drained => f.write_str("it is drained"),
             Self::Spare => f.write_str("it is a spare and does not run yet"),
             Self::NotRunning => f.write_str("it does not run"),
+            Self::KeptDown => f.write_str("it is kept down until all routers have closed"),
             Self::NotReady => f.write_str("its check fails"),
             Self::Suspected => f.write_str("routers cannot reach it"),
             Self::Unstable { left_ms } => write!(f, "it failed lately and is held down for {:.1} s more", *left_ms as f64 / 1000.0),
@@ -197,6 +201,15 @@ pub enum Reason {
     SpareStarted {
         member: MemberId,
     },
+    /// A member that is not needed rests again as a spare.
+    SpareRests {
+        member: MemberId,
+    },
+    /// Requests in flight did not finish in time and are cut.
+    DrainTimedOut {
+        routers: Vec<NodeId>,
+        after_ms: u64,
+    },
     /// A switchover or drain was given up; the old hot member goes on.
     SwitchoverAborted {
         why: String,
@@ -252,6 +265,10 @@ fn list(others: &[(MemberId, Refusal)]) -> String {
     format!(" ({})", others.iter().map(|(member, why)| format!("{member}: {why}")).collect::<Vec<_>>().join("; "))
 }
 
+fn nodes(all: &[NodeId]) -> String {
+    all.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
+}
+
 impl Reason {
     /// The page's name in docs/reference/reasons, and what programs compare.
     #[must_use]
@@ -275,6 +292,8 @@ impl Reason {
             Self::Ejected { .. } => "ejected",
             Self::Admitted { .. } => "admitted",
             Self::SpareStarted { .. } => "spare-started",
+            Self::SpareRests { .. } => "spare-rests",
+            Self::DrainTimedOut { .. } => "drain-timed-out",
             Self::SwitchoverAborted { .. } => "switchover-aborted",
             Self::DemoteTimedOut { .. } => "demote-timed-out",
             Self::Paused => "paused",
@@ -307,7 +326,7 @@ impl Reason {
     }
 
     /// All codes, for the test that each has its page and its transcript.
-    pub const CODES: [&'static str; 30] = [
+    pub const CODES: [&'static str; 32] = [
         "hot-stopped",
         "hot-unready",
         "hot-unreachable",
@@ -326,6 +345,8 @@ impl Reason {
         "ejected",
         "admitted",
         "spare-started",
+        "spare-rests",
+        "drain-timed-out",
         "switchover-aborted",
         "demote-timed-out",
         "paused",
@@ -355,7 +376,7 @@ impl fmt::Display for Reason {
             Self::Vacant => f.write_str("no member is hot and one can be"),
             Self::SwitchoverAsked { from, to } => write!(f, "switchover from {from} to {to} was asked for"),
             Self::HotDrained { member } => write!(f, "{member}, hot, is drained"),
-            Self::Fenced { member, epoch, by } => write!(f, "{member} no longer serves epoch {epoch}: {by}"),
+            Self::Fenced { member, epoch, by } => write!(f, "{member} can no longer serve epoch {epoch}: {by}"),
             Self::Chosen { member, others } => write!(f, "{member} is chosen{}", list(others)),
             Self::PromoteFailed { member, why } => write!(f, "promotion of {member} failed: {why}"),
             Self::PromoteTimedOut { member, after_ms } => write!(f, "promotion of {member} was not confirmed within {after_ms} ms"),
@@ -367,7 +388,11 @@ impl fmt::Display for Reason {
             Self::ReturnedWarm { member } => write!(f, "{member} is back as warm"),
             Self::Ejected { member, why } => write!(f, "{member} takes no more requests: {why}"),
             Self::Admitted { member, epoch } => write!(f, "{member} serves (epoch {epoch})"),
-            Self::SpareStarted { member } => write!(f, "spare {member} is started because a member is missing"),
+            Self::SpareStarted { member } => write!(f, "spare {member} is started: fewer members run than are wanted"),
+            Self::SpareRests { member } => write!(f, "{member} rests as a spare: enough others run"),
+            Self::DrainTimedOut { routers, after_ms } => {
+                write!(f, "requests in flight did not finish within {after_ms} ms and are cut (routers of {})", nodes(routers))
+            }
             Self::SwitchoverAborted { why } => write!(f, "switchover given up: {why}"),
             Self::DemoteTimedOut { member, after_ms } => {
                 write!(f, "{member} did not confirm its demotion within {after_ms} ms: it is fenced by force")
@@ -389,14 +414,15 @@ impl fmt::Display for Reason {
                 "{failovers} failovers of live members within an hour, {per_hour} are allowed: a person must look; `hotwarm switchover` still works"
             ),
             Self::TooFewReports { reports, needed } => {
-                write!(f, "positions of {reports} members are known, {needed} are needed so that no acknowledged write is lost")
+                write!(f, "{reports} members can tell how far their data reaches, {needed} must, so that no acknowledged write is lost")
             }
             Self::LastOne { member, why } => write!(f, "{member} is kept although {why}: leaving it out would leave none"),
             Self::SwitchoverRefused { why } => write!(f, "switchover refused: {why}"),
-            Self::ResumeWaits { nodes } => {
-                let nodes: Vec<_> = nodes.iter().map(NodeId::as_str).collect();
-                write!(f, "the pause ends when these nodes count their lease again: {}", nodes.join(", "))
-            }
+            Self::ResumeWaits { nodes: waiting } => write!(
+                f,
+                "the pause ends when these nodes count their lease again: {}; if one is gone for good, make sure that it is, and `resume --force`",
+                nodes(waiting)
+            ),
         }
     }
 }

@@ -243,9 +243,13 @@ impl Node {
     /// A witness leads only to bring another level (S19); a node with a stalled disk leads no longer than it must.
     fn hand_over(&mut self) {
         let witness = self.cluster.nodes.get(&self.options.me).is_some_and(|n| n.spec.witness);
-        if !witness && !self.health.abstains(self.now) {
-            return;
+        if witness || self.health.abstains(self.now) {
+            self.step_down();
         }
+    }
+
+    /// Hands leadership to the data voter that has the whole log, if there is one.
+    pub(super) fn step_down(&mut self) {
         let (Some(replica), Some(lead)) = (&mut self.replica, &mut self.lead) else { return };
         if lead.handed_over_at.is_some_and(|at| self.now.since(at) < Duration::from_secs(1)) {
             return;

@@ -24,7 +24,7 @@ pub use commands::{Command, CommandError, Outcome};
 pub use lease::wait as lease_wait;
 pub use members::Supervision;
 pub use message::Message;
-pub use options::{Identity, NODE_LOG, Options, Stored};
+pub use options::{Identity, NODE_LOG, Options, SoleVoterCut, Stored};
 pub use view::View;
 
 use crate::action::{EngineAction, MemberEvent};
@@ -102,6 +102,8 @@ pub struct Node {
     options: Options,
     identity: Option<Identity>,
     replica: Option<Replica>,
+    /// The cluster it belonged to before its log was cut (S12).
+    rejoins: Option<u128>,
     cluster: Cluster,
     applied: Index,
     /// Entries up to here were committed before this start.
@@ -147,6 +149,7 @@ impl Node {
         let mut node = Self {
             identity: stored.identity,
             replica: None,
+            rejoins: stored.rejoins,
             cluster: Cluster::empty(),
             applied: Index(0),
             replayed: Index(stored.log.hard_state.commit),
@@ -287,6 +290,7 @@ impl Node {
     fn look(&mut self) {
         self.observed.leased = self.now < self.holder.until();
         self.observed.log_now = self.log_now();
+        self.tell_configuration();
         self.tell_routes();
         self.feed_deadlines();
         self.tell_engines();
@@ -297,6 +301,14 @@ impl Node {
     pub(crate) fn log_now(&self) -> Millis {
         let passed = self.now.since(self.applied_at);
         self.cluster.at.plus(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Before routes and engines are told anything that needs it.
+    fn tell_configuration(&mut self) {
+        if self.revision_told != self.cluster.revision {
+            self.revision_told = self.cluster.revision;
+            self.actions.push_back(Action::Configured { revision: self.cluster.revision, text: self.cluster.text.clone() });
+        }
     }
 
     fn tell_routes(&mut self) {
@@ -312,10 +324,6 @@ impl Node {
             self.routes.remove(&name);
             self.observed.routers.remove(&name);
         }
-        if self.revision_told != self.cluster.revision {
-            self.revision_told = self.cluster.revision;
-            self.actions.push_back(Action::Configured { revision: self.cluster.revision, text: self.cluster.text.clone() });
-        }
     }
 
     /// Counts grants; tells the router when the lease's end moved.
@@ -323,6 +331,9 @@ impl Node {
         let (me, applied) = (self.options.me.clone(), self.applied);
         if self.holder.settle(&self.cluster, &me, applied) || self.holder.until() != self.lease_told {
             self.lease_told = self.holder.until();
+            // Routes first: under the longer lease nothing of an older epoch may be released (S8).
+            self.tell_configuration();
+            self.tell_routes();
             self.actions.push_back(Action::Lease { until: self.lease_told });
             self.dirty = true;
         }
@@ -351,6 +362,25 @@ impl Node {
         if self.alarmed.insert(code) {
             self.actions.push_back(Action::Alarm { code, text });
         }
+    }
+
+    /// The last entry of the log that is in the state.
+    #[must_use]
+    pub const fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// Who this node is, once it has been admitted.
+    #[must_use]
+    pub const fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
+    /// This node is about to stop: whoever is level leads from now on.
+    pub fn handle_stop(&mut self, now: Mono) {
+        self.now = now;
+        self.step_down();
+        self.pump();
     }
 
     fn leader(&self) -> Option<NodeId> {

@@ -58,7 +58,7 @@ impl Node {
             leader: self.leader(),
             leads: self.lead.is_some(),
             term: status.as_ref().map_or(0, |s| s.leadership.term),
-            applied: self.applied_index(),
+            applied: self.applied,
             commit: Index(status.as_ref().map_or(0, |s| s.commit)),
             log_now: self.log_now(),
             lease_left: self.holder.until().since(self.now),

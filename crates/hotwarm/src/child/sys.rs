@@ -114,7 +114,7 @@ pub fn prepare(command: &mut Command, child: &Child) {
             rustix::process::setsid()?;
         }
         for (resource, limit) in &limits {
-            rustix::process::setrlimit(*resource, limit.clone())?;
+            rustix::process::setrlimit(*resource, *limit)?;
         }
         if let Some((uid, gid, groups)) = &user {
             // The groups go first: without the user's rights they could not be changed any more.
@@ -139,7 +139,8 @@ pub fn prepare(command: &mut Command, child: &Child) {
 fn reset_signals() {
     // SAFETY: async-signal-safe calls on a local set; every number is a signal whose disposition may be set.
     unsafe {
-        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGPIPE, libc::SIGCHLD] {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGPIPE, libc::SIGCHLD]
+        {
             libc::signal(signal, libc::SIG_DFL);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();

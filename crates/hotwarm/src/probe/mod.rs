@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use hotwarm_core::detect::{Hysteresis, Pace, Pacer, Verdict as Judgement};
 use hotwarm_core::rng::Rng;
 use hyper::Method;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -221,7 +220,7 @@ pub async fn once(spec: &Spec) -> Result<(), Failure> {
 
 async fn ask(spec: &Spec) -> Result<(), Failure> {
     match &spec.check.kind {
-        CheckKind::Tcp => TcpStream::connect(spec.address).await.map(drop).map_err(connect_failure),
+        CheckKind::Tcp => http::connect(spec.address).await.map(drop).map_err(connect_failure),
         CheckKind::Http { path, status, body } => {
             let answer = http::request(spec.address, Method::GET, path, None).await.map_err(|error| match error {
                 http::HttpError::Connect(error) => connect_failure(error),

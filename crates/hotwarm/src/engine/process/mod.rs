@@ -294,7 +294,8 @@ impl Task {
             Ok(incarnation) => incarnation,
             Err(error) => {
                 let dir = self.place.dir.display();
-                let why = format!("the number of the next life could not be stored in {dir}: {error}; check the disk of the data directory");
+                let why =
+                    format!("the number of the next life could not be stored in {dir}: {error}; check the disk of the data directory");
                 return self.on_gone(self.last.0, refused(why), None);
             }
         };
@@ -424,6 +425,11 @@ impl Task {
         self.end_change(Err("the member ended".to_owned()));
         self.last = (incarnation, cause.clone());
         self.stage = Stage::Absent;
+        // S6: who counts ends must know that another life follows, whatever ended this one.
+        let cause = match &then {
+            Some(Birth { role, by_change: true, .. }) => StopCause::Renewed { role: *role },
+            _ => cause,
+        };
         self.wires.outbox.put(MemberEvent::Stopped { incarnation, cause });
         match then {
             Some(birth) => self.begin_birth(birth),
@@ -501,9 +507,7 @@ impl Living {
         match order {
             EngineAction::Stop { .. } | EngineAction::Fence { .. } | EngineAction::Detach { .. } | EngineAction::Follow { .. } => true,
             EngineAction::Start { .. } => self.told_running && !self.ending,
-            EngineAction::Promote { .. } | EngineAction::Demote { .. } => {
-                self.told_running && !self.ending && self.change.is_none()
-            }
+            EngineAction::Promote { .. } | EngineAction::Demote { .. } => self.told_running && !self.ending && self.change.is_none(),
             EngineAction::Deadline { .. } => true,
         }
     }

@@ -16,10 +16,16 @@ use crate::probe::{Probe, Verdict, http::HttpError};
 
 pub(super) enum Stage {
     /// Looking for a guard that lives, and clearing away what a dead one left. With the life that was lost, if it was this task's own.
-    Seeking { job: Job<Option<Link>>, lost: Option<Lost> },
+    Seeking {
+        job: Job<Option<Link>>,
+        lost: Option<Lost>,
+    },
     Absent,
     /// The number of the next life is being made durable (S4).
-    Numbering { job: Job<io::Result<Incarnation>>, birth: Birth },
+    Numbering {
+        job: Job<io::Result<Incarnation>>,
+        birth: Birth,
+    },
     Living(Box<Living>),
 }
 

@@ -1,0 +1,253 @@
+//! The decision thread's hands: carries out what the node decided, by handing it to the thread whose work it is.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use hotwarm_core::action::{EngineAction, MemberEvent};
+use hotwarm_core::group::reason::Evidence;
+use hotwarm_core::ids::{GroupName, MemberId, Mono, NodeId};
+use hotwarm_core::node::{Action, Node, RouterEvent};
+use hotwarm_core::route::{RouteState, Routes};
+use tracing::{error, info, warn};
+
+use super::decision::{Inbox, Input};
+use super::handle::Shared;
+use super::spec;
+use crate::config::{self, Config};
+use crate::store::{Log, disk};
+use crate::{clock, engine, router};
+
+/// The picture is published at least so often while nothing happens.
+const PUBLISH_EVERY: Duration = Duration::from_millis(200);
+/// A probe of the disk that takes longer is told to the node while it is still under way.
+const DISK_LATE_MS: u64 = 50;
+
+pub(super) struct Hands {
+    pub(super) me: NodeId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Inbox,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) engines: BTreeMap<MemberId, engine::Handle>,
+    pub(super) engine_events: engine::Events,
+    pub(super) data: PathBuf,
+    pub(super) exe: PathBuf,
+    pub(super) disk: disk::Handle,
+    pub(super) disk_late: bool,
+    /// Groups whose listener is open here.
+    pub(super) open: BTreeMap<GroupName, std::net::SocketAddr>,
+    pub(super) published: (Mono, hotwarm_core::ids::Index),
+}
+
+impl Hands {
+    /// Does all that the node wants done.
+    pub(super) fn act(&mut self, node: &mut Node) {
+        let mut acted = false;
+        while let Some(action) = node.poll_action() {
+            acted = true;
+            self.one(node, action);
+        }
+        self.publish(node, acted);
+    }
+
+    fn publish(&mut self, node: &Node, acted: bool) {
+        let now = clock::now();
+        let due = now.since(self.published.0) >= PUBLISH_EVERY;
+        if due || (acted && node.applied() != self.published.1) {
+            self.published = (now, node.applied());
+            self.shared.view.store(Arc::new(node.view()));
+        }
+    }
+
+    fn one(&mut self, node: &mut Node, action: Action) {
+        match action {
+            Action::Send { to, bytes } => {
+                // Losing a message is allowed; the transport counts it.
+                let _ = self.shared.transport.send(&to, bytes);
+            }
+            Action::Persist { records, token } => self.persist(records, token),
+            Action::Engine { member, action } => self.tell_engine(&member, action),
+            Action::Probe { member } => {
+                if let Some(engine) = self.engines.get(&member) {
+                    engine.control.probe_now();
+                }
+            }
+            Action::Routes(routes) => self.set_routes(&routes),
+            Action::Lease { until } => self.shared.router.lease().set(until),
+            Action::Events { events, fresh } => {
+                if fresh {
+                    events.iter().for_each(|event| log_event(event));
+                }
+                self.shared.records.add(events);
+            }
+            Action::Reply { ticket, outcome } => {
+                self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner).answer(ticket, outcome);
+            }
+            Action::Configured { revision, text } => self.configure(node, revision, &text),
+            Action::Alarm { code, text } => error!(code, "{text}"),
+        }
+    }
+
+    fn persist(&self, records: Vec<hotwarm_core::wal::Record>, token: Option<u64>) {
+        if let Err(refused) = self.shared.wal.submit(token.unwrap_or(0), records, token.is_some()) {
+            // The log is bounded in megabytes of records not yet durable: a disk that far behind is a disk that hangs.
+            error!(code = "HW0101", "write-ahead log takes no more records ({refused}): the node stops; check the disk");
+            std::process::abort();
+        }
+    }
+
+    fn tell_engine(&self, member: &MemberId, action: EngineAction) {
+        let Some(engine) = self.engines.get(member) else { return };
+        if engine.actions.try_send(action).is_err() {
+            warn!(%member, "engine's queue full: the action is derived again in a moment");
+        }
+    }
+
+    fn set_routes(&self, routes: &Routes) {
+        if !self.open.contains_key(&routes.group) {
+            // No listener here: nothing is admitted, and whoever waits for this router need not.
+            let epoch = match routes.state {
+                RouteState::Held => routes.epoch,
+                RouteState::Open(_) | RouteState::Draining(_) => hotwarm_core::ids::Epoch(routes.epoch.0.saturating_sub(1)),
+            };
+            self.inbox.offer(Input::Router(router::Event::Closed { group: routes.group.clone(), epoch }));
+            self.inbox.offer(Input::Router(router::Event::Drained { group: routes.group.clone(), epoch: routes.epoch }));
+            return;
+        }
+        if let Err(refused) = self.shared.router.set_routes(routes) {
+            error!(code = "HW0102", "routes not taken: {refused}");
+        }
+    }
+
+    /// A new configuration is in force: listeners, engines, peers follow it.
+    fn configure(&mut self, node: &mut Node, revision: u64, text: &str) {
+        let config = match config::parse(text, "the configuration in force", Some(&self.me)) {
+            Ok(config) => config,
+            Err(errors) => return error!(code = "HW0103", revision, "configuration in force not readable by this program: {errors}"),
+        };
+        info!(revision, "configuration in force");
+        node.set_supervision(spec::supervision(&config));
+        let peers = config.cluster.nodes.clone();
+        if let Err(refused) = self.shared.transport.set_peers(&peers) {
+            error!(code = "HW0104", "addresses of peers not taken: {refused}");
+        }
+        self.open_listeners(&config);
+        self.spawn_engines(node, &config);
+        self.shared.config.store(Arc::new(config));
+    }
+
+    fn open_listeners(&mut self, config: &Config) {
+        let gone: Vec<GroupName> = self.open.keys().filter(|name| !config.groups.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.open.remove(&name);
+            self.shared.router.close(&name);
+        }
+        for group in config.groups.values() {
+            let Some(listen) = group.listen.get(&self.me) else { continue };
+            match self.shared.router.open(group, *listen) {
+                Ok(address) => {
+                    self.open.insert(group.name.clone(), address);
+                }
+                Err(refused) => error!(code = "HW0105", "{refused}"),
+            }
+        }
+    }
+
+    fn spawn_engines(&mut self, node: &Node, config: &Config) {
+        // Numbers of replicas only grow, so the incarnations of a wiped directory are newer than those before it.
+        let prefix = node.identity().map_or(0, |identity| u32::try_from(identity.raft_id.0).unwrap_or(u32::MAX));
+        let before = self.shared.config.load_full();
+        for group in config.groups.values() {
+            let same = before.groups.get(&group.name) == Some(group);
+            let shared = Arc::new(group.clone());
+            for (id, member) in group.members.iter().filter(|(_, m)| m.node == self.me) {
+                if same && self.engines.contains_key(id) {
+                    continue;
+                }
+                let spec = engine::SpawnSpec {
+                    member: id.clone(),
+                    group: Arc::clone(&shared),
+                    config: member.clone(),
+                    data: self.data.clone(),
+                    exe: self.exe.clone(),
+                    prefix,
+                };
+                let _runtime = self.runtime.enter();
+                // The old task ends with its handle; the member lives on and is adopted by the new one.
+                self.engines.remove(id);
+                self.engines.insert(id.clone(), engine::spawn(spec, self.engine_events.clone()));
+            }
+        }
+        self.publish_members();
+    }
+
+    fn publish_members(&self) {
+        let views = self.engines.iter().map(|(id, engine)| (id.clone(), engine.view.clone())).collect();
+        self.shared.members.store(Arc::new(views));
+    }
+
+    /// The engine of a member that is configured no more has ended it: it is forgotten.
+    pub(super) fn member_event(&mut self, member: &MemberId, event: &MemberEvent) {
+        if !matches!(event, MemberEvent::Stopped { .. }) {
+            return;
+        }
+        let known = self.shared.config.load().groups.get(&member.group()).is_some_and(|g| g.members.contains_key(member));
+        if !known && self.engines.remove(member).is_some() {
+            self.publish_members();
+        }
+    }
+
+    pub(super) fn router_event(&self, event: router::Event) -> Option<RouterEvent> {
+        Some(match event {
+            router::Event::Closed { group, epoch } => RouterEvent::Closed { group, epoch },
+            router::Event::Drained { group, epoch } => RouterEvent::Drained { group, epoch },
+            router::Event::Evidence { member, kind, .. } => {
+                if kind != router::Kind::Ok
+                    && let Some(engine) = self.engines.get(&member)
+                {
+                    // One of ours is in doubt: its own probe is to look now.
+                    engine.control.probe_now();
+                }
+                let evidence = match kind {
+                    router::Kind::Refused => Some(Evidence::Refused),
+                    router::Kind::Reset => Some(Evidence::Reset),
+                    router::Kind::Silent => Some(Evidence::Silent),
+                    router::Kind::Ok => None,
+                    router::Kind::Slow => return None,
+                };
+                RouterEvent::Evidence { member, evidence }
+            }
+        })
+    }
+
+    /// A disk that hangs says nothing: how long it has hung is looked at here.
+    pub(super) fn watch_disk(&mut self, node: &mut Node) {
+        let late = self.disk.oldest_ms().max(self.shared.wal.oldest_ms()) >= DISK_LATE_MS;
+        if late && !self.disk_late {
+            node.handle_disk(clock::now().minus(Duration::from_millis(DISK_LATE_MS)), None);
+        } else if !late && self.disk_late {
+            node.handle_disk(clock::now(), Some(true));
+        }
+        self.disk_late = late;
+    }
+
+    pub(super) fn stop(self) {
+        self.shared.router.stop();
+        self.shared.transport.stop();
+        self.shared.wal.stop();
+    }
+}
+
+/// One line a decision; the reasons say why.
+fn log_event(event: &hotwarm_core::cluster::Event) {
+    use hotwarm_core::cluster::What;
+    use hotwarm_core::group::Effect;
+    let group = event.group.as_ref().map(ToString::to_string).unwrap_or_default();
+    match &event.what {
+        What::Group(Effect::Because(reason)) if reason.is_refusal() => warn!(group, reason = reason.code(), "{reason}"),
+        What::Group(Effect::Because(reason)) => info!(group, reason = reason.code(), "{reason}"),
+        What::ConfigureRefused { .. } => warn!("{}", event.what),
+        _ => info!(group, "{}", event.what),
+    }
+}

@@ -1,0 +1,116 @@
+//! The decision thread: everything that happens on this node passes through it, one after the other, into `core::node`.
+//!
+//! It shares its thread with nobody and calls nothing that may block: what it decides is handed to other threads by bounded queues. A
+//! full queue loses only what is derived again (S1: the lease is renewed by this very thread, so it vouches for it).
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+
+use hotwarm_core::action::MemberEvent;
+use hotwarm_core::ids::{MemberId, NodeId};
+use hotwarm_core::node::{Command, Node};
+
+use super::act::Hands;
+use crate::{clock, router};
+
+/// Inputs that may wait.
+const INBOX_MAX: usize = 8192;
+/// Inputs handled before the deadline is looked at again.
+const BURST_MAX: usize = 512;
+
+/// What happens on a node.
+#[derive(Debug)]
+pub(super) enum Input {
+    Message { from: NodeId, bytes: Vec<u8> },
+    Persisted(u64),
+    Member(MemberId, MemberEvent),
+    Router(router::Event),
+    Disk(Option<bool>),
+    Command { ticket: u64, command: Command },
+    Stop,
+}
+
+/// Where inputs go. Clones are the same inbox.
+#[derive(Clone, Debug)]
+pub(super) struct Inbox(SyncSender<Input>);
+
+impl Inbox {
+    pub(super) fn new() -> (Self, Receiver<Input>) {
+        let (sender, receiver) = sync_channel(INBOX_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Puts it in if there is room: for what is repeated or may be refused.
+    pub(super) fn offer(&self, input: Input) -> bool {
+        match self.0.try_send(input) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        }
+    }
+
+    /// Waits for room: for what must not be lost. The decision thread waits for nobody, so this ends.
+    pub(super) fn put(&self, input: Input) {
+        // A disconnected inbox means that the agent has ended.
+        let _ = self.0.send(input);
+    }
+}
+
+/// Runs until it is told to stop.
+pub(super) fn run(mut node: Node, inbox: &Receiver<Input>, mut hands: Hands) {
+    hands.act(&mut node);
+    loop {
+        let wait = node.next_deadline().since(clock::now());
+        match inbox.recv_timeout(wait) {
+            Ok(input) => {
+                if !handle(&mut node, &mut hands, input) {
+                    break;
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        // S16: after a stall what has piled up comes first, then one tick is counted.
+        if !drain(&mut node, inbox, &mut hands) {
+            break;
+        }
+        hands.watch_disk(&mut node);
+        node.handle_deadline(clock::now());
+        hands.act(&mut node);
+    }
+    node.handle_stop(clock::now());
+    hands.act(&mut node);
+    hands.stop();
+}
+
+/// Handles what has piled up; false if the node is to stop.
+fn drain(node: &mut Node, inbox: &Receiver<Input>, hands: &mut Hands) -> bool {
+    for _ in 0..BURST_MAX {
+        let Ok(input) = inbox.try_recv() else { break };
+        if !handle(node, hands, input) {
+            return false;
+        }
+    }
+    true
+}
+
+/// False if the node is to stop.
+fn handle(node: &mut Node, hands: &mut Hands, input: Input) -> bool {
+    let now = clock::now();
+    match input {
+        Input::Message { from, bytes } => node.handle_message(now, &from, &bytes),
+        Input::Persisted(token) => node.handle_persisted(now, token),
+        Input::Member(member, event) => {
+            node.handle_member(now, &member, event.clone());
+            hands.member_event(&member, &event);
+        }
+        Input::Router(event) => {
+            if let Some(event) = hands.router_event(event) {
+                node.handle_router(now, event);
+            }
+        }
+        Input::Disk(ended) => node.handle_disk(now, ended),
+        Input::Command { ticket, command } => node.handle_command(now, ticket, command),
+        Input::Stop => return false,
+    }
+    hands.act(node);
+    true
+}

@@ -1,0 +1,125 @@
+//! What the rest of the program may ask of a running agent: a picture, the records, a command.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use hotwarm_core::ids::{MemberId, NodeId};
+use hotwarm_core::node::{Command, CommandError, Outcome, View};
+use tokio::sync::oneshot;
+
+use super::decision::{Inbox, Input};
+use super::record::Records;
+use crate::config::Config;
+use crate::{engine, router, store};
+
+/// Clones are the same agent.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Inbox,
+}
+
+/// What the decision thread publishes.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) me: NodeId,
+    pub(super) view: ArcSwap<View>,
+    pub(super) config: ArcSwap<Config>,
+    pub(super) members: ArcSwap<BTreeMap<MemberId, tokio::sync::watch::Receiver<engine::View>>>,
+    pub(super) records: Records,
+    pub(super) router: router::Handle,
+    pub(super) transport: store::transport::Handle,
+    pub(super) wal: store::wal::Handle,
+    pub(super) tickets: Mutex<Tickets>,
+}
+
+/// Commands that wait for their answer.
+#[derive(Debug, Default)]
+pub(super) struct Tickets {
+    next: u64,
+    waiting: BTreeMap<u64, oneshot::Sender<Outcome>>,
+}
+
+impl Tickets {
+    pub(super) fn answer(&mut self, ticket: u64, outcome: Outcome) {
+        if let Some(waiting) = self.waiting.remove(&ticket) {
+            // Whoever asked may have gone.
+            let _ = waiting.send(outcome);
+        }
+    }
+}
+
+impl Handle {
+    #[must_use]
+    pub fn me(&self) -> &NodeId {
+        &self.shared.me
+    }
+
+    /// The node as it was a moment ago.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.shared.view.load_full()
+    }
+
+    /// The configuration in force on this node.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.shared.config.load_full()
+    }
+
+    #[must_use]
+    pub fn records(&self) -> &Records {
+        &self.shared.records
+    }
+
+    /// What the router counted.
+    #[must_use]
+    pub fn traffic(&self) -> Vec<router::GroupStats> {
+        self.shared.router.stats()
+    }
+
+    #[must_use]
+    pub fn transport(&self) -> store::transport::Stats {
+        self.shared.transport.stats()
+    }
+
+    #[must_use]
+    pub fn wal(&self) -> store::wal::Stats {
+        self.shared.wal.stats()
+    }
+
+    /// Loads new certificates without dropping traffic.
+    ///
+    /// # Errors
+    /// The material does not fit together; the old one stays in force.
+    pub fn reload_tls(&self, material: &store::transport::TlsMaterial) -> Result<(), store::transport::TransportError> {
+        self.shared.transport.reload_tls(material)
+    }
+
+    /// This node's own members as their engines see them.
+    #[must_use]
+    pub fn members(&self) -> BTreeMap<MemberId, engine::View> {
+        self.shared.members.load().iter().map(|(id, view)| (id.clone(), view.borrow().clone())).collect()
+    }
+
+    /// Puts a command into the log and waits until it is applied, at most 5 s.
+    ///
+    /// # Errors
+    /// It was not applied, or it is not known whether it was.
+    pub async fn command(&self, command: Command) -> Outcome {
+        let (answer, answered) = oneshot::channel();
+        let ticket = {
+            let mut tickets = self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+            tickets.next += 1;
+            let ticket = tickets.next;
+            tickets.waiting.insert(ticket, answer);
+            ticket
+        };
+        if !self.inbox.offer(Input::Command { ticket, command }) {
+            self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&ticket);
+            return Err(CommandError::Busy);
+        }
+        answered.await.unwrap_or(Err(CommandError::Unconfirmed))
+    }
+}

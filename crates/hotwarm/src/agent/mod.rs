@@ -1,0 +1,246 @@
+//! The agent: one node of hotwarm, running. It wires the core's node to disk, network, engines and router, and decides nothing.
+//!
+//! The one place where adapters meet: it owns their channels and threads. The main path: [`Agent::start`] -> `decision::run`.
+
+mod act;
+mod decision;
+mod handle;
+mod record;
+pub mod spec;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use hotwarm_core::ids::{Index, Mono, NodeId};
+use hotwarm_core::node::{Node, Options, Stored};
+use tokio::sync::mpsc;
+
+pub use handle::Handle;
+pub use record::{Recorded, Records};
+
+use crate::config::Config;
+use crate::store::dir::{DataDir, DirError};
+use crate::store::transport::{Security, TlsMaterial, Transport, TransportError};
+use crate::store::wal::{Callbacks, Wal, WalError};
+use crate::store::{disk, transport};
+use crate::{clock, engine, router};
+use decision::{Inbox, Input};
+use handle::{Shared, Tickets};
+
+/// Events of members that may wait.
+const MEMBER_EVENTS_MAX: usize = 1024;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error(transparent)]
+    Router(#[from] router::RouterError),
+    #[error("state on disk not usable: {0}; move the data directory away and let the node join anew")]
+    Node(#[from] hotwarm_core::node::StartError),
+    #[error(transparent)]
+    SoleVoterCut(#[from] hotwarm_core::node::SoleVoterCut),
+    #[error("no certificates in {}: run `hotwarm join` with this node's join file ({source})", .path.display())]
+    NoCertificates { path: PathBuf, source: std::io::Error },
+    #[error("no thread ({0}): raise the limits on threads")]
+    Thread(std::io::Error),
+    #[error("node {0} is not in [cluster] nodes: correct the name or the file")]
+    UnknownNode(NodeId),
+}
+
+/// What an agent is started with.
+#[derive(Debug)]
+pub struct Start {
+    pub config: Config,
+    pub node: NodeId,
+    /// The program that guards are started from.
+    pub exe: PathBuf,
+    /// Where engines, probes and the API run.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Agent {
+    handle: Handle,
+    thread: JoinHandle<()>,
+    /// Held until the agent ends: it locks the data directory.
+    _dir: DataDir,
+}
+
+impl Agent {
+    /// Starts everything; returns when the node takes part.
+    ///
+    /// # Errors
+    /// What is in the way, and what to do about it.
+    pub fn start(start: Start) -> Result<Self, StartError> {
+        let Start { config, node: me, exe, runtime } = start;
+        let address = *config.cluster.nodes.get(&me).ok_or_else(|| StartError::UnknownNode(me.clone()))?;
+        let dir = DataDir::open(&config.node.data)?;
+        let (inbox, receiver) = Inbox::new();
+        let transport = start_transport(&config, &me, address, dir.path(), &inbox)?;
+        let (stored, wal) = open_wal(&dir, &inbox)?;
+        let router = start_router(&config, &me, &inbox)?;
+        let node = Node::new(options(&config, &me, &dir, &stored)?, stored, clock::now())?;
+        let disk = disk::DiskProbe::start(&dir.subdir("run")?.join("probe"), disk::EVERY, disk_told(&inbox))?;
+        let shared = Arc::new(Shared {
+            me: me.clone(),
+            view: ArcSwap::from_pointee(node.view()),
+            // Nothing is in force before the log says so; what is not about groups is the file's.
+            config: ArcSwap::from_pointee(Config { groups: BTreeMap::new(), ..config }),
+            members: ArcSwap::default(),
+            records: Records::default(),
+            router,
+            transport,
+            wal,
+            tickets: std::sync::Mutex::new(Tickets::default()),
+        });
+        let hands = act::Hands {
+            me,
+            shared: Arc::clone(&shared),
+            inbox: inbox.clone(),
+            engines: BTreeMap::new(),
+            engine_events: engine_events(&runtime, &inbox),
+            runtime,
+            data: dir.path().to_owned(),
+            exe,
+            disk,
+            disk_late: false,
+            open: BTreeMap::new(),
+            published: (Mono(0), Index(0)),
+        };
+        let decide = move || decision::run(node, &receiver, hands);
+        let thread = std::thread::Builder::new().name("decision".into()).spawn(decide).map_err(StartError::Thread)?;
+        Ok(Self { handle: Handle { shared, inbox }, thread, _dir: dir })
+    }
+
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Ends the agent; members live on (the next agent adopts them, a guard ends those that must not outlive the lease).
+    pub fn stop(self) {
+        self.handle.inbox.put(Input::Stop);
+        // A decision thread that panicked has said so; the process ends either way.
+        let _ = self.thread.join();
+    }
+}
+
+fn start_transport(
+    config: &Config,
+    me: &NodeId,
+    listen: std::net::SocketAddr,
+    data: &Path,
+    inbox: &Inbox,
+) -> Result<transport::Handle, StartError> {
+    let options = transport::Options {
+        me: me.clone(),
+        listen,
+        peers: config.cluster.nodes.clone(),
+        cluster: config.cluster.name.clone(),
+        security: security(config, &data.join("tls"))?,
+    };
+    let inbox = inbox.clone();
+    let inbound = move |m: transport::Inbound| inbox.offer(Input::Message { from: m.from, bytes: m.bytes });
+    Ok(Transport::start(options, Box::new(inbound))?)
+}
+
+/// Certificates where there are any; without them nothing but loopback, which the transport enforces.
+fn security(config: &Config, tls: &Path) -> Result<Security, StartError> {
+    let loopback = config.cluster.nodes.values().all(|address| address.ip().is_loopback());
+    if loopback && !tls.join("node.pem").exists() {
+        return Ok(Security::Loopback);
+    }
+    read_tls(tls).map(Security::Tls)
+}
+
+/// The installed certificates.
+///
+/// # Errors
+/// One of the files cannot be read.
+pub fn read_tls(tls: &Path) -> Result<TlsMaterial, StartError> {
+    let read = |name: &str| {
+        let path = tls.join(name);
+        std::fs::read_to_string(&path).map_err(|source| StartError::NoCertificates { path, source })
+    };
+    Ok(TlsMaterial { ca: read("ca.pem")?, certificate: read("node.pem")?, key: read("node.key")? })
+}
+
+fn open_wal(dir: &DataDir, inbox: &Inbox) -> Result<(Stored, crate::store::wal::Handle), StartError> {
+    let inbox = inbox.clone();
+    let persisted = move |token| {
+        if token != 0 {
+            inbox.put(Input::Persisted(token));
+        }
+    };
+    let callbacks = Callbacks { persisted: Box::new(persisted), fatal: Box::new(crate::store::wal::end_process) };
+    let (recovered, wal) = Wal::open(&dir.subdir("wal")?, callbacks)?;
+    Ok((Stored::from_logs(recovered.logs)?, wal))
+}
+
+fn start_router(config: &Config, me: &NodeId, inbox: &Inbox) -> Result<router::Handle, StartError> {
+    let inbox = inbox.clone();
+    let options = router::Options {
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        node: me.clone(),
+        zone: config.cluster.zones.get(me).cloned().unwrap_or_default(),
+        events: Arc::new(move |event| match event {
+            // Testimony is repeated; what a failover waits for is not.
+            router::Event::Evidence { .. } => drop(inbox.offer(Input::Router(event))),
+            router::Event::Closed { .. } | router::Event::Drained { .. } => inbox.put(Input::Router(event)),
+        }),
+    };
+    Ok(router::Router::start(options)?)
+}
+
+fn options(config: &Config, me: &NodeId, dir: &DataDir, stored: &Stored) -> Result<Options, StartError> {
+    let seed = dir.incarnation() as u64 ^ clock::now().0;
+    // S12: whose log was cut comes back as somebody else.
+    let anew = stored.rejoins.map_or(0, |_| u128::from(clock::now().0) << 32);
+    let mut options = Options::new(me.clone(), &config.cluster.name, dir.incarnation() ^ anew, seed);
+    options.peers = config.cluster.nodes.keys().cloned().collect();
+    options.heartbeat = config.cluster.heartbeat;
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // Larger than any number of an earlier life, unless the wall clock went back by more than it ran: then a command is refused, not lost.
+    options.command_base = u64::try_from(since_epoch.as_millis()).unwrap_or(0) << 16;
+    if stored.identity.is_none() && stored.rejoins.is_none() && dir.take_bootstrap_right()? {
+        // Another random number than the directory's: the cluster's id is public.
+        let id = (u128::from(clock::now().0) << 64) ^ dir.incarnation().rotate_left(61) | 1;
+        options.found = Some((id, spec::cluster(config)));
+    }
+    Ok(options)
+}
+
+fn disk_told(inbox: &Inbox) -> disk::ProbedFn {
+    let inbox = inbox.clone();
+    Box::new(move |probed| {
+        if probed.outcome.is_err() {
+            inbox.offer(Input::Disk(Some(false)));
+        } else {
+            inbox.offer(Input::Disk(None));
+            inbox.offer(Input::Disk(Some(true)));
+        }
+    })
+}
+
+/// Member tasks report asynchronously; the decision thread's inbox is not.
+fn engine_events(runtime: &tokio::runtime::Handle, inbox: &Inbox) -> engine::Events {
+    let (sender, mut receiver) = mpsc::channel(MEMBER_EVENTS_MAX);
+    let inbox = inbox.clone();
+    runtime.spawn_blocking(move || {
+        while let Some((member, event)) = receiver.blocking_recv() {
+            inbox.put(Input::Member(member, event));
+        }
+    });
+    sender
+}

@@ -1,0 +1,72 @@
+//! What the node decided, kept for people: a bounded ring that the API reads and follows.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use hotwarm_core::cluster::Event;
+use tokio::sync::watch;
+
+/// Events kept, at most.
+const KEPT_MAX: usize = 10_000;
+
+/// One event as this node recorded it.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Counts this node's records from its start.
+    pub number: u64,
+    /// When this node applied it, by its wall clock: for people.
+    pub time: SystemTime,
+    pub event: Event,
+}
+
+/// The ring. Clones are the same ring.
+#[derive(Clone, Debug)]
+pub struct Records {
+    ring: Arc<Mutex<VecDeque<Recorded>>>,
+    newest: watch::Sender<u64>,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self { ring: Arc::default(), newest: watch::Sender::new(0) }
+    }
+}
+
+impl Records {
+    pub(super) fn add(&self, events: Vec<Event>) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut number = *self.newest.borrow();
+        let time = SystemTime::now();
+        for event in events {
+            number += 1;
+            ring.push_back(Recorded { number, time, event });
+        }
+        while ring.len() > KEPT_MAX {
+            ring.pop_front();
+        }
+        drop(ring);
+        self.newest.send_replace(number);
+    }
+
+    /// Records after `number`, oldest first, at most `limit`.
+    #[must_use]
+    pub fn after(&self, number: u64, limit: usize) -> Vec<Recorded> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = ring.partition_point(|r| r.number <= number);
+        ring.iter().skip(first).take(limit).cloned().collect()
+    }
+
+    /// The newest `limit` records, oldest first.
+    #[must_use]
+    pub fn newest(&self, limit: usize) -> Vec<Recorded> {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.iter().skip(ring.len().saturating_sub(limit)).cloned().collect()
+    }
+
+    /// Changes whenever something was recorded.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+}

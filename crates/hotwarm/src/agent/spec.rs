@@ -1,0 +1,77 @@
+//! From the configuration file to what the core needs of it.
+
+use std::collections::BTreeMap;
+
+use hotwarm_core::cluster::{ClusterSpec, NodeSpec};
+use hotwarm_core::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
+use hotwarm_core::ids::{GroupName, NodeId};
+use hotwarm_core::node::Supervision;
+
+use crate::config::{self, Config, Engine};
+
+/// The cluster as it enters the log.
+#[must_use]
+pub fn cluster(config: &Config) -> ClusterSpec {
+    let zone = |node: &NodeId| config.cluster.zones.get(node).cloned().unwrap_or_default();
+    let node = |(name, address): (&NodeId, &std::net::SocketAddr)| {
+        let witness = config.cluster.witness.contains(name);
+        let spec = NodeSpec { address: *address, votes: !config.cluster.edge.contains(name), witness, zone: zone(name) };
+        (name.clone(), spec)
+    };
+    ClusterSpec {
+        name: config.cluster.name.clone(),
+        lease_ms: millis(config.cluster.lease),
+        nodes: config.cluster.nodes.iter().map(node).collect(),
+        groups: config.groups.values().map(|g| (g.name.clone(), group(g, &zone))).collect(),
+        text: config.text.clone(),
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn group(group: &config::Group, zone: &dyn Fn(&NodeId) -> String) -> GroupSpec {
+    let member = |m: &config::Member| MemberSpec {
+        node: m.node.clone(),
+        address: m.address,
+        priority: m.priority,
+        weight: m.weight,
+        zone: zone(&m.node),
+    };
+    let fence = match (&group.fence, &group.engine) {
+        (config::Fence::RouterOnly, _) => Fence::RouterOnly,
+        // A hook is what confirms only where no supervisor of ours can.
+        (config::Fence::Command(_), Engine::External | Engine::Command(_)) => Fence::Hook,
+        (config::Fence::Command(_) | config::Fence::Supervisor, _) => Fence::Supervisor,
+    };
+    let positions = matches!(&group.engine, Engine::Command(hooks) if hooks.position.is_some());
+    GroupSpec {
+        name: group.name.clone(),
+        hot: group.mode.hot,
+        warm: group.mode.warm,
+        exclusive: group.mode.exclusive,
+        stateful: group.stateful,
+        members: group.members.iter().map(|(id, m)| (id.clone(), member(m))).collect(),
+        routers: group.listen.keys().cloned().collect(),
+        fence,
+        positions: positions && group.mode.exclusive,
+        acks: 0,
+        bounds: Bounds { drain_ms: millis(group.drain), failovers_per_hour: group.failovers_per_hour, ..Bounds::default() },
+    }
+}
+
+/// How the members of each group are kept running.
+#[must_use]
+pub fn supervision(config: &Config) -> BTreeMap<GroupName, Supervision> {
+    let of = |group: &config::Group| match &group.engine {
+        Engine::Process(process) => Supervision {
+            restart: process.restart.delay,
+            restart_max: process.restart.delay_max,
+            start_timeout: process.start_timeout,
+            ..Supervision::default()
+        },
+        Engine::External | Engine::Command(_) => Supervision::default(),
+    };
+    config.groups.values().map(|g| (g.name.clone(), of(g))).collect()
+}
