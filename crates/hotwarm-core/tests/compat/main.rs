@@ -11,7 +11,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("golden files are hex");
     (0..text.len()).step_by(2).map(digit).collect()
 }
 
