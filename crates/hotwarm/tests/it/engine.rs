@@ -311,7 +311,7 @@ async fn output_is_kept_over_restarts() {
 #[tokio::test]
 async fn another_user_is_become_whole_or_refused_with_advice() {
     let mut process = process(shell("id -u; id -G; grep -E '^(Uid|Gid):' /proc/self/status"));
-    process.user = Some("nobody".into());
+    process.user = Some("daemon".into());
     let site = Site::new(Engine::Process(process));
     let mut agent = site.agent();
     agent.hear_stopped().await;
@@ -319,10 +319,10 @@ async fn another_user_is_become_whole_or_refused_with_advice() {
     let (_, cause) = agent.hear_stopped().await;
     if rustix::process::geteuid().is_root() {
         assert_eq!(cause, StopCause::Exit(0));
-        let nobody = hotwarm::child::sys::User::find("nobody").unwrap();
+        let user = hotwarm::child::sys::User::find("daemon").unwrap();
         let lines = hotwarm::engine::logs::tail(&site.place(), 10).unwrap();
-        let groups: Vec<String> = nobody.groups.iter().map(u32::to_string).collect();
-        assert_eq!(lines[..2], [nobody.uid.to_string(), groups.join(" ")]);
+        let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
+        assert_eq!(lines[..2], [user.uid.to_string(), groups.join(" ")]);
         // Real, effective, saved and of the file system: no way back.
         assert!(lines[2..].iter().all(|line| !line.split_whitespace().any(|id| id == "0")), "{lines:?}");
     } else {
