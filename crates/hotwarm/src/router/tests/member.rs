@@ -172,7 +172,7 @@ async fn answer(
     }
     let mut text = format!("{} {}\n", request.method(), request.uri());
     for (name, value) in request.headers() {
-        text += &format!("{name}: {}\n", value.to_str().unwrap());
+        text += &format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()));
     }
     text.push('\n');
     let mut body = Vec::from(text);

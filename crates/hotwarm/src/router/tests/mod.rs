@@ -9,3 +9,5 @@ mod stage;
 
 mod basic;
 mod failover;
+mod parking;
+mod strict;
