@@ -10,4 +10,6 @@ mod stage;
 mod basic;
 mod failover;
 mod parking;
+mod streams;
 mod strict;
+mod tunnels;
