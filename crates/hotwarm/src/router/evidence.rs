@@ -35,6 +35,8 @@ pub(super) struct Health {
     /// Ejected because it answers nothing: what waits for it and may be repeated goes elsewhere.
     silent: AtomicBool,
     probing: AtomicBool,
+    /// It is probed for a late reply.
+    late: AtomicBool,
     probed_us: AtomicU64,
     /// How often it was taken back.
     readmissions: AtomicU64,
@@ -47,6 +49,7 @@ impl Default for Health {
             ejected: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             probing: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             probed_us: AtomicU64::new(0),
             readmissions: AtomicU64::new(0),
             reported_us: Default::default(),
@@ -105,10 +108,12 @@ pub(super) fn broke(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, kind: Kind
     watch(group, target);
 }
 
-/// A reply is late, or an idle connection was closed: the member is probed now, unless it was a moment ago.
-pub(super) fn suspect(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, now: Mono) {
-    let probed = Mono(target.shared.health.probed_us.load(Ordering::Relaxed));
+/// A reply is late (or an idle connection was closed: `late` is false): the member is probed now, unless it was a moment ago.
+pub(super) fn suspect(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, now: Mono, late: bool) {
+    let health = &target.shared.health;
+    let probed = Mono(health.probed_us.load(Ordering::Relaxed));
     if !target.shared.is_fenced() && now.since(probed) >= SLOW_EVERY {
+        health.late.fetch_or(late, Ordering::Relaxed);
         watch(group, target);
     }
 }
@@ -150,8 +155,8 @@ fn take_result(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, result: Probe) 
                 report(group, target, Kind::Ok, "a probe is answered again".into());
                 // Requests may be parked on every thread for want of this member.
                 group.shared.wake_all();
-            } else {
-                report(group, target, Kind::Slow, "a reply is late or a connection was closed, but a probe is answered".into());
+            } else if health.late.swap(false, Ordering::Relaxed) {
+                report(group, target, Kind::Slow, "a reply is late, but a probe is answered".into());
             }
             true
         }

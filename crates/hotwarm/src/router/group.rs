@@ -221,10 +221,12 @@ impl Group {
             State::Open | State::Draining => (routes.epoch > current.epoch).then_some(current.epoch),
         };
         let version = current.version + 1;
-        if ledger.promises.len() >= PROMISES {
-            // The newest promise covers the older ones: what it closes is later, and so is its version.
-            ledger.promises.clear();
-        }
+        let closed = if ledger.promises.len() < PROMISES {
+            closed
+        } else {
+            // The newest promise takes over what the older ones were to say: it is kept later than they would have been.
+            ledger.promises.drain(..).filter_map(|promise| promise.closed).chain(closed).max()
+        };
         ledger.promises.push(Promise { version, closed });
         ledger.routes = Some(routes.clone());
         ledger.drained_said = false;

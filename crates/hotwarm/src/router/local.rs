@@ -17,7 +17,7 @@ use hotwarm_core::ids::Mono;
 use hotwarm_core::route::slots::SlotSet;
 use slab::Slab;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::sync::Notify;
 
 use super::balance::{Answer, Balancer};
 use super::group::{Group, Settings, State, Target};
@@ -28,6 +28,8 @@ use super::{Event, Shared, http, tcp};
 use crate::clock;
 use crate::config::Protocol;
 
+/// Connections over the limit that are told so.
+const TURNED_AWAY: usize = 100;
 /// No reply is called late before this.
 const SUSPECT_FLOOR: Duration = Duration::from_millis(50);
 
@@ -106,7 +108,8 @@ pub(super) struct LocalGroup {
     cutting: Cell<usize>,
     /// The version that `group` was told of.
     told: Cell<u64>,
-    acceptors: RefCell<Vec<AbortHandle>>,
+    /// Tells the task that accepts to take what the kernel has queued, and to close the listener.
+    acceptor: RefCell<Rc<Notify>>,
 }
 
 impl LocalGroup {
@@ -133,7 +136,7 @@ impl LocalGroup {
             closing: Cell::new(false),
             cutting: Cell::new(0),
             told: Cell::new(0),
-            acceptors: RefCell::default(),
+            acceptor: RefCell::default(),
             group,
         })
     }
@@ -232,15 +235,19 @@ impl LocalGroup {
             }
         };
         // A moved listener takes the place of the old one; connections it accepted stay.
-        self.acceptors.borrow_mut().drain(..).for_each(|task| task.abort());
-        let local = Rc::clone(self);
-        let task = tokio::task::spawn_local(async move { local.accept(listener).await });
-        self.acceptors.borrow_mut().push(task.abort_handle());
+        let retire = Rc::new(Notify::new());
+        self.acceptor.replace(Rc::clone(&retire)).notify_one();
+        tokio::task::spawn_local(Rc::clone(self).accept(listener, retire));
     }
 
-    async fn accept(self: Rc<Self>, listener: TcpListener) {
+    async fn accept(self: Rc<Self>, listener: TcpListener, retire: Rc<Notify>) {
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                () = retire.notified() => return,
+            };
+            match accepted {
                 Ok((stream, peer)) => self.admit_connection(stream, peer),
                 Err(error) => {
                     // Out of descriptors, mostly: the connection stays in the kernel's queue, so waiting loses nothing.
@@ -255,9 +262,11 @@ impl LocalGroup {
         self.counters.connections.add(1);
         let settings = self.settings();
         let place = Place::take(self);
-        if self.group.connections.load(Ordering::Relaxed) > settings.http.connections {
+        let (count, limit) = (self.group.connections.load(Ordering::Relaxed), settings.http.connections);
+        if count > limit {
             self.counters.fail(Failure::Connections);
-            if settings.protocol == Protocol::Http {
+            // To tell them costs a connection too: a flood is closed without a word.
+            if settings.protocol == Protocol::Http && count <= limit + TURNED_AWAY {
                 tokio::task::spawn_local(async move { http::turn_away(stream, place).await });
             }
             return;
@@ -335,7 +344,7 @@ impl LocalGroup {
 
     pub(super) fn stop(&self) {
         self.closing.set(true);
-        self.acceptors.borrow_mut().drain(..).for_each(|task| task.abort());
+        self.acceptor.borrow().notify_one();
         self.seats.borrow().iter().for_each(|(_, seat)| seat.waker.wake_by_ref());
     }
 

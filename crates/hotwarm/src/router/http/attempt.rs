@@ -29,6 +29,7 @@ use crate::router::stats::Failure;
 
 /// How often a late reply's member is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+const LOOK_CLOSELY: Duration = Duration::from_millis(500);
 
 /// How an attempt ended.
 pub(super) enum End {
@@ -411,9 +412,10 @@ impl<'a> Attempt<'a> {
                 return Poll::Ready(self.failed(Why::Timeout, Failure::Timeout));
             } else {
                 if late >= self.flight.target.suspect_after() {
-                    evidence::suspect(self.client.group(), &self.flight.target, now);
+                    evidence::suspect(self.client.group(), &self.flight.target, now, true);
                 }
-                self.client.alarm.set(now, now.plus(LOOK_EVERY));
+                // One that only takes long costs little; one that froze is found out within the first looks.
+                self.client.alarm.set(now, now.plus(if late < LOOK_CLOSELY { LOOK_EVERY } else { LOOK_CLOSELY }));
             }
         }
         Poll::Pending
@@ -478,7 +480,7 @@ async fn connect(client: &mut Client, flight: &Flight, settings: &Settings) -> R
             if now.since(started) >= settings.timeouts.connect {
                 return failed(Why::Connect(io::ErrorKind::TimedOut.into()));
             }
-            evidence::suspect(client.group(), target, now);
+            evidence::suspect(client.group(), target, now, true);
             client.alarm.set(now, now.plus(LOOK_EVERY));
         }
         Poll::Pending

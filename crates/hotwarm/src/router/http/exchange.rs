@@ -140,7 +140,7 @@ fn testify(client: &Client, course: &mut Course, flight: &Flight, sent: bool, wh
         // An idle connection may close at any time: that is no fault, but worth a look.
         Why::Broke { reused: true, .. } => {
             target.idle.clear();
-            evidence::suspect(group, target, client.now);
+            evidence::suspect(group, target, client.now, false);
             course.fresh = true;
         }
         Why::Broke { error, .. } => {

@@ -70,7 +70,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, place: Place) {
         if *silent {
             evidence::broke(&group, &flight.target, Kind::Reset, error);
         } else {
-            evidence::suspect(&group, &flight.target, clock::now());
+            evidence::suspect(&group, &flight.target, clock::now(), false);
         }
     }
     if !matches!(ended, Ended::Done) {
@@ -136,7 +136,7 @@ impl Guest {
                 if silent || now.since(started) >= limit {
                     return Poll::Ready(Ok(Err(Some(io::ErrorKind::TimedOut.into()))));
                 }
-                evidence::suspect(self.seated.group(), target, now);
+                evidence::suspect(self.seated.group(), target, now, true);
                 self.alarm.set(now, now.plus(LOOK_EVERY));
             }
             Poll::Pending

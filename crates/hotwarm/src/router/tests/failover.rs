@@ -206,7 +206,7 @@ async fn a_reply_is_cut_in_the_middle_when_its_epoch_ends() {
     for exclusive in [false, true] {
         let old = Member::raw("old", |mut stream, _| async move {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf").await.unwrap();
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
         .await;
         let new = Member::good("new").await;

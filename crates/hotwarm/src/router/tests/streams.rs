@@ -14,7 +14,7 @@ const MIB: usize = 1 << 20;
 
 #[tokio::test]
 async fn a_large_body_comes_down_and_waits_for_a_client_that_does_not_read() {
-    const SIZE: usize = 64 * MIB;
+    const SIZE: usize = 32 * MIB;
     let member = Member::raw("a", |mut stream, _| async move {
         let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes()).await;
         let piece: Vec<u8> = (0..251).cycle().take(251 * 1024).collect();

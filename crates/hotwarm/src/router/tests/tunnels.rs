@@ -55,7 +55,7 @@ async fn bytes_pass_and_ends_are_passed_on() {
 
 #[tokio::test]
 async fn much_passes_both_ways_unchanged() {
-    const SIZE: usize = 48 * MIB;
+    const SIZE: usize = 16 * MIB;
     let member = Member::tcp("a", echo).await;
     let stage = stage(false, 1);
     stage.open(1, &[&member]);
