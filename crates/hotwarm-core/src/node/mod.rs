@@ -35,7 +35,7 @@ use crate::group::reason::Evidence;
 use crate::ids::{Epoch, GroupName, Index, MemberId, Millis, Mono, NodeId, RaftId};
 use crate::reconcile::Observed;
 use crate::route::Routes;
-use crate::wal::Record;
+use crate::wal::{LogId, Record};
 
 /// To be done by the shell, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -374,6 +374,16 @@ impl Node {
     #[must_use]
     pub const fn identity(&self) -> Option<Identity> {
         self.identity
+    }
+
+    /// The records that hold all of one of this node's logs, to be written anew so that it keeps no old segment (S14).
+    #[must_use]
+    pub fn rewrite(&self, log: LogId) -> Vec<Record> {
+        match (log, &self.replica, self.identity) {
+            (log::CONTROL, Some(replica), _) => replica.rewrite(),
+            (NODE_LOG, _, Some(identity)) => identity.records().into_iter().filter(|record| record.log() == NODE_LOG).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// This node is about to stop: whoever is level leads from now on.

@@ -47,6 +47,8 @@ pub enum StartError {
     Router(#[from] router::RouterError),
     #[error("state on disk not usable: {0}; move the data directory away and let the node join anew")]
     Node(#[from] hotwarm_core::node::StartError),
+    #[error("data directory {} belongs to a cluster and its log is gone: move the whole directory away and let the node join anew", .path.display())]
+    LogGone { path: PathBuf },
     #[error(transparent)]
     SoleVoterCut(#[from] hotwarm_core::node::SoleVoterCut),
     #[error("no certificates in {}: run `hotwarm join` with this node's join file ({source})", .path.display())]
@@ -115,6 +117,7 @@ impl Agent {
             exe,
             disk,
             disk_late: false,
+            remembered: dir.cluster().is_some(),
             open: BTreeMap::new(),
             published: (Mono(0), Index(0)),
         };
@@ -185,6 +188,9 @@ fn open_wal(dir: &DataDir, inbox: &Inbox) -> Result<(Stored, crate::store::wal::
     };
     let callbacks = Callbacks { persisted: Box::new(persisted), fatal: Box::new(crate::store::wal::end_process) };
     let (recovered, wal) = Wal::open(&dir.subdir("wal")?, callbacks)?;
+    if recovered.fresh && dir.cluster().is_some() {
+        return Err(StartError::LogGone { path: dir.path().to_owned() });
+    }
     Ok((Stored::from_logs(recovered.logs)?, wal))
 }
 
