@@ -5,6 +5,7 @@
 mod act;
 mod decision;
 mod handle;
+mod operate;
 mod record;
 pub mod spec;
 
@@ -20,7 +21,18 @@ use hotwarm_core::node::{Node, Options, Stored};
 use tokio::sync::mpsc;
 
 pub use handle::Handle;
+pub use operate::{ConfigureError, Planned, ReloadError};
 pub use record::{Recorded, Records};
+
+/// What the API shows of other rooms, which it may not enter.
+pub mod seen {
+    pub use crate::config::Errors;
+    pub use crate::config::pki::Identity;
+    pub use crate::engine::Place;
+    pub use crate::engine::logs::{Follower, tail};
+    pub use crate::router::{GroupStats, MemberStats};
+    pub use crate::store::transport::Lane;
+}
 
 use crate::config::Config;
 use crate::store::dir::{DataDir, DirError};
@@ -94,8 +106,12 @@ impl Agent {
         let router = start_router(&config, &me, &inbox)?;
         let node = Node::new(options(&config, &me, &dir, &stored)?, stored, clock::now())?;
         let disk = disk::DiskProbe::start(&dir.subdir("run")?.join("probe"), disk::EVERY, disk_told(&inbox))?;
+        let certificate =
+            read_tls(&dir.path().join("tls")).ok().and_then(|material| crate::config::pki::identity(&material.certificate).ok());
         let shared = Arc::new(Shared {
             me: me.clone(),
+            data: dir.path().to_owned(),
+            certificate: ArcSwap::from_pointee(certificate),
             view: ArcSwap::from_pointee(node.view()),
             // Nothing is in force before the log says so; what is not about groups is the file's.
             config: ArcSwap::from_pointee(Config { groups: BTreeMap::new(), ..config }),
