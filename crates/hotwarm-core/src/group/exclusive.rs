@@ -12,6 +12,7 @@ use super::reason::{FencedBy, Reason};
 use super::spec::Fence;
 use super::state::{Group, Phase, Stamps, Transition};
 use super::{Refusal, Step};
+use crate::action::StopCause;
 use crate::ids::{MemberId, Role};
 
 /// A step moves through at most this many phases: each phase once, and once more after a candidate was lost.
@@ -185,7 +186,8 @@ impl Step {
             self.close();
             // S8: what has stopped, and is kept down, cannot be reached by a router that does not know. What hotwarm does not start
             // itself may be up again at any moment.
-            self.group.stale_reach_nobody = matches!(by, FencedBy::Stopped(_)) && self.group.spec.fence == Fence::Supervisor;
+            let gone = matches!(&by, FencedBy::Stopped(cause) if !matches!(cause, StopCause::Renewed { .. }));
+            self.group.stale_reach_nobody = gone && self.group.spec.fence == Fence::Supervisor;
         }
     }
 
