@@ -56,7 +56,8 @@ async fn bodies_pass_by_length_and_by_chunk_with_trailers() {
     stage.open(1, &[&member]);
     let reply = ask(stage.address, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
     assert!(reply.text().ends_with("\n\nhello"), "{}", reply.text());
-    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\nTE: trailers\r\n\r\n5;a=b\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 7\r\n\r\n";
+    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\nTE: trailers\r\n\r\n\
+                   5;a=b\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 7\r\n\r\n";
     let reply = ask(stage.address, chunked).await.unwrap();
     assert!(reply.text().ends_with("\n\nhello world\nx-sum=7"), "{}", reply.text());
 }

@@ -172,7 +172,8 @@ async fn hop_by_hop_headers_stay_here_and_lists_grow() {
 async fn a_client_of_http_1_0_is_understood() {
     let member = Member::says(
         "a",
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+          5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n",
     )
     .await;
     let stage = Stage::http();
