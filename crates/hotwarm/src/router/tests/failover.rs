@@ -110,6 +110,21 @@ async fn freeze(check: CheckKind) {
 }
 
 #[tokio::test]
+async fn what_waits_at_a_frozen_member_is_repeated_elsewhere() {
+    let (a, b) = (Member::good("a").await, Member::good("b").await);
+    a.frozen.store(true, Ordering::SeqCst);
+    let stage = Stage::http();
+    stage.open(1, &[&a, &b]);
+    // All at once, so that some wait at the frozen one before anybody knows.
+    let waiting: Vec<_> = (0..32).map(|_| tokio::spawn(get(stage.address, "/"))).collect();
+    for reply in waiting {
+        assert_eq!(reply.await.unwrap().unwrap().header("x-member"), Some("b"));
+    }
+    stage.heard(|event| matches!(event, Event::Evidence { kind: Kind::Silent, .. })).await;
+    assert!(stage.stats().retried > 0);
+}
+
+#[tokio::test]
 async fn requests_park_while_every_member_is_down_and_go_when_one_is_back() {
     let a = Member::good("a").await;
     let stage = Stage::http();
