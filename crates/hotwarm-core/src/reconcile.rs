@@ -301,7 +301,7 @@ fn router_answers(group: &Group, router: &LocalRouter, me: &NodeId) -> Vec<Body>
     if let Pause::Resuming { waiting } = &group.pause
         && waiting.contains(me)
     {
-        answers.push(Answer::ResumeSeen { node });
+        answers.push(Answer::ResumeSeen { node, resume: group.resumes });
     }
     answers.into_iter().map(Body::Answer).collect()
 }

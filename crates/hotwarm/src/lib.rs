@@ -11,6 +11,7 @@ pub mod clock;
 pub mod codes;
 pub mod component;
 pub mod config;
+pub mod drill;
 pub mod engine;
 pub mod fence;
 pub mod probe;

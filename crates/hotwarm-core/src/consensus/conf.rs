@@ -72,8 +72,7 @@ impl ConfChange {
 }
 
 fn single(change: &Change) -> eraftpb::ConfChangeSingle {
-    let mut raft = eraftpb::ConfChangeSingle::default();
-    raft.node_id = change.id().0;
+    let mut raft = eraftpb::ConfChangeSingle { node_id: change.id().0, ..eraftpb::ConfChangeSingle::default() };
     raft.set_change_type(match change {
         Change::AddLearner(_) => eraftpb::ConfChangeType::AddLearnerNode,
         Change::AddVoter(_) => eraftpb::ConfChangeType::AddNode,

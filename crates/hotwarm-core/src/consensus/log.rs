@@ -69,6 +69,15 @@ impl Log {
         self.hard_state.clone_from(hard_state);
     }
 
+    pub(super) const fn hard_state(&self) -> &eraftpb::HardState {
+        &self.hard_state
+    }
+
+    pub(super) fn entries_after_snapshot(&self) -> impl Iterator<Item = &eraftpb::Entry> {
+        let snapshot = self.snapshot_index();
+        self.entries.iter().filter(move |entry| entry.index > snapshot)
+    }
+
     /// Entries replace those with their indexes and all after them.
     pub(super) fn append(&mut self, entries: &[eraftpb::Entry]) {
         let Some(first) = entries.first() else { return };

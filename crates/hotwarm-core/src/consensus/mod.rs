@@ -41,7 +41,7 @@ pub use ready::{Leadership, PeerProgress, ReadState, Ready, ReplicaRole, Status}
 pub use replica::Replica;
 
 use crate::ids::RaftId;
-use crate::wal::{Entry, HardState, LogId, Record, Snapshot, Voters};
+use crate::wal::{Entry, HardState, LogId, LogState, Record, Snapshot, Voters};
 
 /// How one replica behaves.
 #[derive(Clone, Debug)]
@@ -77,13 +77,20 @@ impl Options {
     }
 }
 
-/// What the write-ahead log held of one log when the node started. Empty for a replica that has yet to join.
+/// What the write-ahead log held of one log when the node started. Empty for a replica that has yet to join, whose only record is its
+/// [`Record::Birth`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     pub hard_state: HardState,
     pub snapshot: Option<Snapshot>,
     /// Entries after the snapshot, contiguous; older ones are ignored.
     pub entries: Vec<Entry>,
+}
+
+impl From<LogState> for Recovered {
+    fn from(state: LogState) -> Self {
+        Self { hard_state: state.hard_state, snapshot: state.snapshot, entries: state.entries }
+    }
 }
 
 /// The records that begin a new log whose only voter is `id`: persist them once, then start a replica from them.
@@ -95,7 +102,7 @@ pub fn bootstrap(log: LogId, id: RaftId, state: Vec<u8>) -> Vec<Record> {
     let voters = Voters { voters: vec![id.0], ..Voters::default() };
     let snapshot = Snapshot { index: 1, term: 1, voters, data: state };
     let hard_state = HardState { term: 1, vote: 0, commit: 1 };
-    vec![Record::Snapshot(log, snapshot), Record::HardState(log, hard_state)]
+    vec![Record::Birth(log, id), Record::Snapshot(log, snapshot), Record::HardState(log, hard_state)]
 }
 
 /// A replica could not be started.

@@ -559,6 +559,21 @@ impl Replica {
         self.raft.mut_store().compact(index);
     }
 
+    /// All records that make this log, as handed out so far, so that an idle log pins no old segment (S14). In one batch or in several,
+    /// in this order; what is written afterwards follows them.
+    #[must_use]
+    pub fn rewrite(&self) -> Vec<Record> {
+        let (log, store) = (self.options.log, self.raft.store());
+        let mut records = vec![Record::Birth(log, self.options.id)];
+        if store.snapshot_index() > 0 {
+            records.push(Record::Snapshot(log, message::snapshot_from_raft(store.latest_snapshot().clone())));
+        }
+        records.push(Record::HardState(log, hard_state_from_raft(store.hard_state())));
+        let entries = store.entries_after_snapshot().cloned();
+        records.extend(entries.map(|entry| Record::Entry(log, message::entry_from_raft(entry))));
+        records
+    }
+
     /// The latest moment, on this replica's clock, at which one of the voters that elected it acknowledged an older term's leader; this
     /// replica is among them (S3). `None` if it does not lead or nobody ever did.
     #[must_use]

@@ -44,6 +44,9 @@ impl Group {
         if member.role == Role::Spare {
             return Some(Refusal::Spare);
         }
+        if self.stays_down(id) {
+            return Some(Refusal::KeptDown);
+        }
         if !member.running() {
             return Some(Refusal::NotRunning);
         }
@@ -92,22 +95,30 @@ impl Group {
         (Reverse(spec.priority), leaving_zone == Some(spec.zone.as_str()) && !spec.zone.is_empty())
     }
 
+    /// It was hot before `last`, the member that served last, and has not followed anyone since: what its data has beyond the others'
+    /// was never acknowledged by those that went on, so its position cannot be compared with theirs.
+    pub(crate) fn old_data(&self, id: &MemberId, last: Option<&MemberId>) -> bool {
+        Some(id) != last && self.members.get(id).is_some_and(|m| m.away)
+    }
+
     /// Among fit members that reported in `attempt`, the one whose data reaches farthest; why the others are not it.
     pub(crate) fn candidate_by_position(
         &self,
         attempt: Attempt,
+        last: Option<&MemberId>,
         refused: &BTreeSet<MemberId>,
     ) -> (Option<MemberId>, Vec<(MemberId, Refusal)>) {
-        // A member whose promotion failed still counts for how far the data reaches: it is never passed over for one behind it.
-        let best = self.reports(attempt).map(|(_, p)| p).max();
+        let able = |id: &MemberId| self.unfit(id).is_none() && !refused.contains(id);
+        // With acknowledgements, a member that cannot be chosen still counts for how far the data reaches: it is never passed over for
+        // one behind it. Where nothing is promised, the best of those that are left will do.
+        let counts = |id: &MemberId| self.spec.acks > 0 || able(id);
+        let best = self.reports(attempt, last).filter(|(id, _)| counts(id)).map(|(_, p)| p).max();
         let (_, mut others) = self.candidate(Need::Dead, None, refused);
         others.retain(|(_, why)| *why != Refusal::Outranked);
         let mut fit: Vec<(bool, (Reverse<i32>, bool), MemberId)> = Vec::new();
-        for (id, member) in &self.members {
-            if self.unfit(id).is_some() || refused.contains(id) {
-                continue;
-            }
+        for (id, member) in self.members.iter().filter(|(id, _)| able(id)) {
             match (member.position.filter(|(a, _)| *a == attempt), best) {
+                _ if self.old_data(id, last) => others.push((id.clone(), Refusal::OldData)),
                 (Some((_, position)), Some(best)) if position == best => {
                     fit.push((self.held_down(member).is_some(), self.rank(id, None), id.clone()));
                 }
@@ -123,7 +134,10 @@ impl Group {
         (chosen, others)
     }
 
-    pub(crate) fn reports(&self, attempt: Attempt) -> impl Iterator<Item = (&MemberId, Position)> {
-        self.members.iter().filter_map(move |(id, m)| m.position.filter(|(a, _)| *a == attempt).map(|(_, p)| (id, p)))
+    /// Positions reported in `attempt` that can be compared.
+    pub(crate) fn reports(&self, attempt: Attempt, last: Option<&MemberId>) -> impl Iterator<Item = (&MemberId, Position)> {
+        let of_attempt = self.members.iter().filter_map(move |(id, m)| m.position.filter(|(a, _)| *a == attempt).map(|(_, p)| (id, p)));
+        let old: BTreeSet<&MemberId> = self.members.keys().filter(|id| self.old_data(id, last)).collect();
+        of_attempt.filter(move |(id, _)| !old.contains(id))
     }
 }

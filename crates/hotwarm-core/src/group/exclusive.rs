@@ -12,6 +12,7 @@ use super::reason::{FencedBy, Reason};
 use super::spec::Fence;
 use super::state::{Group, Phase, Stamps, Transition};
 use super::{Refusal, Step};
+use crate::action::StopCause;
 use crate::ids::{MemberId, Role};
 
 /// A step moves through at most this many phases: each phase once, and once more after a candidate was lost.
@@ -43,7 +44,11 @@ impl Step {
         if let Some(reason) = self.group.doubt(&hot) {
             return self.replace_live(&hot, reason);
         }
-        self.group.doubt_since = None;
+        // A witness that stands alone is no doubt yet; the pause counts from it all the same if others follow.
+        let silent = self.group.node_of(&hot).is_some_and(|n| self.group.node(n).silent);
+        if !silent && self.group.witnesses(&self.group.members[&hot]).is_empty() {
+            self.group.doubt_since = None;
+        }
         let node_drained = self.group.node_of(&hot).is_some_and(|n| self.group.node(n).drained);
         if self.group.members[&hot].drained || node_drained {
             return self.drain_hot(hot);
@@ -52,16 +57,9 @@ impl Step {
         false
     }
 
-    /// What was refused before no longer is.
-    fn forget_refusal(&mut self) {
-        if !matches!(self.group.refusal, Some(Reason::ResumeWaits { .. })) {
-            self.group.refusal = None;
-        }
-    }
-
     fn drain_hot(&mut self, hot: MemberId) -> bool {
         if self.group.paused() {
-            self.refuse(Reason::AutomationPaused);
+            self.refuse_paused();
             return false;
         }
         match self.group.candidate(Need::Live, Some(&hot), &BTreeSet::new()) {
@@ -76,44 +74,43 @@ impl Step {
 
     /// The hot member lives, as far as is known: it is fenced only for a reason, when another can take over, within the budget (S9).
     fn replace_live(&mut self, hot: &MemberId, reason: Reason) -> bool {
-        if self.group.paused() {
-            self.refuse(Reason::AutomationPaused);
-            return false;
-        }
-        let (successor, others) = self.group.candidate(Need::Live, Some(hot), &BTreeSet::new());
-        if successor.is_none() {
-            self.refuse(Reason::NoSuccessor { member: Some(hot.clone()), others });
-            return false;
-        }
-        if self.group.budget_spent() {
-            let failovers = u32::try_from(self.group.failovers.len()).unwrap_or(u32::MAX);
-            self.refuse(Reason::BudgetSpent { failovers, per_hour: self.group.spec.bounds.failovers_per_hour });
+        if let Some(refusal) = self.group.spares_live(hot) {
+            let told = self.group.refusal.as_ref().map(Reason::code) == Some(refusal.code());
+            if !told {
+                self.because(reason);
+            }
+            self.refuse(refusal);
             return false;
         }
         self.group.note_failover();
         self.group.note_failure(hot);
-        self.begin(reason, Some(hot.clone()), None, false);
+        self.because(reason.clone());
+        self.begin(reason, Some(hot.clone()));
         true
     }
 
     /// Nobody is hot. A member that failed lately is better than none.
     fn fill_vacancy(&mut self) -> bool {
         let (best, others) = self.group.candidate(Need::Dead, None, &BTreeSet::new());
+        if self.group.paused() && (best.is_some() || self.group.lost.is_some()) {
+            self.refuse_paused();
+            return false;
+        }
         if best.is_none() {
             if self.group.lost.is_some() {
                 self.refuse(Reason::NoSuccessor { member: None, others });
             }
             return false;
         }
-        if self.group.paused() {
-            self.refuse(Reason::AutomationPaused);
-            return false;
-        }
         let (from, why) = match self.group.lost.clone() {
             Some((member, why)) => (Some(member), why),
             None => (None, Reason::Vacant),
         };
-        self.begin(why, from, None, false);
+        // The loss was told when it was logged: now, or a while ago.
+        if !self.effects.contains(&Effect::Because(why.clone())) {
+            self.because(Reason::Vacant);
+        }
+        self.begin(why, from);
         true
     }
 
@@ -122,7 +119,6 @@ impl Step {
         self.group.attempt = self.group.attempt.next();
         self.group.refusal = None;
         let stamps = Stamps { doubt: self.group.doubt_since.unwrap_or(at), began: at, fenced: at, chosen: at };
-        self.because(why.clone());
         self.group.transition = Some(Transition {
             attempt: self.group.attempt,
             why,
@@ -136,15 +132,16 @@ impl Step {
         });
     }
 
-    fn begin(&mut self, why: Reason, from: Option<MemberId>, to: Option<MemberId>, planned: bool) {
+    fn begin(&mut self, why: Reason, from: Option<MemberId>) {
         let until = self.group.at.plus(self.group.spec.bounds.promote_ms);
-        self.transition(why, from, to, planned, Phase::Fencing { until });
+        self.transition(why, from, None, false, Phase::Fencing { until });
         self.close();
         self.tell_fences();
     }
 
     pub(super) fn begin_planned(&mut self, why: Reason, from: MemberId, to: Option<MemberId>) {
         let until = self.group.at.plus(self.group.spec.bounds.drain_ms);
+        self.because(why.clone());
         self.transition(why, Some(from), to, true, Phase::Draining { until });
         self.effects.push(Effect::Drain { epoch: self.group.epoch });
     }
@@ -177,20 +174,21 @@ impl Step {
         let Some(epoch) = member.may_serve.take() else { return };
         let served = member.serving;
         member.dethrone();
+        if self.group.promoting() == Some(id) {
+            self.promotion_failed(id, Reason::CandidateLost { member: id.clone() });
+        }
+        if served && self.group.transition.is_none() {
+            let loss = self.group.loss(id, by.clone());
+            self.because(loss.clone());
+            self.group.lost = Some((id.clone(), loss));
+        }
         self.because(Reason::Fenced { member: id.clone(), epoch, by: by.clone() });
-        if !self.group.spec.exclusive || !served {
-            return;
-        }
-        self.close();
-        self.group.stale_reach_nobody = matches!(by, FencedBy::Stopped(_));
-        if self.group.transition.is_none() {
-            self.group.lost = Some((id.clone(), self.group.loss(id, by)));
-        }
-    }
-
-    fn set_phase(&mut self, phase: Phase) {
-        if let Some(transition) = &mut self.group.transition {
-            transition.phase = phase;
+        if served {
+            self.close();
+            // S8: what has stopped, and is kept down, cannot be reached by a router that does not know. What hotwarm does not start
+            // itself may be up again at any moment.
+            let gone = matches!(&by, FencedBy::Stopped(cause) if !matches!(cause, StopCause::Renewed { .. }));
+            self.group.stale_reach_nobody = gone && self.group.spec.fence == Fence::Supervisor;
         }
     }
 
@@ -198,36 +196,35 @@ impl Step {
     fn drain(&mut self) -> bool {
         let Some(t) = self.group.transition.clone() else { return false };
         let (Some(from), Phase::Draining { until }) = (&t.from, &t.phase) else { return false };
-        let fencing = Phase::Fencing { until: self.group.at.plus(self.group.spec.bounds.promote_ms) };
         let lost = self.group.hot() != Some(from);
-        if lost || self.group.doubt(from).is_some() {
-            // No longer a plan: whoever is best takes over.
-            self.unplan();
-            self.set_phase(fencing);
-            self.close();
-            self.tell_fences();
-            return true;
-        }
-        if let Some(why) = t.to.as_ref().and_then(|to| self.group.unfit(to).map(|why| format!("{to}: {why}"))) {
+        if let Some(why) = self.group.plan_is_off(&t).filter(|_| !lost) {
             self.group.transition = None;
             self.because(Reason::SwitchoverAborted { why });
             self.effects.push(Effect::Open { epoch: self.group.epoch, hot: vec![from.clone()] });
-            return false;
+            return true;
+        }
+        let doubt = self.group.doubt(from).filter(|_| !lost);
+        if let Some(doubt) = &doubt {
+            self.because(doubt.clone());
+            self.group.note_failure(from);
         }
         let drained = self.group.open_routers.is_subset(&t.drained_routers);
-        if drained || self.group.at >= *until {
-            self.set_phase(fencing);
+        if lost || doubt.is_some() || drained || self.group.at >= *until {
+            if !lost && doubt.is_none() && !drained {
+                let routers = self.group.open_routers.difference(&t.drained_routers).cloned().collect();
+                self.because(Reason::DrainTimedOut { routers, after_ms: self.group.spec.bounds.drain_ms });
+            }
+            let until = self.group.at.plus(self.group.spec.bounds.promote_ms);
+            if let Some(transition) = &mut self.group.transition {
+                // No longer a plan: whoever is best takes over.
+                transition.planned = !lost && doubt.is_none();
+                transition.phase = Phase::Fencing { until };
+            }
             self.close();
             self.tell_fences();
             return true;
         }
         false
-    }
-
-    fn unplan(&mut self) {
-        if let Some(transition) = &mut self.group.transition {
-            transition.planned = false;
-        }
     }
 
     /// Closed: wait until nobody may serve and no router may reach whom it should not.
@@ -241,9 +238,10 @@ impl Step {
             return false;
         }
         if self.group.paused() {
-            self.refuse(Reason::AutomationPaused);
+            self.refuse_paused();
             return false;
         }
+        self.forget_refusal();
         let at = self.group.at;
         let until = at.plus(self.group.spec.bounds.positions_ms);
         let positions = self.group.spec.positions;
@@ -258,33 +256,49 @@ impl Step {
         true
     }
 
-    /// A member that does not step down in time is no longer asked.
+    /// A member that does not step down in time is no longer asked; one that is not fenced in time is told about.
     fn insist_on_fence(&mut self) {
-        let (at, promote_ms) = (self.group.at, self.group.spec.bounds.promote_ms);
+        let (at, after_ms) = (self.group.at, self.group.spec.bounds.promote_ms);
+        let members: Vec<MemberId> = self.group.may_serve().map(|(id, _)| id.clone()).collect();
         let Some(t) = &mut self.group.transition else { return };
         let Phase::Fencing { until } = t.phase else { return };
         if at < until {
             return;
         }
-        t.planned = false;
-        t.phase = Phase::Fencing { until: at.plus(promote_ms) };
+        let planned = std::mem::replace(&mut t.planned, false);
+        t.phase = Phase::Fencing { until: at.plus(after_ms) };
+        if let (true, Some(member)) = (planned, members.first()) {
+            self.because(Reason::DemoteTimedOut { member: member.clone(), after_ms });
+        } else if !self.group.paused() {
+            let reach = self.group.routers_reach();
+            let routers = self.group.stale_routers.iter().filter(|_| reach).cloned().collect();
+            self.refuse(Reason::FenceWaits { members, routers });
+        }
         self.tell_fences();
     }
 
     /// Fenced: whose turn is it?
     fn choose(&mut self) -> bool {
         if self.group.paused() {
-            self.refuse(Reason::AutomationPaused);
+            self.refuse_paused();
             return false;
         }
         let Some(t) = self.group.transition.clone() else { return false };
         let Phase::Choosing { until } = t.phase else { return false };
+        if self.group.fencing_waits() {
+            // S8: a member that ought to be down lives again and a router may still reach it.
+            let until = self.group.at.plus(self.group.spec.bounds.promote_ms);
+            if let Some(t) = &mut self.group.transition {
+                t.phase = Phase::Fencing { until };
+            }
+            return true;
+        }
         let late = self.group.at >= until;
         let (best, others) = if self.group.spec.positions {
             if !self.enough_reports(&t, late) {
                 return false;
             }
-            self.group.candidate_by_position(t.attempt, &t.refused)
+            self.group.candidate_by_position(t.attempt, t.from.as_ref(), &t.refused)
         } else {
             self.group.candidate(Need::Dead, None, &t.refused)
         };
@@ -296,26 +310,21 @@ impl Step {
             return true;
         }
         self.refuse(Reason::NoSuccessor { member: None, others });
-        if late {
-            self.try_again_later();
-        }
-        false
+        late && self.try_again()
     }
 
-    /// All have been refused: each gets another chance when the time is up.
-    fn try_again_later(&mut self) {
+    /// Nobody is left: those whose promotion failed get another chance, once in a while.
+    fn try_again(&mut self) -> bool {
         let until = self.group.at.plus(self.group.spec.bounds.positions_ms);
-        if let Some(t) = &mut self.group.transition {
-            t.refused.clear();
-            t.phase = Phase::Choosing { until };
-        }
+        let Some(t) = &mut self.group.transition else { return false };
+        t.phase = Phase::Choosing { until };
+        !std::mem::take(&mut t.refused).is_empty()
     }
 
     /// R + W > N: enough members said how far their data reaches, and nobody who could still say is left out in haste.
     fn enough_reports(&mut self, t: &Transition, late: bool) -> bool {
-        let others = u16::try_from(self.group.spec.members.len().saturating_sub(1)).unwrap_or(u16::MAX);
-        let needed = reports_needed(others, self.group.spec.acks);
-        let reported: Vec<&MemberId> = self.group.reports(t.attempt).map(|(id, _)| id).collect();
+        let needed = self.group.reports_needed();
+        let reported: Vec<&MemberId> = self.group.reports(t.attempt, t.from.as_ref()).map(|(id, _)| id).collect();
         let old_reported = t.from.as_ref().is_some_and(|from| reported.contains(&from));
         let reports = u16::try_from(reported.iter().filter(|id| Some(**id) != t.from.as_ref()).count()).unwrap_or(u16::MAX);
         if reports < needed && !old_reported {
@@ -324,7 +333,8 @@ impl Step {
             }
             return false;
         }
-        let missing = self.group.members.keys().any(|id| self.group.unfit(id).is_none() && !reported.contains(&id));
+        let able = |id: &MemberId| self.group.unfit(id).is_none() && !self.group.old_data(id, t.from.as_ref());
+        let missing = self.group.members.keys().any(|id| able(id) && !reported.contains(&id));
         late || !missing
     }
 
@@ -336,27 +346,32 @@ impl Step {
         let until = at.plus(group.spec.bounds.promote_ms);
         if let Some(member) = group.members.get_mut(to) {
             member.may_serve = Some(epoch);
+            member.confirmed = false;
         }
+        self.effects.push(Effect::Because(Reason::Chosen { member: to.clone(), others }));
         if let Some(t) = &mut group.transition {
             t.stamps.chosen = at;
             t.phase = Phase::Promoting { to: to.clone(), until };
             let attempt = t.attempt;
             self.effects.push(Effect::Promote { member: to.clone(), epoch, attempt });
         }
-        self.because(Reason::Chosen { member: to.clone(), others });
     }
 
     fn await_promotion(&mut self, to: &MemberId) -> bool {
         let Some(Phase::Promoting { until, .. }) = self.group.transition.as_ref().map(|t| t.phase.clone()) else { return false };
         let Some(member) = self.group.members.get(to) else { return false };
         let node = self.group.node_of(to).map(|n| self.group.node(n)).unwrap_or_default();
-        if member.may_serve.is_none() || node.silent || node.lapsed {
+        if node.silent || node.lapsed {
             self.promotion_failed(to, Reason::CandidateLost { member: to.clone() });
             return true;
         }
         if self.group.at >= until {
             let after_ms = self.group.spec.bounds.promote_ms;
             self.promotion_failed(to, Reason::PromoteTimedOut { member: to.clone(), after_ms });
+            return true;
+        }
+        if member.confirmed && member.ready && member.running() && !self.group.routers_reach() {
+            self.open(to);
             return true;
         }
         false
@@ -374,13 +389,14 @@ impl Step {
     }
 
     /// The candidate confirmed: requests go to it.
-    pub(super) fn open(&mut self, id: &MemberId) {
+    fn open(&mut self, id: &MemberId) {
         let Some(t) = self.group.transition.take() else { return };
         let group = &mut self.group;
         let epoch = group.epoch;
         if let Some(member) = group.members.get_mut(id) {
             member.role = Role::Hot;
             member.serving = true;
+            member.confirmed = false;
             member.away = false;
         }
         group.closed = false;
@@ -389,7 +405,6 @@ impl Step {
         group.doubt_since = None;
         group.refusal = None;
         let at = group.at;
-        self.effects.push(Effect::Open { epoch, hot: vec![id.clone()] });
         self.because(Reason::Opened {
             member: id.clone(),
             epoch,
@@ -399,6 +414,7 @@ impl Step {
             choose_ms: t.stamps.chosen.since(t.stamps.fenced),
             promote_ms: at.since(t.stamps.chosen),
         });
+        self.effects.push(Effect::Open { epoch, hot: vec![id.clone()] });
     }
 }
 
@@ -412,13 +428,64 @@ impl Group {
         if view.lapsed {
             return Some(Reason::NodeLapsed { member: id, node });
         }
-        if view.silent {
+        // Silence alone fences nobody where the lease will tell: acting on it gains nothing, since the lease must be waited out either way,
+        // and a node that was only slow would have been failed over for nothing.
+        if view.silent && self.spec.fence != Fence::Supervisor {
             return Some(Reason::NodeSilent { member: id, node });
         }
         if !member.ready {
             return Some(Reason::HotUnready { member: id, why: member.why_unready.clone() });
         }
         self.suspected(member).then(|| Reason::HotUnreachable { member: id, witnesses: self.witnesses(member) })
+    }
+
+    /// Why a hot member that is in doubt, but not known to be dead, is left alone (S9).
+    fn spares_live(&self, hot: &MemberId) -> Option<Reason> {
+        if self.paused() {
+            let waits = self.refusal.clone().filter(|why| matches!(why, Reason::ResumeWaits { .. }));
+            return Some(waits.unwrap_or(Reason::AutomationPaused));
+        }
+        let (successor, others) = self.candidate(Need::Live, Some(hot), &BTreeSet::new());
+        if successor.is_none() {
+            return Some(Reason::NoSuccessor { member: Some(hot.clone()), others });
+        }
+        // Once it is fenced its data may be out of reach: enough others must be able to say how far theirs reaches.
+        let (reports, needed) = (self.could_report(hot), self.reports_needed());
+        if self.spec.positions && reports < needed {
+            return Some(Reason::TooFewReports { reports, needed });
+        }
+        let failovers = u32::try_from(self.failovers.len()).unwrap_or(u32::MAX);
+        let per_hour = self.spec.bounds.failovers_per_hour;
+        self.budget_spent().then_some(Reason::BudgetSpent { failovers, per_hour })
+    }
+
+    /// Why a switchover that still drains is given up; nothing has been cut yet, so the hot member simply goes on.
+    fn plan_is_off(&self, t: &Transition) -> Option<String> {
+        let from = t.from.as_ref()?;
+        if self.paused() {
+            return Some("automation was paused".to_owned());
+        }
+        let drained = self.members.get(from).is_some_and(|m| m.drained) || self.node_of(from).is_some_and(|n| self.node(n).drained);
+        if matches!(t.why, Reason::HotDrained { .. }) && !drained {
+            return Some(format!("{from} is no longer drained"));
+        }
+        if let Some(doubt) = self.doubt(from) {
+            // S9: a live member is fenced only if another can take over.
+            return self.candidate(Need::Dead, Some(from), &BTreeSet::new()).0.is_none().then(|| doubt.to_string());
+        }
+        t.to.as_ref().and_then(|to| self.unfit(to).map(|why| format!("{to}: {why}")))
+    }
+
+    /// How many reports of other members than the old hot one make a choice safe.
+    fn reports_needed(&self) -> u16 {
+        let others = u16::try_from(self.spec.members.len().saturating_sub(1)).unwrap_or(u16::MAX);
+        reports_needed(others, self.spec.acks)
+    }
+
+    /// How many other members than `hot` could report their position.
+    fn could_report(&self, hot: &MemberId) -> u16 {
+        let able = self.members.iter().filter(|(id, m)| *id != hot && !m.away && self.unfit(id).is_none()).count();
+        u16::try_from(able).unwrap_or(u16::MAX)
     }
 
     /// Why a hot member that was fenced outside a transition is lost.
@@ -433,6 +500,11 @@ impl Group {
     /// True while somebody may still serve an epoch that was closed, or may be reached by a router that has not closed it.
     #[must_use]
     pub fn fencing_waits(&self) -> bool {
-        self.may_serve().next().is_some() || (!self.stale_routers.is_empty() && !self.stale_reach_nobody)
+        self.may_serve().next().is_some() || self.routers_reach()
+    }
+
+    /// True while a router that has not closed an older epoch may reach a member that was hot in it.
+    fn routers_reach(&self) -> bool {
+        !self.stale_routers.is_empty() && !self.stale_reach_nobody
     }
 }

@@ -8,7 +8,7 @@ use super::reason::Refusal;
 use super::state::{Group, Phase};
 use super::{Effect, Reason, step};
 use crate::action::StopCause;
-use crate::ids::{MemberId, Millis, Role};
+use crate::ids::{MemberId, Role};
 
 /// What `hotwarm why` shows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ fn waits_for(group: &Group) -> String {
             if !stale.is_empty() && !group.stale_reach_nobody {
                 waits.push(format!("the routers of {} to close", names(stale)));
             }
-            format!("waiting for {}", waits.join(" and "))
+            format!("waiting for {}", if waits.is_empty() { "the end of the pause".to_owned() } else { waits.join(" and ") })
         }
         Phase::Choosing { .. } => "waiting for a member that can become hot".to_owned(),
         Phase::Promoting { to, .. } => format!("waiting for {to} to confirm that it is hot"),
@@ -107,12 +107,16 @@ fn try_inputs(group: &Group, gone: &MemberId, event: String, inputs: Vec<Body>) 
     let mut reasons = Vec::new();
     let mut pending = inputs;
     // Each round answers what the last one asked for; a failover takes three.
+    let mut at = group.at;
     for _ in 0..8 {
         if pending.is_empty() {
-            break;
+            // What waits only for a time to pass (reports that will not come) is decided then.
+            let Some(deadline) = g.next_deadline().filter(|_| g.transition.is_some()) else { break };
+            at = deadline;
+            pending.push(Body::Timer);
         }
         for body in std::mem::take(&mut pending) {
-            let (next, effects) = step(g, &Input { at: Millis(group.at.0), body });
+            let (next, effects) = step(g, &Input { at, body });
             g = next;
             reasons.extend(effects.iter().filter_map(|e| if let Effect::Because(r) = e { Some(r.clone()) } else { None }));
             pending.extend(good_answers(&g, &effects));
@@ -122,8 +126,11 @@ fn try_inputs(group: &Group, gone: &MemberId, event: String, inputs: Vec<Body>) 
         g.members.iter().filter(|(id, m)| *id != gone && m.role == Role::Hot && m.serving).map(|(id, _)| id.as_str()).collect();
     let outcome = match (serving.is_empty(), g.closed) {
         (false, false) if group.spec.exclusive => format!("{} takes over", serving[0]),
-        (false, false) => format!("{} go on", serving.join(", ")),
-        _ => "nobody could serve: requests park until a member returns".to_owned(),
+        (false, false) => format!("{} go{} on", serving.join(", "), if serving.len() == 1 { "es" } else { "" }),
+        _ => match g.refusal.as_ref().filter(|why| !matches!(why, Reason::LastOne { .. })) {
+            Some(why) => format!("nobody serves, and requests park: {why}"),
+            None => "nobody serves, and requests park until a member can".to_owned(),
+        },
     };
     WhatIf { event, outcome, reasons }
 }
@@ -133,7 +140,7 @@ fn good_answers(g: &Group, effects: &[Effect]) -> Vec<Body> {
     for effect in effects {
         match effect {
             Effect::Close { epoch } => {
-                answers.extend(g.stale_routers.iter().map(|node| Body::Answer(Answer::RouterClosed { node: node.clone(), epoch: *epoch })))
+                answers.extend(g.stale_routers.iter().map(|node| Body::Answer(Answer::RouterClosed { node: node.clone(), epoch: *epoch })));
             }
             Effect::Promote { member, epoch, attempt } => {
                 let incarnation = g.members.get(member).map(|m| m.incarnation).unwrap_or_default();

@@ -82,6 +82,7 @@ pub enum Answer {
         incarnation: Incarnation,
         epoch: Epoch,
     },
+    /// It serves for no epoch before this one and will not by itself.
     Fenced {
         member: MemberId,
         epoch: Epoch,
@@ -102,9 +103,10 @@ pub enum Answer {
         attempt: Attempt,
         position: Position,
     },
-    /// The holder counts its lease again after a pause (S10).
+    /// The holder counts its lease again after a pause (S10); `resume` is the group's number of the resume it has seen.
     ResumeSeen {
         node: NodeId,
+        resume: u64,
     },
 }
 

@@ -15,7 +15,7 @@ fn exclusive(group: &Group) -> Option<String> {
     if told.len() > 1 {
         return Some(format!("S6: several members may serve: {told:?}"));
     }
-    if let Some((id, epoch)) = told.iter().find(|(_, epoch)| *epoch > group.epoch) {
+    if let Some((id, epoch)) = told.iter().find(|(_, epoch)| *epoch != group.epoch) {
         return Some(format!("{id} was told epoch {epoch}, the group is at {}", group.epoch));
     }
     let hot: Vec<_> = group.members.iter().filter(|(_, m)| m.role == Role::Hot).collect();
@@ -36,11 +36,27 @@ fn exclusive(group: &Group) -> Option<String> {
     if !group.closed && !group.stale_routers.is_empty() && !group.stale_reach_nobody {
         return Some(format!("S8: opened while routers {:?} may reach the member before", group.stale_routers));
     }
-    let promoting = matches!(group.transition.as_ref().map(|t| &t.phase), Some(Phase::Promoting { .. }));
-    if promoting && !group.closed {
-        return Some("a candidate is promoted while the epoch before is open".to_owned());
+    transition(group)
+}
+
+fn transition(group: &Group) -> Option<String> {
+    let t = group.transition.as_ref()?;
+    if t.attempt != group.attempt {
+        return Some(format!("S7: attempt {} is under way, the newest is {}", t.attempt, group.attempt));
     }
-    None
+    let open = !group.closed;
+    let may_serve = group.may_serve().map(|(id, _)| id).next();
+    match &t.phase {
+        Phase::Draining { .. } if group.closed => Some("requests in flight are waited for after the epoch was closed".to_owned()),
+        Phase::Fencing { .. } | Phase::Choosing { .. } | Phase::Promoting { .. } if open => {
+            Some("the hot member is replaced while the epoch before is open".to_owned())
+        }
+        Phase::Choosing { .. } if may_serve.is_some() => Some(format!("S6: a candidate is chosen while {may_serve:?} may serve")),
+        Phase::Promoting { to, .. } if may_serve.is_some_and(|id| id != to) => {
+            Some(format!("S6: {to} is promoted while {may_serve:?} may serve"))
+        }
+        _ => None,
+    }
 }
 
 fn many(group: &Group) -> Option<String> {

@@ -7,41 +7,77 @@ use std::collections::BTreeSet;
 
 use super::candidate::Need;
 use super::effect::Effect;
-use super::state::{Group, Life};
+use super::state::{Group, Life, Member};
 use super::{Reason, Refusal, Step};
 use crate::action::StopCause;
-use crate::ids::{MemberId, Role};
+use crate::ids::{Epoch, MemberId, Role};
 
 impl Step {
     pub(super) fn advance_many(&mut self) {
-        self.leave_out();
-        self.fill();
         self.group.closed = false;
-        self.group.closed_epoch = Default::default();
+        self.group.closed_epoch = Epoch(0);
+        self.settle_promotions();
+        let kept = self.leave_out();
+        self.trim();
+        let unfilled = self.fill();
+        match kept.or(unfilled) {
+            Some(refusal) => self.refuse(refusal),
+            None => self.forget_refusal(),
+        }
     }
 
-    fn leave_out(&mut self) {
-        let hot: Vec<MemberId> = self.group.members.iter().filter(|(_, m)| m.role == Role::Hot).map(|(id, _)| id.clone()).collect();
-        let mut doubt = false;
-        for id in hot {
-            let Some(why) = self.group.unfit(&id).filter(|why| !self.group.may_finish(&id, why)) else { continue };
-            let stopped = self.group.members.get(&id).is_none_or(|m| m.stopped());
-            let others_serve = self.group.members.iter().any(|(other, m)| *other != id && m.serving && self.group.unfit(other).is_none());
-            if !stopped && !others_serve && why != Refusal::Drained {
-                doubt = true;
-                self.refuse(Reason::LastOne { member: id, why });
-                continue;
+    /// Members that were told to be hot and do not serve yet.
+    fn settle_promotions(&mut self) {
+        let pending: Vec<MemberId> =
+            self.group.members.iter().filter(|(_, m)| m.role == Role::Hot && !m.serving).map(|(id, _)| id.clone()).collect();
+        for id in pending {
+            let Some(member) = self.group.members.get(&id) else { continue };
+            let timed_out = member.confirm_until.is_none_or(|until| self.group.at >= until);
+            let confirmed = member.confirmed && member.ready && member.running();
+            match self.group.unfit(&id) {
+                Some(Refusal::NodeLost) => self.promotion_failed(&id, Reason::CandidateLost { member: id.clone() }),
+                Some(Refusal::Drained) => self.eject(&id, Refusal::Drained),
+                _ if confirmed => self.admit(&id),
+                _ if timed_out => {
+                    let after_ms = self.group.spec.bounds.promote_ms;
+                    self.promotion_failed(&id, Reason::PromoteTimedOut { member: id.clone(), after_ms });
+                }
+                _ => {}
             }
-            self.eject(&id, why);
-        }
-        if !doubt && matches!(self.group.refusal, Some(Reason::LastOne { .. })) {
-            self.group.refusal = None;
         }
     }
 
-    fn eject(&mut self, id: &MemberId, why: Refusal) {
+    /// Leaves out what cannot serve; returns why one that cannot is kept.
+    fn leave_out(&mut self) -> Option<Reason> {
+        let serving: Vec<MemberId> = self.group.members.iter().filter(|(_, m)| m.serving).map(|(id, _)| id.clone()).collect();
+        let mut kept = None;
+        for id in serving {
+            let Some(why) = self.group.unfit(&id).filter(|why| !self.group.may_finish(&id, why)) else { continue };
+            if self.group.others_serve(&id, &why) {
+                self.eject(&id, why);
+            } else {
+                kept = kept.or(Some(Reason::LastOne { member: id, why }));
+            }
+        }
+        kept
+    }
+
+    /// Fewer are to be hot than are.
+    fn trim(&mut self) {
+        for id in self.group.by_priority().into_iter().rev() {
+            let hot = self.group.members.values().filter(|m| m.role == Role::Hot).count();
+            if hot <= usize::from(self.group.spec.hot) {
+                return;
+            }
+            if self.group.members.get(&id).is_some_and(|m| m.role == Role::Hot) {
+                self.eject(&id, Refusal::Outranked);
+            }
+        }
+    }
+
+    pub(super) fn eject(&mut self, id: &MemberId, why: Refusal) {
         // A member that stopped has been counted when its end was logged; a drained one did not fail.
-        if !matches!(why, Refusal::Drained | Refusal::NotRunning) {
+        if !matches!(why, Refusal::Drained | Refusal::NotRunning | Refusal::Outranked) {
             self.group.note_failure(id);
         }
         self.group.epoch = self.group.epoch.next();
@@ -53,44 +89,52 @@ impl Step {
         self.tell_open();
     }
 
-    fn fill(&mut self) {
+    /// Makes members hot until there are enough; returns why there are not.
+    fn fill(&mut self) -> Option<Reason> {
         // Bounded: each turn makes one more member hot.
         for _ in 0..self.group.members.len() {
+            let not = |m: &Member| m.role == Role::Hot || m.retry_at > self.group.at;
             let hot = self.group.members.values().filter(|m| m.role == Role::Hot).count();
             if hot >= usize::from(self.group.spec.hot) {
-                return;
+                return None;
             }
-            let serving: BTreeSet<MemberId> =
-                self.group.members.iter().filter(|(_, m)| m.role == Role::Hot).map(|(id, _)| id.clone()).collect();
-            let need = if serving.is_empty() { Need::Dead } else { Need::Live };
-            let (Some(id), _) = self.group.candidate(need, None, &serving) else { return };
+            let refused: BTreeSet<MemberId> = self.group.members.iter().filter(|(_, m)| not(m)).map(|(id, _)| id.clone()).collect();
+            let need = if hot == 0 { Need::Dead } else { Need::Live };
+            let (best, others) = self.group.candidate(need, None, &refused);
+            let Some(id) = best else {
+                let served = self.group.epoch > Epoch(0);
+                return (hot == 0 && served).then_some(Reason::NoSuccessor { member: None, others });
+            };
             if self.group.paused() {
-                self.refuse(Reason::AutomationPaused);
-                return;
+                return Some(Reason::AutomationPaused);
             }
             self.group.epoch = self.group.epoch.next();
-            let epoch = self.group.epoch;
+            let (epoch, until) = (self.group.epoch, self.group.at.plus(self.group.spec.bounds.promote_ms));
             if let Some(member) = self.group.members.get_mut(&id) {
                 member.role = Role::Hot;
                 member.serving = false;
+                member.confirmed = false;
+                member.confirm_until = Some(until);
                 member.may_serve = Some(epoch);
             }
             self.effects.push(Effect::Promote { member: id, epoch, attempt: self.group.attempt });
         }
+        None
     }
 
     /// The member confirmed that it serves.
-    pub(super) fn admit(&mut self, id: &MemberId) {
+    fn admit(&mut self, id: &MemberId) {
         let Some(member) = self.group.members.get_mut(id) else { return };
         member.serving = true;
+        member.confirmed = false;
+        member.confirm_until = None;
         member.away = false;
-        let Some(epoch) = member.may_serve else { return };
         self.group.epoch = self.group.epoch.next();
-        self.because(Reason::Admitted { member: id.clone(), epoch });
+        self.because(Reason::Admitted { member: id.clone(), epoch: self.group.epoch });
         self.tell_open();
     }
 
-    fn tell_open(&mut self) {
+    pub(super) fn tell_open(&mut self) {
         let hot = self.group.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving).map(|(id, _)| id.clone()).collect();
         self.effects.push(Effect::Open { epoch: self.group.epoch, hot });
     }
@@ -120,6 +164,7 @@ impl Step {
             if let Some(member) = self.group.members.get_mut(id) {
                 member.role = Role::Spare;
             }
+            self.because(Reason::SpareRests { member: id.clone() });
             self.effects.push(Effect::Stop { member: id.clone() });
         }
     }
@@ -139,16 +184,28 @@ impl Group {
         *why == Refusal::Drained && self.members.get(id).and_then(|m| m.draining_until).is_some_and(|until| self.at < until)
     }
 
+    /// Never leave out everybody: a doubted member is better than none, and so is a drained one.
+    fn others_serve(&self, id: &MemberId, why: &Refusal) -> bool {
+        self.members.iter().filter(|(other, m)| *other != id && m.serving).any(|(other, _)| match self.unfit(other) {
+            None => true,
+            Some(Refusal::Drained) => *why == Refusal::Drained,
+            Some(_) => false,
+        })
+    }
+
     /// No use in starting it there.
     fn unreachable(&self, id: &MemberId) -> bool {
         let node = self.node_of(id).map(|n| self.node(n)).unwrap_or_default();
         node.silent || node.lapsed || node.drained || self.members.get(id).is_some_and(|m| m.drained)
     }
 
-    /// It ought to run and, for a reason that does not pass by itself at once, does not. One that merely starts is not missing.
+    /// It ought to run and serve or stand by and, for a reason that does not pass by itself at once, does not. One that merely starts
+    /// is not missing.
     fn missing(&self, id: &MemberId) -> bool {
         let Some(member) = self.members.get(id) else { return true };
-        let failed = matches!(&member.life, Life::Stopped(cause) if !matches!(cause, StopCause::Absent | StopCause::Asked));
-        self.unreachable(id) || failed || self.suspected(member)
+        let asked = matches!(&member.life, Life::Stopped(StopCause::Absent | StopCause::Asked | StopCause::Renewed { .. }));
+        let failed = member.stopped() && !asked;
+        let failing = member.failing_from.is_some_and(|from| from <= self.at);
+        self.unreachable(id) || failed || failing || self.suspected(member)
     }
 }

@@ -23,12 +23,16 @@ pub mod quorum;
 pub mod reason;
 pub mod spec;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 pub use effect::Effect;
 pub use input::{Body, Input};
 pub use reason::{Reason, Refusal};
 pub use spec::GroupSpec;
 pub use state::Group;
+
+use crate::ids::{MemberId, Role};
 
 /// What a step's handlers share: the state they change and the effects they decide.
 pub(crate) struct Step {
@@ -47,6 +51,28 @@ impl Step {
             self.because(reason.clone());
         }
         self.group.refusal = Some(reason);
+    }
+
+    /// While the pause ends, whom that waits for says more.
+    pub(crate) fn refuse_paused(&mut self) {
+        if !matches!(self.group.refusal, Some(Reason::ResumeWaits { .. })) {
+            self.refuse(Reason::AutomationPaused);
+        }
+    }
+
+    /// What was refused before no longer is.
+    pub(crate) fn forget_refusal(&mut self) {
+        if !matches!(self.group.refusal, Some(Reason::ResumeWaits { .. })) {
+            self.group.refusal = None;
+        }
+    }
+
+    /// The first doubt about the hot member: from here the pause is counted.
+    pub(crate) fn doubt_begins(&mut self, id: &MemberId) {
+        let hot = self.group.members.get(id).is_some_and(|m| m.role == Role::Hot);
+        if self.group.spec.exclusive && hot && self.group.doubt_since.is_none() {
+            self.group.doubt_since = Some(self.group.at);
+        }
     }
 }
 
@@ -87,5 +113,21 @@ impl Step {
             self.advance_many();
         }
         self.assign_spares();
+        self.welcome_back();
+    }
+
+    /// A member that was hot is warm again once it is well and another is hot beside it.
+    fn welcome_back(&mut self) {
+        if self.group.closed {
+            return;
+        }
+        let away = self.group.members.iter().filter(|(_, m)| m.away && m.role == Role::Warm);
+        let back: Vec<MemberId> = away.filter(|(id, _)| self.group.unfit(id).is_none()).map(|(id, _)| id.clone()).collect();
+        for id in back {
+            if let Some(member) = self.group.members.get_mut(&id) {
+                member.away = false;
+            }
+            self.because(Reason::ReturnedWarm { member: id });
+        }
     }
 }

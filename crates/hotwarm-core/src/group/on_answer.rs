@@ -28,15 +28,13 @@ impl Step {
             }
             Answer::Demoted { member, incarnation, epoch } => self.on_demoted(member, *incarnation, *epoch),
             Answer::Fenced { member, epoch } => {
-                if self.group.members.get(member).is_some_and(|m| m.may_serve.is_some_and(|told| told <= *epoch)) {
+                // Strictly: the epoch a fence names is the one that the next promotion gets, even of the same member (S6).
+                let covered = self.group.members.get(member).is_some_and(|m| m.may_serve.is_some_and(|told| told < *epoch));
+                if covered && self.group.spec.exclusive {
                     self.fenced(member, FencedBy::Hook);
                 }
             }
-            Answer::RouterClosed { node, epoch } => {
-                if *epoch >= self.group.closed_epoch {
-                    self.group.stale_routers.remove(node);
-                }
-            }
+            Answer::RouterClosed { node, epoch } => self.on_router_closed(node, *epoch),
             Answer::RouterDrained { node, epoch } => self.on_router_drained(node, *epoch),
             Answer::Position { member, incarnation, attempt, position } => {
                 let current = self.group.transition.as_ref().is_some_and(|t| t.attempt == *attempt);
@@ -47,14 +45,14 @@ impl Step {
                     m.position = Some((*attempt, *position));
                 }
             }
-            Answer::ResumeSeen { node } => self.resume_waits_no_more(node),
+            Answer::ResumeSeen { node, resume } => self.on_resume_seen(node, *resume),
         }
     }
 
     /// True if the group waits for this very promotion.
     fn is_asked(&self, id: &MemberId, incarnation: Incarnation, epoch: Epoch, attempt: Attempt) -> bool {
         let Some(member) = self.group.members.get(id) else { return false };
-        if member.incarnation != incarnation || member.may_serve != Some(epoch) || member.serving {
+        if member.incarnation != incarnation || !member.running() || member.may_serve != Some(epoch) || member.serving {
             return false;
         }
         !self.group.spec.exclusive
@@ -65,10 +63,9 @@ impl Step {
         if !self.is_asked(id, incarnation, epoch, attempt) {
             return;
         }
-        if self.group.spec.exclusive {
-            self.open(id);
-        } else {
-            self.admit(id);
+        // It opens once it also answers its check; a life that began in its hot role may not do so yet.
+        if let Some(member) = self.group.members.get_mut(id) {
+            member.confirmed = true;
         }
     }
 
@@ -80,6 +77,7 @@ impl Step {
         } else if let Some(member) = self.group.members.get_mut(id) {
             // It stays out at least as long as a first hold-down: trying again at once would fail again.
             member.unstable_until = member.unstable_until.max(self.group.at.plus(self.group.spec.bounds.hold_down_ms));
+            member.retry_at = self.group.at.plus(self.group.spec.bounds.positions_ms);
             member.dethrone();
             member.may_serve = None;
         }
@@ -91,15 +89,27 @@ impl Step {
             return;
         }
         // Only what the group asked to step down may say that it did: a member that is wanted hot is told again instead.
-        if member.role == Role::Hot && self.group.transition.is_none() {
+        if !self.group.spec.exclusive || (member.role == Role::Hot && self.group.transition.is_none()) {
             return;
         }
         self.fenced(id, FencedBy::Demoted);
     }
 
+    fn on_router_closed(&mut self, node: &NodeId, epoch: Epoch) {
+        let group = &mut self.group;
+        if epoch >= group.closed_epoch {
+            group.stale_routers.remove(node);
+        }
+        // One that was configured away is open until it says so.
+        if epoch >= group.epoch && !group.spec.routers.contains(node) {
+            group.open_routers.remove(node);
+        }
+    }
+
     fn on_router_drained(&mut self, node: &NodeId, epoch: Epoch) {
         if let Some(transition) = &mut self.group.transition
             && epoch == self.group.epoch
+            && self.group.open_routers.contains(node)
         {
             transition.drained_routers.insert(node.clone());
         }

@@ -1,9 +1,11 @@
 //! A new configuration of the group. What would cut a serving member loose is refused as a whole (promise 6).
 
+use std::net::SocketAddr;
+
 use super::Step;
-use super::spec::GroupSpec;
+use super::spec::{GroupSpec, MemberSpec};
 use super::state::{Group, Member};
-use crate::ids::Role;
+use crate::ids::{MemberId, NodeId, Role};
 
 impl Group {
     /// Why this configuration cannot be applied now; a sentence for the operator.
@@ -22,8 +24,27 @@ impl Group {
         if self.transition.is_some() && spec.members != self.spec.members {
             return Some(format!("group {}: a change of the hot member is under way; try again when it is over", spec.name));
         }
+        if self.spec.exclusive && spec.fence != self.spec.fence && self.may_serve().next().is_some_and(|(id, _)| self.in_change(id)) {
+            return Some(format!("group {}: the fence cannot change while the hot member is replaced or its node is lost", spec.name));
+        }
+        // S8: a router with an old view reaches whoever answers at the address of the member that was hot.
+        let reached = self.members.iter().find(|(id, m)| {
+            let (old, new) = (self.spec.members.get(*id), spec.members.get(*id));
+            m.away && !self.stale_routers.is_empty() && new.map(place) != old.map(place)
+        });
+        if let Some((id, _)) = reached {
+            return Some(format!("{id} was hot and not all routers have closed yet; try again in a moment"));
+        }
         None
     }
+
+    fn in_change(&self, id: &MemberId) -> bool {
+        self.transition.is_some() || self.node_of(id).is_some_and(|node| self.node(node).lapsed)
+    }
+}
+
+fn place(member: &MemberSpec) -> (&NodeId, SocketAddr) {
+    (&member.node, member.address)
 }
 
 impl Step {
@@ -32,19 +53,31 @@ impl Step {
             return;
         }
         let group = &mut self.group;
-        let routers_gone: Vec<_> = group.spec.routers.iter().filter(|n| !spec.routers.contains(n)).cloned().collect();
+        if spec.exclusive != group.spec.exclusive {
+            group.closed = spec.exclusive;
+        }
+        // A member that moves to another node is another one: nothing that is known of it holds there.
+        let stays = |group: &Group, id: &MemberId| {
+            let old = group.spec.members.get(id);
+            spec.members.get(id).is_some_and(|new| old.is_some_and(|old| old.node == new.node))
+        };
+        let gone: Vec<MemberId> = group.members.keys().filter(|id| !stays(group, id)).cloned().collect();
+        let served = gone.iter().any(|id| group.members.get(id).is_some_and(|m| m.serving));
+        group.members.retain(|id, _| !gone.contains(id));
         group.spec = spec.clone();
-        group.members.retain(|id, _| spec.members.contains_key(id));
         let running = usize::from(spec.hot) + usize::from(spec.warm);
         for (rank, id) in group.by_priority().into_iter().enumerate() {
             let role = if rank < running { Role::Warm } else { Role::Spare };
             group.members.entry(id).or_insert_with(|| Member::new(role));
         }
-        // A router that is configured away still has to close before a successor opens; one that is new may open at once.
+        // One that is new may open at once; one that is configured away stays in the set until it says that it has closed (S8).
         if !group.closed && group.spec.exclusive {
-            group.stale_routers.extend(routers_gone);
             let new: Vec<_> = spec.routers.iter().filter(|n| !group.node(n).lapsed).cloned().collect();
             group.open_routers.extend(new);
+        }
+        if served {
+            self.group.epoch = self.group.epoch.next();
+            self.tell_open();
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::input::Life as Told;
 use super::reason::FencedBy;
 use super::state::Life;
-use super::{Reason, Step};
+use super::{Reason, Refusal, Step};
 use crate::action::StopCause;
 use crate::ids::{Incarnation, MemberId, Role};
 
@@ -21,24 +21,36 @@ impl Step {
     /// gone; this matters where the `Stopped` was lost with the node's memory.
     fn on_started(&mut self, id: &MemberId, incarnation: Incarnation) {
         let Some(member) = self.group.members.get(id) else { return };
-        if incarnation < member.incarnation || (incarnation == member.incarnation && member.running()) {
+        // S4: what has ended does not begin again under the same number.
+        if incarnation < member.incarnation || (incarnation == member.incarnation && member.life != Life::Unknown) {
             return;
         }
         if incarnation > member.incarnation && member.running() {
-            self.ended(id, &StopCause::Absent);
+            // S6: of a candidate that has not confirmed, it may be the hot life that begins.
+            let renewed = StopCause::Renewed { role: Role::Hot };
+            let cause = if member.may_serve.is_some() && !member.serving { renewed } else { StopCause::Absent };
+            self.ended(id, &cause);
         }
+        let (at, promote_ms) = (self.group.at, self.group.spec.bounds.promote_ms);
         let member = self.group.members.get_mut(id).expect("looked up above");
         member.incarnation = incarnation;
         member.life = Life::Running;
         member.ready = false;
+        member.confirmed = false;
+        member.failing_from = Some(at.plus(promote_ms));
         "it has just started".clone_into(&mut member.why_unready);
         member.testimony.clear();
         member.position = None;
+        // S8: it lives, so a router with an old view may reach it again.
+        if member.away && self.group.closed {
+            self.group.stale_reach_nobody = false;
+        }
     }
 
     fn on_stopped(&mut self, id: &MemberId, incarnation: Incarnation, cause: &StopCause) {
         let Some(member) = self.group.members.get_mut(id) else { return };
-        if incarnation < member.incarnation {
+        // Said again it proves nothing: the next life may have begun in between, and not been told yet (S4).
+        if incarnation < member.incarnation || (incarnation == member.incarnation && member.stopped()) {
             return;
         }
         member.incarnation = incarnation;
@@ -50,24 +62,33 @@ impl Step {
         let group = &mut self.group;
         let Some(member) = group.members.get_mut(id) else { return };
         let was_running = member.running();
+        // A life that begins anew in its hot role has yet to confirm it.
+        member.confirmed = false;
+        member.failing_from = None;
         member.life = Life::Stopped(cause.clone());
         member.ready = false;
         member.why_unready = cause.to_string();
-        member.position = None;
         member.testimony.clear();
-        let by_itself = !matches!(cause, StopCause::Asked | StopCause::Absent);
+        let by_itself = !matches!(cause, StopCause::Asked | StopCause::Absent | StopCause::Renewed { .. });
         let was_hot = member.role == Role::Hot;
-        if was_hot && group.doubt_since.is_none() {
-            group.doubt_since = Some(group.at);
-        }
-        if was_running && by_itself && was_hot {
+        let serving = member.serving;
+        let being_fenced = group.transition.as_ref().is_some_and(|t| !t.planned && t.from.as_ref() == Some(id));
+        if was_running && by_itself && was_hot && !being_fenced {
             group.note_failure(id);
         }
-        // An engine that tells the role by restarting its member ends the old life in order to begin the hot one.
-        if group.promoting() == Some(id) && !by_itself {
+        self.doubt_begins(id);
+        // S6: an engine that tells the role by starting its member anew ends the old life in order to begin the hot one. That end is no
+        // fence, however late it is heard of.
+        if matches!(cause, StopCause::Renewed { role: Role::Hot }) {
             return;
         }
-        self.fenced(id, FencedBy::Stopped(cause.clone()));
+        if self.group.spec.exclusive {
+            self.fenced(id, FencedBy::Stopped(cause.clone()));
+        } else if serving {
+            self.eject(id, Refusal::NotRunning);
+        } else if was_hot {
+            self.promotion_failed(id, Reason::CandidateLost { member: id.clone() });
+        }
     }
 
     fn on_ready(&mut self, id: &MemberId, incarnation: Incarnation) {
@@ -76,11 +97,8 @@ impl Step {
             return;
         }
         member.ready = true;
+        member.failing_from = None;
         member.why_unready.clear();
-        if member.away && member.role == Role::Warm {
-            member.away = false;
-            self.because(Reason::ReturnedWarm { member: id.clone() });
-        }
     }
 
     fn on_unready(&mut self, id: &MemberId, incarnation: Incarnation, why: &str) {
@@ -90,9 +108,8 @@ impl Step {
             return;
         }
         member.ready = false;
+        member.failing_from = Some(group.at);
         why.clone_into(&mut member.why_unready);
-        if member.role == Role::Hot && group.doubt_since.is_none() {
-            group.doubt_since = Some(group.at);
-        }
+        self.doubt_begins(id);
     }
 }

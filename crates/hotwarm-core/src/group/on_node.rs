@@ -1,9 +1,10 @@
 //! What the cluster knows of nodes: silent, heard, lapsed, back, drained.
 
-use super::Step;
 use super::input::NodeInput;
 use super::reason::FencedBy;
 use super::spec::Fence;
+use super::state::Life;
+use super::{Reason, Step};
 use crate::ids::{MemberId, NodeId, Role};
 
 impl Step {
@@ -24,9 +25,8 @@ impl Step {
 
     fn on_silent(&mut self, node: &NodeId) {
         self.group.nodes.entry(node.clone()).or_default().silent = true;
-        let hot_there = self.members_on(node).iter().any(|id| self.group.members.get(id).is_some_and(|m| m.role == Role::Hot));
-        if hot_there && self.group.doubt_since.is_none() {
-            self.group.doubt_since = Some(self.group.at);
+        for id in self.members_on(node) {
+            self.doubt_begins(&id);
         }
     }
 
@@ -34,14 +34,31 @@ impl Step {
     /// where a hook alone can tell does the member go on counting as one that may serve.
     fn on_lapsed(&mut self, node: &NodeId) {
         self.group.nodes.entry(node.clone()).or_default().lapsed = true;
+        for id in self.members_on(node) {
+            self.doubt_begins(&id);
+        }
+        // S10: a holder that has not seen the end of a pause does not count its lease, so the wait proves nothing.
+        if !self.group.lease_suspended(node) {
+            self.lease_over(node, &FencedBy::LeaseOut);
+        }
+    }
+
+    /// Whatever the node's lease covered is over.
+    pub(super) fn lease_over(&mut self, node: &NodeId, by: &FencedBy) {
         self.group.open_routers.remove(node);
         self.group.stale_routers.remove(node);
         if self.group.spec.exclusive && self.group.spec.fence == Fence::Supervisor {
             for id in self.members_on(node) {
-                self.fenced(&id, FencedBy::LeaseOut);
+                self.fenced(&id, by.clone());
+                // Whether it lives is not known until its node says so again.
+                if let Some(member) = self.group.members.get_mut(&id) {
+                    member.life = Life::Unknown;
+                    member.ready = false;
+                    member.failing_from = None;
+                    "its node's lease ran out".clone_into(&mut member.why_unready);
+                }
             }
         }
-        self.resume_waits_no_more(node);
     }
 
     fn on_back(&mut self, node: &NodeId) {
@@ -49,7 +66,7 @@ impl Step {
         view.lapsed = false;
         view.silent = false;
         // It may admit for the open epoch from its first grant on.
-        if !self.group.closed && self.group.spec.routers.contains(node) {
+        if self.group.spec.exclusive && !self.group.closed && self.group.spec.routers.contains(node) {
             self.group.open_routers.insert(node.clone());
         }
     }
@@ -74,6 +91,7 @@ impl Step {
             member.draining_until = None;
         } else if !exclusive && member.role == Role::Hot && member.draining_until.is_none() {
             member.draining_until = Some(until);
+            self.because(Reason::HotDrained { member: id.clone() });
         }
     }
 }

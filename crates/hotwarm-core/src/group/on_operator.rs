@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use super::candidate::Need;
 use super::input::Operator;
+use super::reason::FencedBy;
+use super::spec::Fence;
 use super::state::Pause;
 use super::{Reason, Refusal, Step};
 use crate::ids::{MemberId, NodeId, Role};
@@ -35,29 +37,38 @@ impl Step {
     fn on_pause(&mut self) {
         if self.group.pause != Pause::Paused {
             self.group.pause = Pause::Paused;
+            self.group.refusal = None;
             self.because(Reason::Paused);
         }
     }
 
     /// Holders did not count their lease during the pause: promotion stays suspended until each counts again (S10).
     fn on_resume(&mut self, force: bool) {
-        if self.group.pause == Pause::No {
-            return;
+        match self.group.pause {
+            Pause::No => return,
+            Pause::Resuming { .. } if !force => return,
+            Pause::Paused | Pause::Resuming { .. } => {}
         }
-        let mut waiting: BTreeSet<NodeId> = BTreeSet::new();
-        if self.group.spec.exclusive && !force {
-            waiting.extend(self.group.may_serve().filter_map(|(id, _)| self.group.node_of(id)).cloned());
-            waiting.extend(self.group.open_routers.iter().chain(&self.group.stale_routers).cloned());
-        }
+        self.group.resumes += 1;
+        let waiting = if force { BTreeSet::new() } else { self.group.lease_holders() };
         self.group.pause = Pause::Resuming { waiting };
         self.end_pause_when_seen();
+        if force {
+            let lapsed: Vec<NodeId> = self.group.nodes.iter().filter(|(_, view)| view.lapsed).map(|(node, _)| node.clone()).collect();
+            lapsed.iter().for_each(|node| self.lease_over(node, &FencedBy::Vouched));
+        }
     }
 
-    pub(super) fn resume_waits_no_more(&mut self, node: &NodeId) {
-        if let Pause::Resuming { waiting } = &mut self.group.pause {
-            waiting.remove(node);
+    /// A node without a lease has none to count: it must be back first.
+    pub(super) fn on_resume_seen(&mut self, node: &NodeId, resume: u64) {
+        if resume != self.group.resumes || self.group.node(node).lapsed {
+            return;
         }
-        self.end_pause_when_seen();
+        if let Pause::Resuming { waiting } = &mut self.group.pause
+            && waiting.remove(node)
+        {
+            self.end_pause_when_seen();
+        }
     }
 
     fn end_pause_when_seen(&mut self) {
@@ -77,6 +88,18 @@ impl Step {
 }
 
 impl super::Group {
+    /// Nodes whose lease is what keeps two members from serving: those of members that may serve, and of routers that may admit.
+    fn lease_holders(&self) -> BTreeSet<NodeId> {
+        let mut nodes = BTreeSet::new();
+        if self.spec.exclusive {
+            nodes.extend(self.open_routers.iter().chain(&self.stale_routers).cloned());
+        }
+        if self.spec.exclusive && self.spec.fence == Fence::Supervisor {
+            nodes.extend(self.may_serve().filter_map(|(id, _)| self.node_of(id)).cloned());
+        }
+        nodes
+    }
+
     /// From whom to whom a switchover would go now, or why it cannot.
     ///
     /// # Errors

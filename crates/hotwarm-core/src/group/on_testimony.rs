@@ -2,7 +2,6 @@
 
 use super::Step;
 use super::input::Testimony;
-use crate::ids::Role;
 
 impl Step {
     pub(super) fn on_testimony(&mut self, testimony: &Testimony) {
@@ -14,9 +13,7 @@ impl Step {
                     return;
                 }
                 member.testimony.insert(witness.clone(), (evidence.clone(), group.at));
-                if member.role == Role::Hot && group.doubt_since.is_none() {
-                    group.doubt_since = Some(group.at);
-                }
+                self.doubt_begins(id);
             }
             Testimony::Clear { member: id, witness } => {
                 if let Some(member) = group.members.get_mut(id) {

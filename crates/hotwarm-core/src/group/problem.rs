@@ -1,5 +1,6 @@
 //! The table of problems: what is wrong with a group now, worst first, each with a code, what it means and what to do.
 
+use super::reason::{Reason, Refusal};
 use super::state::{Group, Pause, Phase};
 use crate::ids::Role;
 
@@ -32,28 +33,47 @@ fn hot_serving(group: &Group) -> usize {
     group.members.iter().filter(|(id, m)| m.role == Role::Hot && m.serving && group.unfit(id).is_none()).count()
 }
 
+fn is_closed_transition(group: &Group) -> bool {
+    group.transition.as_ref().is_some_and(|t| !matches!(t.phase, Phase::Draining { .. }))
+}
+
+fn in_doubt(group: &Group) -> bool {
+    let doubted = group.hot().is_some_and(|id| group.doubt(id).is_some());
+    match group.spec.exclusive {
+        true => group.transition.is_none() && doubted,
+        false => matches!(group.refusal, Some(Reason::LastOne { .. })),
+    }
+}
+
 /// Every kind there is, worst first.
-pub const TABLE: [Problem; 8] = [
+pub const TABLE: [Problem; 10] = [
     Problem {
         code: "no-hot",
         severity: Severity::Down,
         title: "no member serves; requests are parked",
         advice: "`hotwarm why GROUP` names what each member lacks",
-        applies: |g| (g.hot().is_none() || g.closed) && g.transition.is_none(),
+        applies: |g| (g.closed || !g.members.values().any(|m| m.serving)) && g.transition.is_none(),
+    },
+    Problem {
+        code: "stuck",
+        severity: Severity::Down,
+        title: "the hot member cannot be replaced yet; requests are parked",
+        advice: "`hotwarm why GROUP` names what it waits for",
+        applies: |g| is_closed_transition(g) && g.refusal.is_some(),
     },
     Problem {
         code: "changing",
         severity: Severity::Down,
         title: "the hot member is being replaced; requests are parked",
         advice: "nothing; `hotwarm why GROUP` shows how far it is",
-        applies: |g| g.transition.as_ref().is_some_and(|t| !matches!(t.phase, Phase::Draining { .. })),
+        applies: |g| is_closed_transition(g) && g.refusal.is_none(),
     },
     Problem {
         code: "hot-in-doubt",
         severity: Severity::Down,
-        title: "the hot member is in doubt and kept, because no other can take over",
-        advice: "bring a warm member back; `hotwarm why GROUP` names what each lacks",
-        applies: |g| g.spec.exclusive && g.transition.is_none() && g.hot().is_some_and(|id| g.doubt(id).is_some()),
+        title: "a hot member is in doubt and kept all the same",
+        advice: "`hotwarm why GROUP` names the doubt, the rule that keeps it, and what each other member lacks",
+        applies: in_doubt,
     },
     Problem {
         code: "no-warm",
@@ -88,7 +108,14 @@ pub const TABLE: [Problem; 8] = [
         severity: Severity::Notice,
         title: "a member that should run does not, or fails its check",
         advice: "`hotwarm logs MEMBER`",
-        applies: |g| g.members.iter().any(|(id, m)| m.role != Role::Spare && g.unfit(id).is_some()),
+        applies: |g| g.members.iter().any(|(id, m)| m.role != Role::Spare && g.unfit(id).is_some_and(|why| why != Refusal::Drained)),
+    },
+    Problem {
+        code: "drained",
+        severity: Severity::Notice,
+        title: "a member is drained and takes over from nobody",
+        advice: "`hotwarm undrain MEMBER` (or the node) when the work on it is done",
+        applies: |g| g.members.keys().any(|id| g.unfit(id) == Some(Refusal::Drained)),
     },
 ];
 

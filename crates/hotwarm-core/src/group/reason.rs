@@ -37,6 +37,8 @@ pub enum FencedBy {
     Hook,
     /// Its routers closed; nothing else can be known of it.
     RoutersClosed,
+    /// The operator who forced the end of a pause says so.
+    Vouched,
 }
 
 impl fmt::Display for FencedBy {
@@ -45,8 +47,9 @@ impl fmt::Display for FencedBy {
             Self::Stopped(cause) => write!(f, "it stopped ({cause})"),
             Self::Demoted => f.write_str("it confirmed its demotion"),
             Self::LeaseOut => f.write_str("its node's lease was waited out"),
-            Self::Hook => f.write_str("the fence hook confirmed"),
+            Self::Hook => f.write_str("its fence confirmed"),
             Self::RoutersClosed => f.write_str("all routers closed (router-only fence)"),
+            Self::Vouched => f.write_str("its node holds no lease, and the operator vouched for it by `resume --force`"),
         }
     }
 }
@@ -56,10 +59,11 @@ impl fmt::Display for StopCause {
         match self {
             Self::Exit(code) => write!(f, "exit code {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
-            Self::Asked => f.write_str("asked to"),
+            Self::Asked => f.write_str("it was asked to"),
             Self::Deadline => f.write_str("its guard's deadline passed"),
             Self::NotStarted(why) => write!(f, "not started: {why}"),
             Self::Absent => f.write_str("not running"),
+            Self::Renewed { role } => write!(f, "it begins anew as {role}"),
         }
     }
 }
@@ -71,6 +75,8 @@ pub enum Refusal {
     Drained,
     Spare,
     NotRunning,
+    /// It was hot and is not started before all routers have closed (S8).
+    KeptDown,
     NotReady,
     Suspected,
     /// It failed lately and is held down; the milliseconds left.
@@ -79,6 +85,8 @@ pub enum Refusal {
     },
     FailedThisTime,
     NoPosition,
+    /// It was hot in an older epoch and has followed nobody since.
+    OldData,
     Behind {
         position: Position,
         best: Position,
@@ -93,10 +101,12 @@ impl fmt::Display for Refusal {
             Self::Drained => f.write_str("it is drained"),
             Self::Spare => f.write_str("it is a spare and does not run yet"),
             Self::NotRunning => f.write_str("it does not run"),
+            Self::KeptDown => f.write_str("it is kept down until all routers have closed"),
             Self::NotReady => f.write_str("its check fails"),
             Self::Suspected => f.write_str("routers cannot reach it"),
             Self::Unstable { left_ms } => write!(f, "it failed lately and is held down for {:.1} s more", *left_ms as f64 / 1000.0),
             Self::FailedThisTime => f.write_str("its promotion failed in this attempt"),
+            Self::OldData => f.write_str("its data ends in an older epoch, in which it was hot"),
             Self::NoPosition => f.write_str("it has not reported its position"),
             Self::Behind { position, best } => write!(f, "its data is behind ({position} of {best})"),
             Self::Outranked => f.write_str("another is preferred"),
@@ -191,12 +201,31 @@ pub enum Reason {
     SpareStarted {
         member: MemberId,
     },
+    /// A member that is not needed rests again as a spare.
+    SpareRests {
+        member: MemberId,
+    },
+    /// Requests in flight did not finish in time and are cut.
+    DrainTimedOut {
+        routers: Vec<NodeId>,
+        after_ms: u64,
+    },
     /// A switchover or drain was given up; the old hot member goes on.
     SwitchoverAborted {
         why: String,
     },
+    /// The old hot member did not confirm that it stepped down; it is fenced by force.
+    DemoteTimedOut {
+        member: MemberId,
+        after_ms: u64,
+    },
     Paused,
     Resumed,
+    /// Refused: nobody is promoted while a member may still serve, or a router may still send to it.
+    FenceWaits {
+        members: Vec<MemberId>,
+        routers: Vec<NodeId>,
+    },
     /// Refused: no other member can take over, and a live member is not fenced for nothing (S9).
     NoSuccessor {
         member: Option<MemberId>,
@@ -230,7 +259,14 @@ pub enum Reason {
 }
 
 fn list(others: &[(MemberId, Refusal)]) -> String {
-    others.iter().map(|(member, why)| format!("{member}: {why}")).collect::<Vec<_>>().join("; ")
+    if others.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", others.iter().map(|(member, why)| format!("{member}: {why}")).collect::<Vec<_>>().join("; "))
+}
+
+fn nodes(all: &[NodeId]) -> String {
+    all.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
 }
 
 impl Reason {
@@ -256,9 +292,13 @@ impl Reason {
             Self::Ejected { .. } => "ejected",
             Self::Admitted { .. } => "admitted",
             Self::SpareStarted { .. } => "spare-started",
+            Self::SpareRests { .. } => "spare-rests",
+            Self::DrainTimedOut { .. } => "drain-timed-out",
             Self::SwitchoverAborted { .. } => "switchover-aborted",
+            Self::DemoteTimedOut { .. } => "demote-timed-out",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
+            Self::FenceWaits { .. } => "fence-waits",
             Self::NoSuccessor { .. } => "no-successor",
             Self::AutomationPaused => "automation-paused",
             Self::BudgetSpent { .. } => "budget-spent",
@@ -274,7 +314,8 @@ impl Reason {
     pub const fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::NoSuccessor { .. }
+            Self::FenceWaits { .. }
+                | Self::NoSuccessor { .. }
                 | Self::AutomationPaused
                 | Self::BudgetSpent { .. }
                 | Self::TooFewReports { .. }
@@ -285,7 +326,7 @@ impl Reason {
     }
 
     /// All codes, for the test that each has its page and its transcript.
-    pub const CODES: [&'static str; 28] = [
+    pub const CODES: [&'static str; 32] = [
         "hot-stopped",
         "hot-unready",
         "hot-unreachable",
@@ -304,9 +345,13 @@ impl Reason {
         "ejected",
         "admitted",
         "spare-started",
+        "spare-rests",
+        "drain-timed-out",
         "switchover-aborted",
+        "demote-timed-out",
         "paused",
         "resumed",
+        "fence-waits",
         "no-successor",
         "automation-paused",
         "budget-spent",
@@ -331,9 +376,8 @@ impl fmt::Display for Reason {
             Self::Vacant => f.write_str("no member is hot and one can be"),
             Self::SwitchoverAsked { from, to } => write!(f, "switchover from {from} to {to} was asked for"),
             Self::HotDrained { member } => write!(f, "{member}, hot, is drained"),
-            Self::Fenced { member, epoch, by } => write!(f, "{member} no longer serves epoch {epoch}: {by}"),
-            Self::Chosen { member, others } if others.is_empty() => write!(f, "{member} is chosen"),
-            Self::Chosen { member, others } => write!(f, "{member} is chosen ({})", list(others)),
+            Self::Fenced { member, epoch, by } => write!(f, "{member} can no longer serve epoch {epoch}: {by}"),
+            Self::Chosen { member, others } => write!(f, "{member} is chosen{}", list(others)),
             Self::PromoteFailed { member, why } => write!(f, "promotion of {member} failed: {why}"),
             Self::PromoteTimedOut { member, after_ms } => write!(f, "promotion of {member} was not confirmed within {after_ms} ms"),
             Self::CandidateLost { member } => write!(f, "{member} was lost while it was being promoted"),
@@ -344,28 +388,41 @@ impl fmt::Display for Reason {
             Self::ReturnedWarm { member } => write!(f, "{member} is back as warm"),
             Self::Ejected { member, why } => write!(f, "{member} takes no more requests: {why}"),
             Self::Admitted { member, epoch } => write!(f, "{member} serves (epoch {epoch})"),
-            Self::SpareStarted { member } => write!(f, "spare {member} is started because a member is missing"),
+            Self::SpareStarted { member } => write!(f, "spare {member} is started: fewer members run than are wanted"),
+            Self::SpareRests { member } => write!(f, "{member} rests as a spare: enough others run"),
+            Self::DrainTimedOut { routers, after_ms } => {
+                write!(f, "requests in flight did not finish within {after_ms} ms and are cut (routers of {})", nodes(routers))
+            }
             Self::SwitchoverAborted { why } => write!(f, "switchover given up: {why}"),
+            Self::DemoteTimedOut { member, after_ms } => {
+                write!(f, "{member} did not confirm its demotion within {after_ms} ms: it is fenced by force")
+            }
+            Self::FenceWaits { members, routers } => {
+                let members = members.iter().map(|id| format!("{id} may still serve"));
+                let waits: Vec<_> = members.chain(routers.iter().map(|node| format!("the router of {node} has not closed"))).collect();
+                write!(f, "nobody is promoted yet: {}", waits.join("; "))
+            }
             Self::Paused => f.write_str("automation is paused: nothing is promoted and no lease expires until `resume`"),
             Self::Resumed => f.write_str("automation is resumed"),
             Self::NoSuccessor { member: Some(member), others } => {
-                write!(f, "{member} is kept although it is in doubt: no other can take over ({})", list(others))
+                write!(f, "{member} is kept: no other can take over{}", list(others))
             }
-            Self::NoSuccessor { member: None, others } => write!(f, "nobody can become hot ({})", list(others)),
+            Self::NoSuccessor { member: None, others } => write!(f, "nobody can become hot{}", list(others)),
             Self::AutomationPaused => f.write_str("nothing is promoted: automation is paused; `hotwarm resume` ends it"),
             Self::BudgetSpent { failovers, per_hour } => write!(
                 f,
                 "{failovers} failovers of live members within an hour, {per_hour} are allowed: a person must look; `hotwarm switchover` still works"
             ),
             Self::TooFewReports { reports, needed } => {
-                write!(f, "{reports} members reported their position, {needed} are needed so that no acknowledged write is lost")
+                write!(f, "{reports} members can tell how far their data reaches, {needed} must, so that no acknowledged write is lost")
             }
             Self::LastOne { member, why } => write!(f, "{member} is kept although {why}: leaving it out would leave none"),
             Self::SwitchoverRefused { why } => write!(f, "switchover refused: {why}"),
-            Self::ResumeWaits { nodes } => {
-                let nodes: Vec<_> = nodes.iter().map(NodeId::as_str).collect();
-                write!(f, "the pause ends when these nodes count their lease again: {}", nodes.join(", "))
-            }
+            Self::ResumeWaits { nodes: waiting } => write!(
+                f,
+                "the pause ends when these nodes count their lease again: {}; if one is gone for good, make sure that it is, and `resume --force`",
+                nodes(waiting)
+            ),
         }
     }
 }

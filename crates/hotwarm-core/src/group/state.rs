@@ -32,6 +32,8 @@ pub struct Group {
     pub transition: Option<Transition>,
     pub attempt: Attempt,
     pub pause: Pause,
+    /// The number of the last `resume`, so that an acknowledgement of an earlier one does not count (S10).
+    pub resumes: u64,
     /// Failovers of live members, for the budget (S9); at most the budget's size is kept.
     pub failovers: VecDeque<Millis>,
     /// When the first doubt about the hot member was logged.
@@ -55,6 +57,14 @@ pub struct Member {
     pub why_unready: String,
     /// It confirmed its hot role and takes requests.
     pub serving: bool,
+    /// It confirmed its hot role and has yet to answer its check: an engine may change the role by a restart.
+    pub confirmed: bool,
+    /// In a group of several hot members: until when it may take to become hot.
+    pub confirm_until: Option<Millis>,
+    /// In a group of several hot members: its promotion failed, and is not tried again before.
+    pub retry_at: Millis,
+    /// From when on it counts as missing though it runs: its check fails, or will not have succeeded in time since its start.
+    pub failing_from: Option<Millis>,
     /// The epoch for which it was told to be hot, until it is known to be fenced (S6).
     pub may_serve: Option<Epoch>,
     pub testimony: BTreeMap<NodeId, (Evidence, Millis)>,
@@ -67,7 +77,7 @@ pub struct Member {
     pub failed_at: Option<Millis>,
     /// Position reported in an attempt.
     pub position: Option<(Attempt, Position)>,
-    /// It was hot and has not been seen warm since.
+    /// It was hot and has not been seen warm since, beside a hot member whose data it could follow.
     pub away: bool,
 }
 
@@ -155,6 +165,10 @@ impl Member {
             ready: false,
             why_unready: String::new(),
             serving: false,
+            confirmed: false,
+            confirm_until: None,
+            retry_at: Millis(0),
+            failing_from: None,
             may_serve: None,
             testimony: BTreeMap::new(),
             drained: false,
@@ -184,6 +198,8 @@ impl Member {
             self.away = true;
         }
         self.serving = false;
+        self.confirmed = false;
+        self.confirm_until = None;
         self.draining_until = None;
     }
 }
@@ -204,6 +220,7 @@ impl Group {
             transition: None,
             attempt: Attempt(0),
             pause: Pause::No,
+            resumes: 0,
             failovers: VecDeque::new(),
             doubt_since: None,
             closed_epoch: Epoch(0),
@@ -254,6 +271,22 @@ impl Group {
         self.pause != Pause::No
     }
 
+    /// Its end must be known to all routers before it may live again: one with an old view reaches whoever answers at its address (S8).
+    #[must_use]
+    pub fn stays_down(&self, member: &MemberId) -> bool {
+        self.spec.exclusive && !self.stale_routers.is_empty() && self.members.get(member).is_some_and(|m| m.away && !m.running())
+    }
+
+    /// The node's members and router do not count its lease now: it has not seen the end of a pause (S10).
+    #[must_use]
+    pub fn lease_suspended(&self, node: &NodeId) -> bool {
+        match &self.pause {
+            Pause::No => false,
+            Pause::Paused => true,
+            Pause::Resuming { waiting } => waiting.contains(node),
+        }
+    }
+
     /// What routers do now.
     #[must_use]
     pub fn routes(&self) -> Routes {
@@ -272,14 +305,15 @@ impl Group {
     }
 
     fn targets(&self) -> Vec<Target> {
-        let serving = self.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving);
-        serving
-            .filter_map(|(id, m)| {
-                let spec = self.spec.members.get(id)?;
-                let weight = if m.draining_until.is_some() { 0 } else { spec.weight };
-                Some(Target { member: id.clone(), address: spec.address, weight, zone: spec.zone.clone() })
-            })
-            .collect()
+        let serving = || self.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving);
+        // Where all are drained, somebody still has to take the requests.
+        let all_drain = serving().all(|(_, m)| m.draining_until.is_some());
+        let target = |(id, m): (&MemberId, &Member)| {
+            let spec = self.spec.members.get(id)?;
+            let weight = if m.draining_until.is_some() && !all_drain { 0 } else { spec.weight };
+            Some(Target { member: id.clone(), address: spec.address, weight, zone: spec.zone.clone() })
+        };
+        serving().filter_map(target).collect()
     }
 
     /// The next moment of log time at which something is to be decided though nothing happens.
@@ -288,7 +322,7 @@ impl Group {
         let phase = self.transition.as_ref().map(|t| match t.phase {
             Phase::Draining { until } | Phase::Fencing { until } | Phase::Choosing { until } | Phase::Promoting { until, .. } => until,
         });
-        let drains = self.members.values().filter_map(|m| m.draining_until);
+        let drains = self.members.values().flat_map(|m| [m.draining_until, m.confirm_until, m.failing_from, Some(m.retry_at)]).flatten();
         let holds = self.members.values().filter(|m| m.role != Role::Hot && m.unstable_until > self.at).map(|m| m.unstable_until);
         let testimony = self.members.values().flat_map(|m| m.testimony.values()).map(|(_, at)| at.plus(self.spec.bounds.testimony_ms));
         let budget = self.failovers.front().map(|at| at.plus(super::policy::HOUR_MS));

@@ -30,17 +30,18 @@ impl Node {
             return self.start_replica(identity, log);
         }
         let Some((cluster, _)) = self.options.found else { return Ok(()) };
-        let identity = Identity { cluster, raft_id: RaftId(1) };
-        let mut records = consensus::bootstrap(CONTROL, identity.raft_id, Cluster::empty().encode());
+        let identity = Identity { cluster, raft_id: RaftId(1), incarnation: self.options.incarnation };
+        let mut records = identity.records();
+        let log_records = consensus::bootstrap(CONTROL, identity.raft_id, Cluster::empty().encode());
         let mut log = Recovered::default();
-        for record in &records {
+        for record in &log_records {
             match record {
                 crate::wal::Record::Snapshot(_, snapshot) => log.snapshot = Some(snapshot.clone()),
                 crate::wal::Record::HardState(_, hard_state) => log.hard_state = *hard_state,
-                crate::wal::Record::Entry(..) => {}
+                crate::wal::Record::Entry(..) | crate::wal::Record::Birth(..) => {}
             }
         }
-        records.push(identity.record());
+        records.extend(log_records);
         self.persist(records, Some(Persisting::Identity(identity, Box::new(log))));
         Ok(())
     }
@@ -120,7 +121,7 @@ impl Node {
             for context in ready.reads_failed {
                 self.on_read_failed(context);
             }
-            self.take_snapshot(ready.voters.is_some());
+            self.take_snapshot(ready.snapshot_wanted);
         }
         worked
     }
@@ -190,9 +191,9 @@ impl Node {
         }
     }
 
-    /// After so many entries; and whenever the voters changed, because a replica takes no snapshot that does not name it.
-    fn take_snapshot(&mut self, voters_changed: bool) {
-        if !voters_changed && self.applied.0 < self.snapshot_at.0 + self.options.snapshot_every {
+    /// After so many entries; and when a peer joined after the last one, because a replica takes no snapshot that does not name it.
+    fn take_snapshot(&mut self, wanted: bool) {
+        if !wanted && self.applied.0 < self.snapshot_at.0 + self.options.snapshot_every {
             return;
         }
         let Some(replica) = &mut self.replica else { return };

@@ -1,6 +1,6 @@
 //! What a node is given at its start.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::cluster::ClusterSpec;
 use crate::consensus::Recovered;
 use crate::detect::HealthLimits;
 use crate::ids::{NodeId, RaftId};
-use crate::wal::{LogId, Record, Snapshot};
+use crate::wal::{LogId, LogState, Record, Snapshot};
 
 /// Where a node keeps what it knows of itself: not a replicated log, but kept like one, in the same write-ahead log.
 pub const NODE_LOG: LogId = LogId(u32::MAX);
@@ -62,49 +62,59 @@ impl Options {
 pub struct Stored {
     pub identity: Option<Identity>,
     pub log: Recovered,
+    /// It was a node of this cluster, and must join anew because its log may have lost its end (S12). The incarnation in the options
+    /// must then be a new one.
+    pub rejoins: Option<u128>,
 }
 
 impl Stored {
-    /// From all records of the write-ahead log, in their order.
-    #[must_use]
-    pub fn from_records(records: Vec<Record>) -> Self {
-        let mut stored = Self::default();
-        for record in records {
-            match record {
-                Record::Snapshot(NODE_LOG, snapshot) => stored.identity = Identity::from_snapshot(&snapshot).or(stored.identity),
-                Record::Snapshot(CONTROL, snapshot) => {
-                    stored.log.entries.retain(|entry| entry.index > snapshot.index);
-                    stored.log.snapshot = Some(snapshot);
-                }
-                Record::HardState(CONTROL, hard_state) => stored.log.hard_state = hard_state,
-                Record::Entry(CONTROL, entry) => {
-                    // A later entry replaces the one at its index and all after it.
-                    stored.log.entries.retain(|old| old.index < entry.index);
-                    stored.log.entries.push(entry);
-                }
-                Record::Snapshot(..) | Record::HardState(..) | Record::Entry(..) => {}
-            }
+    /// From what the write-ahead log held of each log.
+    ///
+    /// A log that may have lost what it acknowledged or voted is not gone on with: the node joins again as somebody else (S12).
+    ///
+    /// # Errors
+    /// [`SoleVoterCut`] if nobody else has the log.
+    pub fn from_logs(mut logs: BTreeMap<LogId, LogState>) -> Result<Self, SoleVoterCut> {
+        let identity = logs.get(&NODE_LOG).and_then(|log| Identity::from_snapshot(log.snapshot.as_ref()?));
+        let Some(identity) = identity else { return Ok(Self::default()) };
+        let control = logs.remove(&CONTROL).unwrap_or_default();
+        if !control.possibly_cut {
+            return Ok(Self { identity: Some(identity), log: control.into(), rejoins: None });
         }
-        stored
+        let alone = control.snapshot.as_ref().is_some_and(|s| s.voters.voters == [identity.raft_id.0] && s.voters.outgoing.is_empty());
+        if alone {
+            return Err(SoleVoterCut);
+        }
+        Ok(Self { identity: None, log: Recovered::default(), rejoins: Some(identity.cluster) })
     }
 }
+
+/// The only copy of the log lost its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "end of the log damaged, and no other node has it: restore the data directory, or give up its last entries by `hotwarm recover-quorum`"
+)]
+pub struct SoleVoterCut;
 
 /// Who a node is in its cluster; durable before it says a word as that (S11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub cluster: u128,
     pub raft_id: RaftId,
+    /// Under which it was admitted.
+    pub incarnation: u128,
 }
 
 impl Identity {
-    /// As a record of [`NODE_LOG`].
+    /// As records that begin the node's logs under this identity, empty where they were another's.
     ///
     /// # Panics
-    /// Never: two numbers can be written.
+    /// Never: numbers can be written.
     #[must_use]
-    pub fn record(self) -> Record {
-        let data = postcard::to_allocvec(&self).expect("two numbers can be written");
-        Record::Snapshot(NODE_LOG, Snapshot { index: self.raft_id.0, term: 1, data, ..Snapshot::default() })
+    pub fn records(self) -> Vec<Record> {
+        let data = postcard::to_allocvec(&self).expect("numbers can be written");
+        let snapshot = Snapshot { index: 1, term: 1, data, ..Snapshot::default() };
+        vec![Record::Birth(CONTROL, self.raft_id), Record::Birth(NODE_LOG, self.raft_id), Record::Snapshot(NODE_LOG, snapshot)]
     }
 
     /// From the snapshot of [`NODE_LOG`].

@@ -167,9 +167,9 @@ impl Node {
         }
         self.peers.next_hello = self.now.plus(self.options.heartbeat);
         let hello = Message::Hello {
-            cluster: self.identity.map(|identity| identity.cluster),
+            cluster: self.identity.map(|identity| identity.cluster).or(self.rejoins),
             name: self.options.cluster_name.clone(),
-            incarnation: self.options.incarnation,
+            incarnation: self.identity.map_or(self.options.incarnation, |identity| identity.incarnation),
             behaviour: BEHAVIOUR,
         };
         for name in self.peers.names(&self.cluster) {
@@ -237,7 +237,7 @@ impl Node {
         if self.identity.is_some() || waiting || incarnation != self.options.incarnation {
             return;
         }
-        let identity = super::Identity { cluster, raft_id };
-        self.persist(vec![identity.record()], Some(super::log::Persisting::Identity(identity, Box::default())));
+        let identity = super::Identity { cluster, raft_id, incarnation };
+        self.persist(identity.records(), Some(super::log::Persisting::Identity(identity, Box::default())));
     }
 }

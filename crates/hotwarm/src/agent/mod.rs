@@ -60,6 +60,10 @@ pub enum StartError {
     Router(#[from] router::RouterError),
     #[error("state on disk not usable: {0}; move the data directory away and let the node join anew")]
     Node(#[from] hotwarm_core::node::StartError),
+    #[error("data directory {} belongs to a cluster and its log is gone: move the whole directory away and let the node join anew", .path.display())]
+    LogGone { path: PathBuf },
+    #[error(transparent)]
+    SoleVoterCut(#[from] hotwarm_core::node::SoleVoterCut),
     #[error("no certificates in {}: run `hotwarm join` with this node's join file ({source})", .path.display())]
     NoCertificates { path: PathBuf, source: std::io::Error },
     #[error("no thread ({0}): raise the limits on threads")]
@@ -130,6 +134,7 @@ impl Agent {
             exe,
             disk,
             disk_late: false,
+            remembered: dir.cluster().is_some(),
             open: BTreeMap::new(),
             published: (Mono(0), Index(0)),
         };
@@ -200,7 +205,10 @@ fn open_wal(dir: &DataDir, inbox: &Inbox) -> Result<(Stored, crate::store::wal::
     };
     let callbacks = Callbacks { persisted: Box::new(persisted), fatal: Box::new(crate::store::wal::end_process) };
     let (recovered, wal) = Wal::open(&dir.subdir("wal")?, callbacks)?;
-    Ok((Stored::from_records(recovered.records), wal))
+    if recovered.fresh && dir.cluster().is_some() {
+        return Err(StartError::LogGone { path: dir.path().to_owned() });
+    }
+    Ok((Stored::from_logs(recovered.logs)?, wal))
 }
 
 fn start_router(config: &Config, me: &NodeId, inbox: &Inbox) -> Result<router::Handle, StartError> {
@@ -220,13 +228,15 @@ fn start_router(config: &Config, me: &NodeId, inbox: &Inbox) -> Result<router::H
 
 fn options(config: &Config, me: &NodeId, dir: &DataDir, stored: &Stored) -> Result<Options, StartError> {
     let seed = dir.incarnation() as u64 ^ clock::now().0;
-    let mut options = Options::new(me.clone(), &config.cluster.name, dir.incarnation(), seed);
+    // S12: whose log was cut comes back as somebody else.
+    let anew = stored.rejoins.map_or(0, |_| u128::from(clock::now().0) << 32);
+    let mut options = Options::new(me.clone(), &config.cluster.name, dir.incarnation() ^ anew, seed);
     options.peers = config.cluster.nodes.keys().cloned().collect();
     options.heartbeat = config.cluster.heartbeat;
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Larger than any number of an earlier life, unless the wall clock went back by more than it ran: then a command is refused, not lost.
     options.command_base = u64::try_from(since_epoch.as_millis()).unwrap_or(0) << 16;
-    if stored.identity.is_none() && dir.take_bootstrap_right()? {
+    if stored.identity.is_none() && stored.rejoins.is_none() && dir.take_bootstrap_right()? {
         // Another random number than the directory's: the cluster's id is public.
         let id = (u128::from(clock::now().0) << 64) ^ dir.incarnation().rotate_left(61) | 1;
         options.found = Some((id, spec::cluster(config)));

@@ -47,6 +47,7 @@ pub(super) fn quorum(view: &View) -> Quorum {
 fn self_status(agent: &Handle, view: &View) -> SelfStatus {
     SelfStatus {
         name: view.me.to_string(),
+        pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         leads: view.leads,
         lease_left_ms: u64::try_from(view.lease_left.as_millis()).unwrap_or(u64::MAX),
@@ -241,6 +242,8 @@ pub(super) fn unfit(why: &Refusal) -> Unfit {
         Refusal::NoPosition => "no-position",
         Refusal::Behind { .. } => "behind",
         Refusal::Outranked => "outranked",
+        Refusal::KeptDown => "kept-down",
+        Refusal::OldData => "old-data",
     };
     Unfit { code: code.to_owned(), text: why.to_string() }
 }

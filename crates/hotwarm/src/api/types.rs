@@ -58,6 +58,8 @@ pub struct Quorum {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SelfStatus {
     pub name: String,
+    /// Of its agent.
+    pub pid: u32,
     pub version: String,
     pub leads: bool,
     /// What is left of its lease; 0 if it holds none.

@@ -114,7 +114,7 @@ pub fn prepare(command: &mut Command, child: &Child) {
             rustix::process::setsid()?;
         }
         for (resource, limit) in &limits {
-            rustix::process::setrlimit(*resource, limit.clone())?;
+            rustix::process::setrlimit(*resource, *limit)?;
         }
         if let Some((uid, gid, groups)) = &user {
             // The groups go first: without the user's rights they could not be changed any more.

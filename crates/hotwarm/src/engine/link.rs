@@ -105,7 +105,7 @@ async fn read(mut stream: OwnedReadHalf, incoming: mpsc::Sender<FromGuard>) {
             Ok(read) => inbox.push(&chunk[..read]),
         }
         loop {
-            match inbox.next::<FromGuard>() {
+            match inbox.take::<FromGuard>() {
                 Ok(Some(message)) => {
                     if incoming.send(message).await.is_err() {
                         return;

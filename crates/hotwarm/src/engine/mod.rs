@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, watch};
 use crate::config::{Engine, Group, Member};
 use crate::probe::Control;
 
+mod command;
+mod external;
 mod job;
 mod leftover;
 mod link;
@@ -85,8 +87,10 @@ pub fn spawn(spec: SpawnSpec, events: Events) -> Handle {
     let wires = Wires { actions: inbox, outbox: outbox::Outbox::new(spec.member.clone(), events), control, view };
     match spec.group.engine.clone() {
         Engine::Process(process) => drop(tokio::spawn(process::Task::new(spec, process, wires).run())),
-        Engine::External => {}
-        Engine::Command(_) => {}
+        Engine::External => drop(tokio::spawn(external::task(spec, wires).run())),
+        Engine::Command(hooks) => {
+            drop(tokio::spawn(command::Task::new(spec, hooks, command::Presence::Asked, wires).run()));
+        }
     }
     handle
 }

@@ -48,7 +48,7 @@ impl Outbox {
         {
             return permit.send((self.member.clone(), event));
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -14,6 +14,7 @@ use hotwarm_core::ids::{Epoch, Incarnation, MemberId, Role};
 use crate::fence::guard::OUTPUT_FILE;
 
 const INCARNATION_FILE: &str = "incarnation";
+const ROLE_FILE: &str = "role";
 
 /// The directory of one member: `DATA/run/GROUP/MEMBER`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,13 +51,31 @@ pub(super) fn next_incarnation(place: &Place, prefix: u32) -> io::Result<Incarna
     place.make()?;
     let counter = (last_incarnation(place).0 & u64::from(u32::MAX)) + 1;
     let next = Incarnation((u64::from(prefix) << 32) | (counter & u64::from(u32::MAX)));
-    let (path, temporary) = (place.dir.join(INCARNATION_FILE), place.dir.join("incarnation.new"));
+    store(place, INCARNATION_FILE, &next.to_string())?;
+    Ok(next)
+}
+
+/// What a member without a guard was last told to be: durable before it is told (S6). Warm at epoch 0 if it was told nothing.
+pub(super) fn told_role(place: &Place) -> (Role, Epoch) {
+    let text = fs::read_to_string(place.dir.join(ROLE_FILE)).unwrap_or_default();
+    let mut words = text.split_whitespace();
+    let role = if words.next() == Some("hot") { Role::Hot } else { Role::Warm };
+    (role, Epoch(words.next().and_then(|epoch| epoch.parse().ok()).unwrap_or(0)))
+}
+
+pub(super) fn store_told_role(place: &Place, role: Role, epoch: Epoch) -> io::Result<()> {
+    place.make()?;
+    store(place, ROLE_FILE, &format!("{role} {epoch}"))
+}
+
+/// Replaces a small file as a whole; on disk when this returns.
+fn store(place: &Place, name: &str, line: &str) -> io::Result<()> {
+    let (path, temporary) = (place.dir.join(name), place.dir.join(format!("{name}.new")));
     let mut file = File::create(&temporary)?;
-    writeln!(file, "{next}")?;
+    writeln!(file, "{line}")?;
     file.sync_all()?;
     fs::rename(&temporary, &path)?;
-    File::open(&place.dir)?.sync_all()?;
-    Ok(next)
+    File::open(&place.dir)?.sync_all()
 }
 
 /// What a member and its hooks find in their environment: a few of the agent's own variables, the user's, and hotwarm's, which win. The

@@ -2,6 +2,7 @@
 //!
 //! It follows no redirect, keeps no connection and reads at most 64 KiB. Time limits are the caller's. Main path: [`request`].
 
+use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     #[error("connection not made: {0}")]
-    Connect(std::io::Error),
+    Connect(io::Error),
     #[error("no valid answer: {0}")]
     Exchange(#[from] hyper::Error),
     #[error("a request that cannot be written: {0}; correct the path")]
@@ -40,7 +41,7 @@ pub async fn request(address: SocketAddr, method: Method, path: &str, json: Opti
         builder = builder.header(CONTENT_TYPE, "application/json");
     }
     let request = builder.body(Full::new(Bytes::from(json.unwrap_or_default())))?;
-    let stream = TcpStream::connect(address).await.map_err(HttpError::Connect)?;
+    let stream = connect(address).await.map_err(HttpError::Connect)?;
     let _ = stream.set_nodelay(true);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut connection = std::pin::pin!(connection);
@@ -65,4 +66,14 @@ pub async fn request(address: SocketAddr, method: Method, path: &str, json: Opti
             Err(error) => Err(error.into()),
         },
     }
+}
+
+/// Connects to `address`. Where nobody listens on a port of this machine that the kernel hands out to clients, a connection can meet
+/// itself (RFC 9293, simultaneous open): that is nobody's answer.
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
 }

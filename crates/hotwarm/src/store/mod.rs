@@ -9,7 +9,7 @@ pub mod memory;
 pub mod transport;
 pub mod wal;
 
-use hotwarm_core::wal::Record;
+use hotwarm_core::wal::{LogId, Record};
 
 use self::wal::NotSubmitted;
 
@@ -21,6 +21,16 @@ pub trait Log: Send + Sync {
     /// # Errors
     /// When the queue is full or the log has ended; the records come back.
     fn submit(&self, token: u64, records: Vec<Record>, sync: bool) -> Result<(), NotSubmitted>;
+
+    /// Queues all the records that make `log` (`Replica::rewrite`), so that what it holds in older segments is no longer needed (S14).
+    /// Synced, and called back, like a submission.
+    ///
+    /// # Errors
+    /// When the queue is full or the log has ended; the records come back.
+    fn rewrite(&self, token: u64, log: LogId, records: Vec<Record>) -> Result<(), NotSubmitted>;
+
+    /// The logs whose rewrite would free old segments, and is worth it. Ask now and then; rewrite each of them once.
+    fn pinning(&self) -> Vec<LogId>;
 
     /// For how many milliseconds the commit under way has not ended; 0 when there is none.
     fn oldest_ms(&self) -> u64;

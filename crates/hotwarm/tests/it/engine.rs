@@ -1,5 +1,6 @@
 //! The engines against real programs: what an agent hears, and what is left of a member when it hears it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use hotwarm::clock;
@@ -10,8 +11,6 @@ use rustix::process::Signal;
 
 use crate::members::*;
 
-const FIRST: Incarnation = Incarnation((7 << 32) | 1);
-
 fn promote(epoch: u64) -> EngineAction {
     EngineAction::Promote { epoch: Epoch(epoch), attempt: Attempt(1) }
 }
@@ -19,18 +18,19 @@ fn promote(epoch: u64) -> EngineAction {
 #[tokio::test]
 async fn starts_answers_changes_role_and_stops() {
     let site = Site::new(Engine::Process(component("web")));
+    let first = site.first();
     let mut agent = site.agent();
     assert_eq!(agent.hear().await, MemberEvent::Stopped { incarnation: Incarnation(0), cause: StopCause::Absent });
     agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
-    let started = MemberEvent::Started { incarnation: FIRST, role: Role::Warm, epoch: Epoch(1) };
+    let started = MemberEvent::Started { incarnation: first, role: Role::Warm, epoch: Epoch(1) };
     assert_eq!(agent.hear().await, started);
-    assert_eq!(agent.hear().await, MemberEvent::Ready { incarnation: FIRST });
+    assert_eq!(agent.hear().await, MemberEvent::Ready { incarnation: first });
     // Told twice, confirmed twice.
     agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
     assert_eq!(agent.hear().await, started);
-    assert_eq!(agent.hear().await, MemberEvent::Ready { incarnation: FIRST });
+    assert_eq!(agent.hear().await, MemberEvent::Ready { incarnation: first });
 
-    let changed = MemberEvent::RoleChanged { incarnation: FIRST, role: Role::Hot, epoch: Epoch(2) };
+    let changed = MemberEvent::RoleChanged { incarnation: first, role: Role::Hot, epoch: Epoch(2) };
     for _ in 0..2 {
         agent.tell(promote(2)).await;
         assert_eq!(agent.hear_fact().await, changed);
@@ -42,11 +42,11 @@ async fn starts_answers_changes_role_and_stops() {
     let pid = agent.pid();
     for _ in 0..2 {
         agent.tell(EngineAction::Stop { graceful: true }).await;
-        assert_eq!(agent.hear_stopped().await, (FIRST, StopCause::Asked));
+        assert_eq!(agent.hear_stopped().await, (first, StopCause::Asked));
     }
     assert!(!is_alive(pid));
     agent.tell(EngineAction::Start { epoch: Epoch(2) }).await;
-    assert_eq!(agent.hear_fact().await.incarnation(), FIRST.next());
+    assert_eq!(agent.hear_fact().await.incarnation(), first.next());
     agent.end().await;
 }
 
@@ -59,7 +59,7 @@ async fn the_end_of_a_program_is_told_with_its_cause() {
         let mut agent = site.agent();
         agent.hear_stopped().await;
         agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
-        assert_eq!(agent.hear_stopped().await, (FIRST, cause));
+        assert_eq!(agent.hear_stopped().await, (site.first(), cause));
     }
 }
 
@@ -119,22 +119,23 @@ async fn an_end_while_no_agent_was_there_is_told_to_the_next() {
     assert_eq!(second.hear_stopped().await, (incarnation, StopCause::Signal(9)));
 }
 
+/// A script that starts `sleep` as a daemon: in a session of its own, forked twice, deaf to SIGTERM; it then waits until the daemon has
+/// written its pid to `mark`.
+fn daemonise(mark: &Path) -> String {
+    let daemon = format!("trap \"\" TERM; echo \\$\\$ > {}; exec sleep 1000", mark.display());
+    format!("setsid sh -c 'sh -c \"{}\" &' & while ! test -s {}; do sleep 0.01; done", daemon.replace('"', "\\\""), mark.display())
+}
+
 #[tokio::test]
 async fn stopped_is_not_said_while_a_daemon_of_it_lives() {
-    let site = Site::new(Engine::Process(process(Vec::new())));
+    let mut site = Site::new(Engine::External);
     let mark = site.file("daemon");
-    // Forked twice, in a session of its own, deaf to SIGTERM; its parent ends at once.
-    let script =
-        format!("trap '' TERM; setsid sh -c 'trap \"\" TERM; (echo $$ > {}; exec sleep 1000) & exec sleep 1000' & exit 0", mark.display());
-    let mut site = site;
-    site.group.engine = Engine::Process(process(shell(&format!("{script}"))));
+    site.group.engine = Engine::Process(process(shell(&format!("{}; exit 3", daemonise(&mark)))));
     let mut agent = site.agent();
     agent.hear_stopped().await;
     agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
-    assert_eq!(agent.hear_stopped().await.1, StopCause::Exit(0));
-    if mark.exists() {
-        assert!(!is_alive(pid_in(&mark).await));
-    }
+    assert_eq!(agent.hear_stopped().await.1, StopCause::Exit(3));
+    assert!(!is_alive(pid_in(&mark).await));
     assert_eq!(marked(&site), 0);
 }
 
@@ -151,12 +152,9 @@ fn marked(site: &Site) -> usize {
 
 #[tokio::test]
 async fn the_whole_tree_dies_at_the_deadline_while_the_agent_is_frozen() {
-    let mut site = Site::new(Engine::Process(process(Vec::new())));
+    let mut site = Site::new(Engine::External);
     let mark = site.file("daemon");
-    let script = format!(
-        "setsid sh -c '(trap \"\" TERM; echo $$ > {}; sleep 1000) & exec sleep 1000' & exec {HOTWARM} component web",
-        mark.display()
-    );
+    let script = format!("{}; exec {HOTWARM} component web", daemonise(&mark));
     site.group.engine = Engine::Process(process(shell(&script)));
     let mut agent = site.agent();
     agent.start().await;
@@ -281,9 +279,9 @@ async fn a_frozen_member_is_unready_and_a_thawed_one_ready_again() {
 
 #[tokio::test]
 async fn when_the_guard_is_killed_nothing_of_the_member_is_left_when_stopped_is_said() {
-    let mut site = Site::new(Engine::Process(process(Vec::new())));
+    let mut site = Site::new(Engine::External);
     let mark = site.file("worker");
-    let script = format!("setsid sh -c '(echo $$ > {}; sleep 1000) & exec sleep 1000' & exec {HOTWARM} component web", mark.display());
+    let script = format!("{}; exec {HOTWARM} component web", daemonise(&mark));
     site.group.engine = Engine::Process(process(shell(&script)));
     let mut agent = site.agent();
     let incarnation = agent.start().await;
@@ -304,5 +302,30 @@ async fn output_is_kept_over_restarts() {
         agent.hear_stopped().await;
     }
     let lines = hotwarm::engine::logs::tail(&site.place(), 10).unwrap();
-    assert_eq!(lines, [format!("hello from {FIRST}"), "trouble".into(), format!("hello from {}", FIRST.next()), "trouble".into()]);
+    assert_eq!(
+        lines,
+        [format!("hello from {}", site.first()), "trouble".into(), format!("hello from {}", site.first().next()), "trouble".into()]
+    );
+}
+
+#[tokio::test]
+async fn another_user_is_become_whole_or_refused_with_advice() {
+    let mut process = process(shell("id -u; id -G; grep -E '^(Uid|Gid):' /proc/self/status"));
+    process.user = Some("daemon".into());
+    let site = Site::new(Engine::Process(process));
+    let mut agent = site.agent();
+    agent.hear_stopped().await;
+    agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
+    let (_, cause) = agent.hear_stopped().await;
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(cause, StopCause::Exit(0));
+        let user = hotwarm::child::sys::User::find("daemon").unwrap();
+        let lines = hotwarm::engine::logs::tail(&site.place(), 10).unwrap();
+        let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
+        assert_eq!(lines[..2], [user.uid.to_string(), groups.join(" ")]);
+        // Real, effective, saved and of the file system: no way back.
+        assert!(lines[2..].iter().all(|line| !line.split_whitespace().any(|id| id == "0")), "{lines:?}");
+    } else {
+        assert!(matches!(&cause, StopCause::NotStarted(why) if why.contains("run hotwarm as root")), "{cause:?}");
+    }
 }

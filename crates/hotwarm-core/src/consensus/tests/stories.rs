@@ -1,8 +1,12 @@
 //! What a log must live through, told on the little cluster.
 
-use super::cluster::{Cluster, TICK_US, encode_state};
-use crate::consensus::{Body, Change, ConfChange, Leadership, ProposeError, ReadError, ReplicaRole, TransferError};
+use super::cluster::{Cluster, TICK_US, encode_state, recover};
+use crate::consensus::{
+    Body, Change, ConfChange, Leadership, Message, Options, ProposeError, ReadError, ReadState, Recovered, Replica, ReplicaRole,
+    TransferError,
+};
 use crate::ids::{Mono, RaftId};
+use crate::wal::{Encoder, End, Entry, EntryKind, HardState, LogId, Record, Replay, Snapshot, Voters};
 
 #[test]
 fn a_founder_leads_alone() {
@@ -137,30 +141,6 @@ fn reads_wait_for_a_round_and_fail_with_the_leadership() {
 }
 
 #[test]
-fn a_read_before_the_terms_first_commit_is_answered_after_it() {
-    let mut cluster = Cluster::three(8);
-    cluster.stop(1);
-    let now = cluster.now;
-    // Two is elected with three's vote, and the answer to its first entry is lost.
-    cluster.tick(20);
-    cluster.at(2).campaign(now);
-    while !cluster.at(2).leads() {
-        cluster.drain(2);
-        cluster.drain(3);
-        for message in std::mem::take(&mut cluster.network) {
-            if !matches!(message.body, Body::Appended { .. }) && message.to.0 != 1 {
-                let _ = cluster.at(message.to.0).handle_message(now, message);
-            }
-        }
-    }
-    cluster.at(2).read_index(1).unwrap();
-    assert!(cluster.nodes[&2].reads.is_empty());
-    cluster.tick(20);
-    let commit = cluster.at(2).status().commit;
-    assert_eq!(cluster.nodes[&2].reads, [(1, commit)]);
-}
-
-#[test]
 fn one_far_behind_is_sent_the_snapshot_even_if_the_first_is_lost() {
     let mut cluster = Cluster::three(9);
     cluster.isolate(3);
@@ -173,21 +153,11 @@ fn one_far_behind_is_sent_the_snapshot_even_if_the_first_is_lost() {
     assert!(cluster.at(1).take_snapshot(applied + 1, Vec::new()).is_err());
     cluster.at(1).compact(applied);
     cluster.tick(5);
-    cluster.heal();
-    // The first snapshot on its way is lost.
-    for _ in 0..100 {
-        cluster.cut.insert((1, 3));
-        cluster.tick(1);
-        if cluster.said.iter().any(|message| matches!(message.body, Body::Snapshot(_))) {
-            break;
-        }
-        cluster.cut.clear();
-        cluster.tick(1);
-    }
+    cluster.snapshots_to_lose = 2;
     cluster.heal();
     cluster.propose("after");
     cluster.tick_until(|cluster| cluster.data(3) == cluster.data(1));
-    assert!(cluster.said.iter().any(|message| matches!(message.body, Body::Snapshot(_))));
+    assert_eq!(cluster.snapshots_to_lose, 0);
     // And it stands on its own feet after a restart.
     let last = cluster.data(1);
     cluster.start(3);
@@ -326,36 +296,144 @@ fn a_sole_voter_speaks_only_in_a_durable_term() {
     assert!(cluster.said.iter().any(|message| message.from.0 == 1));
 }
 
+/// Replica 2 of a log that 1 and 2 vote in, hearing leader 1 in term 2, and all that it has to do now.
+fn follower() -> (Replica, impl Fn(Body) -> Message) {
+    let voters = Voters { voters: vec![1, 2], ..Voters::default() };
+    let snapshot = Snapshot { index: 1, term: 1, voters, data: b"born".to_vec() };
+    let hard_state = HardState { term: 2, vote: 0, commit: 1 };
+    let recovered = Recovered { hard_state, snapshot: Some(snapshot), entries: Vec::new() };
+    let mut replica = Replica::new(Options::new(RaftId(2), LogId(0), 1), recovered, Mono(0)).unwrap();
+    work(&mut replica, true);
+    let say = |body| Message { log: LogId(0), from: RaftId(1), to: RaftId(2), term: 2, body };
+    (replica, say)
+}
+
+fn entry(index: u64, term: u64, data: u8) -> Entry {
+    Entry { index, term, kind: EntryKind::Normal, data: vec![data], context: Vec::new() }
+}
+
+/// Takes its work; the disk finishes if it is `durable`. Nothing is applied.
+fn work(replica: &mut Replica, durable: bool) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while let Some(ready) = replica.poll_ready(Mono(0)) {
+        messages.extend(ready.messages);
+        if durable {
+            replica.persisted(ready.number);
+        }
+    }
+    messages
+}
+
+fn tick(replica: &mut Replica) -> Vec<Message> {
+    (0..100)
+        .flat_map(|_| {
+            replica.tick(Mono(0));
+            work(replica, true)
+        })
+        .collect()
+}
+
+#[test]
+fn nobody_campaigns_on_a_snapshot_not_yet_applied() {
+    let (mut replica, say) = follower();
+    let voters = replica.voters().clone();
+    let snapshot = Snapshot { index: 9, term: 2, voters, data: Vec::new() };
+    replica.handle_message(Mono(0), say(Body::Snapshot(snapshot))).unwrap();
+    work(&mut replica, true);
+    replica.handle_message(Mono(0), say(Body::TimeoutNow)).unwrap();
+    replica.campaign(Mono(0));
+    assert_eq!(tick(&mut replica), []);
+    replica.applied(9);
+    assert!(matches!(tick(&mut replica)[0].body, Body::Vote { pre: true, .. }));
+}
+
+#[test]
+fn nobody_leads_before_its_log_is_durable() {
+    let (mut replica, say) = follower();
+    let append = |index, log_term, commit, entry| Body::Append { index, log_term, commit, entries: vec![entry] };
+    let alone = ConfChange::Simple(Change::Remove(RaftId(1))).encode();
+    let change = Entry { kind: EntryKind::ConfChange, data: alone, ..entry(2, 2, 0) };
+    let change = append(1, 1, 2, change);
+    replica.handle_message(Mono(0), say(change)).unwrap();
+    work(&mut replica, true);
+    replica.applied(2);
+    assert_eq!(replica.voters().voters, [2]);
+    let more = append(2, 2, 2, entry(3, 2, 1));
+    replica.handle_message(Mono(0), say(more)).unwrap();
+    work(&mut replica, false);
+    for _ in 0..100 {
+        replica.tick(Mono(0));
+        work(&mut replica, false);
+    }
+    assert!(!replica.leads());
+    replica.persisted(u64::MAX);
+    tick(&mut replica);
+    assert!(replica.leads());
+}
+
 /// Entries that replace ones still on their way to disk are held.
 #[test]
 fn a_slow_disk_sees_no_entry_replaced_under_way() {
-    let mut cluster = Cluster::three(18);
-    cluster.nodes.get_mut(&3).unwrap().stalled = true;
-    // Three has an entry of the old leader that nobody else has, and it is not durable.
-    cluster.cut.insert((1, 2));
-    cluster.propose("lost");
-    cluster.stop(1);
-    cluster.heal();
-    cluster.cut.extend([(3, 2), (2, 3)]);
-    cluster.tick(20);
-    cluster.nodes.get_mut(&3).unwrap().replica.as_mut().unwrap();
-    cluster.heal();
-    let pending = cluster.nodes[&3].pending.len();
-    // Two cannot win without three, whose disk stalls; so one returns without the entry it lost, and wins with two.
-    let node = cluster.nodes.get_mut(&1).unwrap();
-    node.disk.retain(|record| !format!("{record:?}").contains(&format!("{:?}", b"lost".to_vec())));
-    cluster.start(1);
-    cluster.tick_until(|cluster| matches!(cluster.leader(), Some(1 | 2)));
-    cluster.propose("kept");
-    cluster.tick(50);
-    let entries = |cluster: &Cluster, text: &str| {
-        let text = format!("{:?}", text.as_bytes().to_vec());
-        cluster.nodes[&3].pending.iter().filter(|(_, records)| format!("{records:?}").contains(&text)).count()
-    };
-    assert_eq!((entries(&cluster, "lost"), entries(&cluster, "kept")), (1, 0));
-    assert!(pending > 0);
-    cluster.nodes.get_mut(&3).unwrap().stalled = false;
-    cluster.tick(50);
-    assert_eq!(cluster.data(3), ["born", "kept"]);
-    assert!(cluster.now > Mono(0));
+    let (mut replica, say) = follower();
+    let append = |term, data| Body::Append { index: 1, log_term: 1, commit: 1, entries: vec![entry(2, term, data)] };
+    replica.handle_message(Mono(0), say(append(2, 1))).unwrap();
+    let first = replica.poll_ready(Mono(0)).unwrap();
+    assert!(first.persist.contains(&Record::Entry(LogId(0), entry(2, 2, 1))));
+    let later = Message { term: 3, ..say(append(3, 2)) };
+    replica.handle_message(Mono(0), later).unwrap();
+    assert!(replica.poll_ready(Mono(0)).is_none_or(|ready| ready.persist.is_empty()));
+    replica.persisted(first.number);
+    let second = replica.poll_ready(Mono(0)).unwrap();
+    assert!(second.persist.contains(&Record::Entry(LogId(0), entry(2, 3, 2))));
+}
+
+/// raft-rs would drop the read (S15).
+#[test]
+fn a_read_before_the_terms_first_commit_is_answered_after_it() {
+    let (mut replica, say) = follower();
+    replica.campaign(Mono(0));
+    work(&mut replica, true);
+    for pre in [true, false] {
+        let granted = Body::VoteAnswer { pre, granted: true, commit: 0, commit_term: 0, ack_age_us: None };
+        let granted = Message { term: 3, ..say(granted) };
+        replica.handle_message(Mono(0), granted).unwrap();
+        work(&mut replica, true);
+    }
+    assert!(replica.leads());
+    replica.read_index(7).unwrap();
+    work(&mut replica, true);
+    let appended = Message { term: 3, ..say(Body::Appended { index: 2, commit: 1 }) };
+    replica.handle_message(Mono(0), appended).unwrap();
+    let round = work(&mut replica, true).into_iter().find_map(|message| match message.body {
+        Body::Heartbeat { read, .. } => read,
+        _ => None,
+    });
+    let answer = Message { term: 3, ..say(Body::HeartbeatAnswer { commit: 1, read: round }) };
+    replica.handle_message(Mono(0), answer).unwrap();
+    let reads = std::iter::from_fn(|| replica.poll_ready(Mono(0))).flat_map(|ready| ready.reads);
+    assert_eq!(reads.collect::<Vec<_>>(), [ReadState { context: 7, index: 2 }]);
+}
+
+/// S14: written forward, a log is the same log.
+#[test]
+fn a_rewritten_log_is_the_same_log() {
+    let mut cluster = Cluster::three(19);
+    for n in 0..10 {
+        cluster.propose(&format!("n{n}"));
+    }
+    let (applied, state) = (cluster.at(1).status().applied, encode_state(&cluster.nodes[&1].applied));
+    cluster.at(1).take_snapshot(applied, state).unwrap();
+    cluster.propose("after");
+    cluster.tick(5);
+    for id in 1..=3 {
+        let records = cluster.at(id).rewrite();
+        let (mut encoder, header) = Encoder::begin(&End::default(), 1 << 20);
+        let mut file = header;
+        encoder.encode(&records, &mut file).unwrap();
+        let mut replay = Replay::new();
+        replay.feed("rewritten", file).unwrap();
+        let state = replay.finish().unwrap().logs.remove(&LogId(0)).unwrap();
+        assert_eq!(state.id, Some(RaftId(id)));
+        assert_eq!(Recovered::from(state), recover(&cluster.nodes[&id].disk));
+    }
 }

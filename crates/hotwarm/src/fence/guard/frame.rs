@@ -138,7 +138,7 @@ impl Inbox {
     }
 
     /// The next whole frame, if there is one. After an error the stream has no next frame: close it.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let Some(head) = self.bytes.first_chunk::<HEAD_BYTES>() else { return Ok(None) };
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         // The version is judged first: another version may give the rest another meaning.
@@ -165,7 +165,7 @@ mod tests {
     fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, FrameError> {
         let mut inbox = Inbox::default();
         inbox.push(bytes);
-        inbox.next()
+        inbox.take()
     }
 
     #[test]
@@ -194,13 +194,13 @@ mod tests {
         let frame = encode(&message);
         for byte in &frame[..frame.len() - 1] {
             inbox.push(&[*byte]);
-            assert_eq!(inbox.next::<ToGuard>(), Ok(None));
+            assert_eq!(inbox.take::<ToGuard>(), Ok(None));
         }
         inbox.push(&frame[frame.len() - 1..]);
         inbox.push(&frame);
-        assert_eq!(inbox.next(), Ok(Some(message.clone())));
-        assert_eq!(inbox.next(), Ok(Some(message)));
-        assert_eq!(inbox.next::<ToGuard>(), Ok(None));
+        assert_eq!(inbox.take(), Ok(Some(message.clone())));
+        assert_eq!(inbox.take(), Ok(Some(message)));
+        assert_eq!(inbox.take::<ToGuard>(), Ok(None));
     }
 
     #[test]

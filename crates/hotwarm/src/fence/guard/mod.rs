@@ -55,7 +55,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
     };
     match birth(&spec) {
         Ok(born) => {
-            born.run(agent, &spec);
+            born.run(agent);
             ExitCode::SUCCESS
         }
         Err(why) => {
@@ -84,7 +84,7 @@ fn hear_spec() -> io::Result<(UnixStream, Spec)> {
     let mut inbox = Inbox::default();
     let mut chunk = [0_u8; 4096];
     loop {
-        match inbox.next::<ToGuard>().map_err(io::Error::other)? {
+        match inbox.take::<ToGuard>().map_err(io::Error::other)? {
             Some(ToGuard::Spec(spec)) => {
                 agent.set_read_timeout(None)?;
                 return Ok((agent, *spec));

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use hotwarm_core::action::StopCause;
 use hotwarm_core::ids::Mono;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, waitpid};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
 
 use super::frame::{FromGuard, Inbox, Spec, State, Status, ToGuard, encode};
@@ -113,11 +113,11 @@ impl Watch {
     }
 
     /// Runs until the member is gone and the agent knows, or has been away for too long.
-    pub(super) fn run(mut self, agent: UnixStream, _spec: &Spec) {
+    pub(super) fn run(mut self, agent: UnixStream) {
         self.adopt_agent(agent);
         while !self.is_over() {
             self.set_timer();
-            let ready = self.wait();
+            let ready = self.poll();
             self.on_time();
             if ready.signals {
                 self.on_signals();
@@ -135,7 +135,7 @@ impl Watch {
         matches!(self.phase, Phase::Gone { linger_until } if self.acknowledged || self.leaving || (self.agent.is_none() && clock::now() >= linger_until))
     }
 
-    fn wait(&self) -> Ready {
+    fn poll(&self) -> Ready {
         let mut fds = vec![
             PollFd::new(&self.parts.signals, PollFlags::IN),
             PollFd::new(&self.parts.timer, PollFlags::IN),
@@ -146,8 +146,8 @@ impl Watch {
         }
         // An error here is an interruption or a lack of memory: look at everything, then wait again, with a pause so as not to spin.
         let pause = Timespec { tv_sec: 0, tv_nsec: 0 };
-        if poll(&mut fds, None).is_err() {
-            let _ = poll(&mut [], Some(&Timespec { tv_nsec: 1_000_000, ..pause }));
+        if rustix::event::poll(&mut fds, None).is_err() {
+            let _ = rustix::event::poll(&mut [], Some(&Timespec { tv_nsec: 1_000_000, ..pause }));
             return Ready { signals: true, agent: self.agent.is_some(), listener: true };
         }
         let fired = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
@@ -206,7 +206,7 @@ impl Watch {
             self.begin_killing(cause);
         }
         loop {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) if pid == self.main => {
                     self.main_unreaped = false;
                     self.begin_killing(cause_of(status));
@@ -300,8 +300,8 @@ impl Watch {
             Err(_) => return self.lose_agent(),
         }
         while let Some(agent) = &mut self.agent {
-            match agent.inbox.next::<ToGuard>() {
-                Ok(Some(message)) => self.on_message(message),
+            match agent.inbox.take::<ToGuard>() {
+                Ok(Some(message)) => self.on_message(&message),
                 Ok(None) => return,
                 Err(_) => return self.lose_agent(),
             }
@@ -315,12 +315,12 @@ impl Watch {
         }
     }
 
-    fn on_message(&mut self, message: ToGuard) {
+    fn on_message(&mut self, message: &ToGuard) {
         match message {
             ToGuard::Spec(_) => self.lose_agent(),
-            ToGuard::Deadline(until) => self.status.deadline = until,
-            ToGuard::Role { role, epoch, signal } => self.on_role(role, epoch, signal),
-            ToGuard::Stop { grace_ms } => self.stop(grace_ms),
+            ToGuard::Deadline(until) => self.status.deadline = *until,
+            ToGuard::Role { role, epoch, signal } => self.on_role(*role, *epoch, *signal),
+            ToGuard::Stop { grace_ms } => self.stop(*grace_ms),
             ToGuard::Acknowledge => self.acknowledged = matches!(self.phase, Phase::Gone { .. }),
         }
     }

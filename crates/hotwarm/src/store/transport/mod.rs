@@ -248,9 +248,9 @@ impl Transport {
             }
             Security::Tls(material) => Some(Arc::new(Tls::load(material, &cluster, &me)?)),
         };
-        if tls.as_ref().is_some_and(|tls| tls.expired) {
+        if tls.as_ref().is_some_and(|tls| tls.out_of_date) {
             error!(
-                "certificate of this node has expired, no other node accepts it: renew it with `hotwarm certs renew`, and check the clock"
+                "certificate of this node is not valid now, no other node accepts it: renew it with `hotwarm certs renew`, and check the clock"
             );
         }
         let failed = |source| TransportError::Listen { address: listen, source };
@@ -359,8 +359,8 @@ impl Handle {
             return Err(TlsError::NotTls.into());
         }
         let tls = Tls::load(material, &shared.cluster, &shared.me)?;
-        if tls.expired {
-            return Err(TlsError::Expired { name: tls.own.to_string() }.into());
+        if tls.out_of_date {
+            return Err(TlsError::OutOfDate { name: tls.own.to_string() }.into());
         }
         shared.tls.store(Some(Arc::new(tls)));
         shared.changes.send_modify(|generation| generation.tls += 1);
@@ -372,6 +372,12 @@ impl Handle {
         let serials = serials.into_iter().map(|serial| tls::normal_serial(serial.as_ref())).collect();
         self.0.shared.revoked.store(Arc::new(serials));
         self.0.shared.changes.send_modify(|generation| generation.revoked += 1);
+    }
+
+    /// Is there a connection that takes messages for this peer?
+    #[must_use]
+    pub fn is_connected(&self, to: &NodeId) -> bool {
+        self.0.shared.peers.load().get(to).is_some_and(|peer| peer.messages.queue.counters.connected.load(Ordering::Relaxed))
     }
 
     /// Who this node's own certificate says it is, and until when; `None` without TLS.

@@ -49,8 +49,8 @@ pub enum TlsError {
     WrongName { found: String, expected: String },
     #[error("certificate {serial} of {name} is revoked: the node was removed; join it again under a new certificate")]
     Revoked { serial: String, name: String },
-    #[error("certificate of {name} expired: renew it with `hotwarm certs renew`, and check the clock")]
-    Expired { name: String },
+    #[error("certificate of {name} has expired, or is not valid yet: renew it with `hotwarm certs renew`, and check the clock")]
+    OutOfDate { name: String },
     #[error(
         "certificate of {name} is not accepted by the cluster's own authority ({why}): certificate and authority are of different clusters"
     )]
@@ -132,12 +132,12 @@ pub(super) struct Tls {
     pub(super) client: Arc<ClientConfig>,
     pub(super) server: Arc<ServerConfig>,
     pub(super) own: Identity,
-    /// The own certificate is past its end: nobody will accept it.
-    pub(super) expired: bool,
+    /// The own certificate is not valid at this time: nobody will accept it.
+    pub(super) out_of_date: bool,
 }
 
 impl Tls {
-    /// Checks that the material fits together and is for node `me` of `cluster`. An expired certificate is let through and marked, so
+    /// Checks that the material fits together and is for node `me` of `cluster`. One that is out of date is let through and marked, so
     /// that a node with a wrong clock still serves what needs no peer.
     ///
     /// # Errors
@@ -157,9 +157,10 @@ impl Tls {
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
             .build()
             .map_err(|e| TlsError::Pem { what: "authority", why: e.to_string() })?;
-        let expired = match clients.verify_client_cert(leaf, &chain[1..], UnixTime::now()) {
+        use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+        let out_of_date = match clients.verify_client_cert(leaf, &chain[1..], UnixTime::now()) {
             Ok(_) => false,
-            Err(rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => true,
+            Err(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })) => true,
             Err(e) => return Err(TlsError::NotOurs { name: own.to_string(), why: e.to_string() }),
         };
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -176,7 +177,7 @@ impl Tls {
             .with_client_auth_cert(chain, key)?;
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
-        Ok(Self { client: Arc::new(client), server: Arc::new(server), own, expired })
+        Ok(Self { client: Arc::new(client), server: Arc::new(server), own, out_of_date })
     }
 }
 

@@ -3,7 +3,6 @@
 //!
 //! Must never report a record persisted that a power cut can take back. The main path enters at [`Wal::open`] and [`Log::submit`].
 
-mod codec;
 pub(crate) mod queue;
 mod segment;
 mod stats;
@@ -11,36 +10,42 @@ mod stats;
 mod tests;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use hotwarm_core::wal::Record;
-use tracing::{error, warn};
+use hotwarm_core::wal::{Cut, EncodeError, Encoder, End, LogId, LogState, Record, Replay, ReplayError, Replayed};
+use tracing::{error, info, warn};
 
 use self::queue::Queue;
 use self::segment::Housekeeper;
-use self::writer::{Current, Writer};
+use self::writer::{Pending, Rewriting, Writer};
 use super::Log;
-use super::dir::{DirError, failed, sync_dir, write_atomic};
+use super::dir::{DirError, failed, sync_dir};
 
 pub use self::queue::NotSubmitted;
 pub use self::stats::Stats;
 
 /// Length of a segment.
 pub const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
-/// The file that remembers a cut (S12).
-const CUT: &str = "cut";
+/// With fewer segments than this no log is asked to be rewritten.
+const SEGMENTS_KEPT: u64 = 8;
 
 /// Why the write-ahead log does not open, or has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {
     #[error(transparent)]
     Dir(#[from] DirError),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error("records that cannot be written ({0}): report this, and start the node again")]
+    Encode(#[from] EncodeError),
     #[error("{doing} {} failed ({source}): what the disk holds is not known, so the node stops; check the disk, then start it again", .path.display())]
     Disk { doing: &'static str, path: PathBuf, source: io::Error },
 }
@@ -61,19 +66,19 @@ impl fmt::Debug for Callbacks {
 
 /// The `fatal` callback of a node: after a failed sync nobody knows what is on the disk, so the process ends at once (S12).
 pub fn end_process(error: &WalError) {
-    error!(code = "HW0100", "{error}");
+    error!(code = "HW0501", "{error}");
     std::process::abort();
 }
 
 /// What was found at the start.
 #[derive(Debug)]
 pub struct Recovered {
-    pub records: Vec<Record>,
+    /// Each log as its records left it. One that is possibly cut must be born anew before it takes part in anything (S12).
+    pub logs: BTreeMap<LogId, LogState>,
+    /// Whether the end had to be cut.
+    pub cut: Cut,
     /// There was no log at all: right for a node's first start, and at no other time (S11).
     pub fresh: bool,
-    /// Records were cut that may have been synced (S12), at this start or at an earlier one that was not followed by
-    /// [`Handle::caught_up`]: no vote and no acknowledgement before that.
-    pub cut: Option<String>,
 }
 
 /// Opens write-ahead logs.
@@ -86,7 +91,6 @@ pub struct Handle(Arc<Running>);
 
 #[derive(Debug)]
 struct Running {
-    dir: PathBuf,
     queue: Arc<Queue>,
     stats: Arc<stats::Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -103,78 +107,87 @@ impl Wal {
 
     fn open_with(dir: &Path, callbacks: Callbacks, segment_bytes: usize) -> Result<(Recovered, Handle), WalError> {
         let numbers = segment::list(dir)?;
-        let mut replay = codec::Replay::default();
-        for &number in &numbers {
-            let path = segment::path(dir, number);
-            replay.segment(number, &fs::read(&path).map_err(failed("reading", &path))?);
+        let Replayed { logs, end, cut, liveness, mended } = replay(dir, &numbers)?;
+        if cut != Cut::None || mended > 0 {
+            warn!(mended, "end of the write-ahead log: {cut:?}");
         }
-        let cut = note_cut(dir, replay.cut.then(|| format!("cut at {:?}", replay.tail)))?;
-        let current = resume(dir, &numbers, replay.tail, segment_bytes)?;
+        // Past the end there is nothing but blank segments.
+        let last = end.at.map_or(0, |(segment, _)| segment.0);
+        for later in numbers.iter().rev().take_while(|number| **number > last) {
+            let path = segment::path(dir, *later);
+            fs::remove_file(&path).map_err(failed("removing", &path))?;
+        }
+        sync_dir(dir)?;
+        let (encoder, file) = go_on(dir, &end, segment_bytes)?;
+        let current = encoder.segment().0;
+        info!(segments = numbers.len(), current, offset = encoder.offset(), "write-ahead log open");
         let housekeeper = Housekeeper::start(dir).map_err(failed("starting the thread for", dir))?;
-        housekeeper.prepare(current.number + 1, segment_bytes);
+        housekeeper.prepare(current + 1, segment_bytes);
         let (queue, shared) = (Arc::new(Queue::default()), Arc::new(stats::Shared::default()));
-        let mut writer = Writer {
+        let writer = Writer {
             dir: dir.to_owned(),
+            file,
+            pending: Pending::at(encoder.offset()),
+            encoder,
+            liveness,
             housekeeper,
             queue: Arc::clone(&queue),
             stats: Arc::clone(&shared),
             callbacks,
-            segment_bytes,
-            buffer: Vec::new(),
-            must_sync: false,
-            current,
+            oldest: numbers.first().copied().unwrap_or(current).min(current),
+            segment_bytes: segment_bytes as u64,
+            rewriting: Rewriting { segments: SEGMENTS_KEPT, credit: 0 },
         };
-        if writer.current.offset == 0 {
-            codec::header(writer.current.number, &mut writer.buffer);
-        }
         let thread = std::thread::Builder::new().name("wal".into()).spawn(move || writer.run());
         let thread = Mutex::new(Some(thread.map_err(failed("starting the thread for", dir))?));
-        let handle = Handle(Arc::new(Running { dir: dir.to_owned(), queue, stats: shared, thread }));
-        Ok((Recovered { records: replay.records, fresh: numbers.is_empty(), cut }, handle))
+        let handle = Handle(Arc::new(Running { queue, stats: shared, thread }));
+        Ok((Recovered { logs, cut, fresh: numbers.is_empty() }, handle))
     }
 }
 
-/// Remembers a cut until the node has caught up: the next start finds a clean log and would not know (S12).
-fn note_cut(dir: &Path, now: Option<String>) -> Result<Option<String>, WalError> {
-    let path = dir.join(CUT);
-    if let Some(what) = now {
-        warn!("write-ahead log {what}: this node neither votes nor acknowledges until it has caught up");
-        write_atomic(&path, what.as_bytes())?;
+/// Reads all segments. What was read is synced before anything is made of it: the last process may have died before its own sync, and
+/// then the bytes were only in memory.
+fn replay(dir: &Path, numbers: &[u64]) -> Result<Replayed, WalError> {
+    if let Some(gap) = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
+        return Err(DirError::Corrupt { path: segment::path(dir, gap[0] + 1) }.into());
     }
-    match fs::read(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(failed("reading", &path)(e).into()),
-        Ok(what) => Ok(Some(String::from_utf8_lossy(&what).into_owned())),
+    let mut replay = Replay::new();
+    for &number in numbers {
+        let path = segment::path(dir, number);
+        let bytes = fs::read(&path).map_err(failed("reading", &path))?;
+        segment::open(dir, number)?.sync_all().map_err(failed("syncing", &path))?;
+        replay.feed(&path.display().to_string(), bytes)?;
     }
+    Ok(replay.finish()?)
 }
 
-/// Makes everything after the last good record zeros again, durably, before anything is written: what is left of a torn write must not
-/// come to life behind a new record.
-fn resume(dir: &Path, numbers: &[u64], tail: Option<(u64, usize)>, segment_bytes: usize) -> Result<Current, WalError> {
-    let Some((number, offset)) = tail.or_else(|| numbers.first().map(|first| (*first, 0))) else {
-        return Ok(Current { number: 1, file: segment::create(dir, 1, segment_bytes)?, offset: 0 });
-    };
-    for later in numbers.iter().rev().take_while(|later| **later > number) {
-        let path = segment::path(dir, *later);
-        fs::remove_file(&path).map_err(failed("removing", &path))?;
+/// The segment to be written next: the last one if nothing stands after its end, else a new one whose header says where that end is.
+fn go_on(dir: &Path, end: &End, segment_bytes: usize) -> Result<(Encoder, File), WalError> {
+    if let Some((segment, _)) = end.at {
+        let (file, path) = (segment::open(dir, segment.0)?, segment::path(dir, segment.0));
+        let length = file.metadata().map_err(failed("reading", &path))?.len();
+        if let Some(encoder) = Encoder::resume(end, length) {
+            return Ok((encoder, file));
+        }
     }
-    sync_dir(dir)?;
-    let (file, path) = (segment::open(dir, number)?, segment::path(dir, number));
-    let length = file.metadata().map_err(failed("reading", &path))?.len() as usize;
-    let mut rest = vec![0; length.saturating_sub(offset)];
-    file.read_exact_at(&mut rest, offset as u64).map_err(failed("reading", &path))?;
-    let dirty = rest.iter().rposition(|byte| *byte != 0).map_or(offset, |last| offset + last + 1);
-    segment::zero(&file, offset, dirty).map_err(failed("clearing", &path))?;
-    if length < segment_bytes {
-        segment::zero(&file, length, segment_bytes).map_err(failed("lengthening", &path))?;
-        file.sync_all().map_err(failed("syncing", &path))?;
-    }
-    Ok(Current { number, file, offset })
+    let (encoder, header) = Encoder::begin(end, segment_bytes as u64);
+    let number = encoder.segment().0;
+    let (file, path) = (segment::create(dir, number, segment_bytes)?, segment::path(dir, number));
+    file.write_all_at(&header, 0).and_then(|()| file.sync_all()).map_err(failed("beginning", &path))?;
+    Ok((encoder, file))
 }
 
 impl Log for Handle {
     fn submit(&self, token: u64, records: Vec<Record>, sync: bool) -> Result<(), NotSubmitted> {
-        self.0.queue.push(token, records, sync)
+        self.0.queue.push(token, records, sync, None)
+    }
+
+    fn rewrite(&self, token: u64, log: LogId, records: Vec<Record>) -> Result<(), NotSubmitted> {
+        self.0.queue.push(token, records, true, Some(log))
+    }
+
+    fn pinning(&self) -> Vec<LogId> {
+        self.0.stats.pinning()
     }
 
     fn oldest_ms(&self) -> u64 {
@@ -187,19 +200,7 @@ impl Log for Handle {
 }
 
 impl Handle {
-    /// What was cut has come back from the peers (S12): the next start is an ordinary one.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn caught_up(&self) -> Result<(), DirError> {
-        let path = self.0.dir.join(CUT);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(failed("removing", &path)(e)),
-            Ok(()) => sync_dir(&self.0.dir),
-        }
-    }
-
+    /// What it has done, and how long the last commits took.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.stats.read(self.0.queue.depth())

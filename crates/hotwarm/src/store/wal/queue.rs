@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use hotwarm_core::wal::Record;
+use hotwarm_core::wal::{LogId, Record};
 
 /// Submissions and bytes that may wait.
 const SUBMISSIONS: usize = 16 * 1024;
@@ -19,7 +19,9 @@ pub(crate) struct Submission {
     pub(crate) token: u64,
     pub(crate) records: Vec<Record>,
     pub(crate) sync: bool,
-    bytes: usize,
+    /// They are all that makes this log, written again.
+    pub(crate) rewrites: Option<LogId>,
+    pub(crate) bytes: usize,
 }
 
 /// Why a submission is not taken; the records come back.
@@ -45,7 +47,7 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn push(&self, token: u64, records: Vec<Record>, sync: bool) -> Result<(), NotSubmitted> {
+    pub(crate) fn push(&self, token: u64, records: Vec<Record>, sync: bool, rewrites: Option<LogId>) -> Result<(), NotSubmitted> {
         let bytes = records.iter().map(size).sum();
         let mut waiting = self.lock();
         if waiting.closed {
@@ -57,7 +59,7 @@ impl Queue {
             return Err(NotSubmitted::Full(records));
         }
         waiting.bytes += bytes;
-        waiting.submissions.push_back(Submission { token, records, sync, bytes });
+        waiting.submissions.push_back(Submission { token, records, sync, rewrites, bytes });
         drop(waiting);
         self.changed.notify_one();
         Ok(())
@@ -103,12 +105,12 @@ impl Queue {
 }
 
 /// About what a record takes on the disk.
-fn size(record: &Record) -> usize {
+pub(super) fn size(record: &Record) -> usize {
     const AROUND: usize = 64;
     AROUND
         + match record {
             Record::Entry(_, entry) => entry.data.len() + entry.context.len(),
             Record::Snapshot(_, snapshot) => snapshot.data.len(),
-            Record::HardState(..) => 0,
+            Record::HardState(..) | Record::Birth(..) => 0,
         }
 }

@@ -32,9 +32,6 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u64>, DirError> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed("reading", dir))? {
         let file = entry.map_err(failed("reading", dir))?.path();
-        if file.file_name().is_some_and(|name| name == super::CUT) {
-            continue;
-        }
         let stem = file.file_stem().and_then(|stem| stem.to_str()).filter(|stem| stem.len() == 16);
         let number = stem.and_then(|stem| u64::from_str_radix(stem, 16).ok());
         match (number, file.extension().and_then(|ending| ending.to_str())) {

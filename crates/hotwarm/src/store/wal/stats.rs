@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hotwarm_core::ids::Mono;
+use hotwarm_core::wal::LogId;
 
 use crate::clock;
 
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     /// When the commit under way began, in microseconds of [`clock::now`]; 0 when there is none.
     began_us: AtomicU64,
     last: Mutex<Vec<Duration>>,
+    pinning: Mutex<Vec<LogId>>,
 }
 
 impl Shared {
@@ -56,8 +58,13 @@ impl Shared {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn segments(&self, there_are: usize) {
-        self.segments.store(there_are as u64, Ordering::Relaxed);
+    pub(crate) fn segments(&self, there_are: u64, pinning: Vec<LogId>) {
+        self.segments.store(there_are, Ordering::Relaxed);
+        *self.pinning.lock().unwrap_or_else(PoisonError::into_inner) = pinning;
+    }
+
+    pub(crate) fn pinning(&self) -> Vec<LogId> {
+        self.pinning.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn oldest_ms(&self) -> u64 {

@@ -4,6 +4,7 @@ mod tls;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -284,4 +285,38 @@ fn one_peer_cannot_pile_up_connections() {
     assert_eq!(read_frame(&mut first), None, "the oldest was closed");
     last.write_all(&frame(Kind::Message, b"newest")).unwrap();
     assert_eq!(a.receive().1, b"newest");
+}
+
+/// The body of `a_silent_peer_is_noticed`, in a network namespace of its own: loopback there may go down.
+#[test]
+fn in_a_namespace() {
+    if std::env::var_os("HOTWARM_TEST_NAMESPACE").is_none() {
+        return;
+    }
+    let link = |state: &str| assert!(Command::new("ip").args(["link", "set", "lo", state]).status().unwrap().success());
+    link("up");
+    let (a, b) = (Node::plain("a"), Node::plain("b"));
+    a.knows(&[("b", &b)]);
+    a.handle.send(&"b".into(), vec![1]).unwrap();
+    assert_eq!(b.receive().1, [1]);
+    link("down");
+    a.handle.send(&"b".into(), vec![2]).unwrap();
+    eventually("a notices without a word from b", || !a.handle.is_connected(&"b".into()));
+    eventually("a tries on", || a.problem("b").contains("check that the node runs"));
+    link("up");
+    eventually("it heals by itself", || a.handle.is_connected(&"b".into()));
+    a.handle.send(&"b".into(), vec![3]).unwrap();
+    while b.receive().1 != [3] {}
+}
+
+#[test]
+fn a_silent_peer_is_noticed() {
+    let inside = Command::new("unshare")
+        .args(["--map-root-user", "--net"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "store::transport::tests::in_a_namespace", "--nocapture"])
+        .env("HOTWARM_TEST_NAMESPACE", "1")
+        .status()
+        .unwrap();
+    assert!(inside.success());
 }

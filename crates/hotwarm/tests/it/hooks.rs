@@ -1,0 +1,179 @@
+//! The command and external engines against real programs and listeners.
+
+use std::process::{Child, Command};
+
+use hotwarm::config::{Engine, Fence, Hooks};
+use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
+use hotwarm_core::ids::{Attempt, Epoch, Position, Role};
+use rustix::process::Signal;
+
+use crate::members::*;
+
+fn promote(epoch: u64) -> EngineAction {
+    EngineAction::Promote { epoch: Epoch(epoch), attempt: Attempt(1) }
+}
+
+/// Hooks for a member that runs as a daemon of its own, and a file in which they leave their marks.
+fn daemon(site: &Site) -> Hooks {
+    let (pid, marks) = (site.file("pid"), site.file("marks"));
+    let mark = |what: &str| shell(&format!("echo {what} $HOTWARM_ROLE $HOTWARM_EPOCH >> {}", marks.display()));
+    let stop = format!("test -e {0} && kill -KILL $(cat {0}) && rm {0}; exit 0", pid.display());
+    Hooks {
+        start: Some(shell(&format!("{HOTWARM} component web & echo $! > {}", pid.display()))),
+        stop: Some(shell(&stop)),
+        promote: Some(mark("promote")),
+        demote: Some(mark("demote")),
+        fence: Some(mark("fence")),
+        position: Some(shell("echo 4711")),
+        ..hooks()
+    }
+}
+
+fn site_with(change: impl Fn(&Site, &mut Hooks)) -> Site {
+    let mut site = Site::new(Engine::External);
+    let mut hooks = daemon(&site);
+    change(&site, &mut hooks);
+    site.group.engine = Engine::Command(hooks);
+    site
+}
+
+fn marks(site: &Site) -> String {
+    std::fs::read_to_string(site.file("marks")).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn hooks_start_change_locate_fence_and_stop_a_member() {
+    let site = site_with(|_, _| {});
+    let mut agent = site.agent();
+    let incarnation = agent.start().await;
+    assert_eq!(incarnation, site.first());
+    let pid = pid_in(&site.file("pid")).await;
+    agent.tell(promote(2)).await;
+    assert_eq!(agent.hear_fact().await, MemberEvent::RoleChanged { incarnation, role: Role::Hot, epoch: Epoch(2) });
+    agent.tell(EngineAction::Detach { epoch: Epoch(2), attempt: Attempt(9) }).await;
+    assert_eq!(agent.hear_fact().await, MemberEvent::Position { incarnation, attempt: Attempt(9), position: Position(4711) });
+    agent.tell(EngineAction::Fence { epoch: Epoch(3) }).await;
+    assert_eq!(agent.hear_fact().await, MemberEvent::Fenced { incarnation, epoch: Epoch(3) });
+    agent.tell(EngineAction::Demote { epoch: Epoch(2) }).await;
+    assert!(matches!(agent.hear_fact().await, MemberEvent::RoleFailed { why, .. } if why.contains("older than 3")));
+    agent.tell(EngineAction::Demote { epoch: Epoch(3) }).await;
+    assert_eq!(agent.hear_fact().await, MemberEvent::RoleChanged { incarnation, role: Role::Warm, epoch: Epoch(3) });
+    assert_eq!(marks(&site), "promote hot 2\nfence hot 3\ndemote warm 3\n");
+    agent.tell(EngineAction::Stop { graceful: true }).await;
+    assert_eq!(agent.hear_stopped().await, (incarnation, StopCause::Asked));
+    wait_for("the member's end", || !is_alive(pid)).await;
+}
+
+#[tokio::test]
+async fn a_new_agent_finds_what_hooks_started_and_takes_it_for_what_it_was_told_to_be() {
+    let site = site_with(|_, _| {});
+    let mut first = site.agent();
+    let incarnation = first.start().await;
+    first.tell(promote(2)).await;
+    first.hear_fact().await;
+    drop(first);
+    let mut second = site.agent();
+    assert_eq!(second.hear().await, MemberEvent::Started { incarnation, role: Role::Hot, epoch: Epoch(2) });
+    assert_eq!(second.hear_ready().await, incarnation);
+    // Its end is seen by the probe, and is no stop until the stop hook has confirmed it.
+    signal(pid_in(&site.file("pid")).await, Signal::KILL);
+    assert!(matches!(second.hear().await, MemberEvent::Unready { .. }));
+    std::fs::remove_file(site.file("pid")).unwrap();
+    second.tell(EngineAction::Stop { graceful: false }).await;
+    assert_eq!(second.hear_fact().await, MemberEvent::Stopped { incarnation, cause: StopCause::Asked });
+}
+
+#[tokio::test]
+async fn a_fence_does_not_wait_for_a_promotion_that_hangs() {
+    let site = site_with(|site, hooks| {
+        hooks.promote = Some(shell(&format!("sleep 1000 & echo $! > {}; wait", site.file("hanging").display())));
+    });
+    let mut agent = site.agent();
+    let incarnation = agent.start().await;
+    agent.tell(promote(2)).await;
+    let hanging = pid_in(&site.file("hanging")).await;
+    agent.tell(EngineAction::Fence { epoch: Epoch(3) }).await;
+    assert!(matches!(agent.hear_fact().await, MemberEvent::RoleFailed { role: Role::Hot, epoch: Epoch(2), .. }));
+    assert_eq!(agent.hear_fact().await, MemberEvent::Fenced { incarnation, epoch: Epoch(3) });
+    wait_for("the hook's whole group to die", || !is_alive(hanging)).await;
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn hooks_that_fail_are_told_with_the_reason() {
+    let site = site_with(|_, hooks| {
+        hooks.promote = Some(shell("exit 7"));
+        hooks.position = Some(shell("echo far"));
+        hooks.fence = Some(shell("exit 8"));
+    });
+    let mut agent = site.agent();
+    agent.start().await;
+    for (order, reason) in [
+        (promote(1), "exit code 7"),
+        (EngineAction::Detach { epoch: Epoch(1), attempt: Attempt(1) }, "one whole number"),
+        (EngineAction::Fence { epoch: Epoch(1) }, "exit code 8"),
+    ] {
+        agent.tell(order).await;
+        let event = agent.hear_fact().await;
+        assert!(matches!(&event, MemberEvent::RoleFailed { why, .. } if why.contains(reason)), "{event:?}");
+    }
+    agent.end().await;
+
+    let site = site_with(|site, hooks| {
+        hooks.start = Some(shell("exit 9"));
+        hooks.stop = Some(shell(&format!("echo cleared > {}", site.file("cleared").display())));
+    });
+    let mut agent = site.agent();
+    agent.hear_stopped().await;
+    agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
+    let (_, cause) = agent.hear_stopped().await;
+    assert!(matches!(&cause, StopCause::NotStarted(why) if why.contains("exit code 9")), "{cause:?}");
+    assert!(site.file("cleared").exists(), "what a failed start may have left is stopped");
+}
+
+struct Outside(Child);
+
+impl Outside {
+    fn run(site: &Site) -> Self {
+        let listen = site.address.to_string();
+        Self(Command::new(HOTWARM).args(["component", "web", "--name", "outside", "--listen", &listen]).spawn().unwrap())
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn an_external_member_is_probed_gated_and_never_claimed_to_have_stopped() {
+    let mut site = Site::new(Engine::External);
+    site.group.fence = Fence::RouterOnly;
+    let mut agent = site.agent();
+    let incarnation = site.first();
+    assert_eq!(agent.hear().await, MemberEvent::Started { incarnation, role: Role::Warm, epoch: Epoch(0) });
+    let outside = Outside::run(&site);
+    assert_eq!(agent.hear_ready().await, incarnation);
+    agent.tell(promote(2)).await;
+    assert_eq!(agent.hear_fact().await, MemberEvent::RoleChanged { incarnation, role: Role::Hot, epoch: Epoch(2) });
+    agent.tell(EngineAction::Fence { epoch: Epoch(3) }).await;
+    assert_eq!(agent.hear_fact().await, MemberEvent::Fenced { incarnation, epoch: Epoch(3) });
+    agent.tell(EngineAction::Stop { graceful: true }).await;
+    assert!(matches!(agent.hear_fact().await, MemberEvent::RoleFailed { why, .. } if why.contains("no way to stop")));
+    drop(outside);
+    assert!(matches!(agent.hear().await, MemberEvent::Unready { why, .. } if why == "connection refused"));
+    drop(agent);
+
+    let told = site.file("told");
+    site.group.fence = Fence::Command(shell(&format!("test -e {}", told.display())));
+    let mut agent = site.agent();
+    let fence = EngineAction::Fence { epoch: Epoch(4) };
+    agent.tell(fence.clone()).await;
+    assert!(matches!(agent.hear_fact().await, MemberEvent::Started { .. }));
+    assert!(matches!(agent.hear_fact().await, MemberEvent::RoleFailed { epoch: Epoch(4), .. }));
+    std::fs::write(&told, "").unwrap();
+    agent.tell(fence).await;
+    assert!(matches!(agent.hear_fact().await, MemberEvent::Fenced { epoch: Epoch(4), .. }));
+}
