@@ -187,7 +187,7 @@ fn rows(text: &str) -> Vec<Row<'_>> {
     for line in text.lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         if let [rule, _, kept, shown] = cells[..]
-            && rule != "rule"
+            && !["rule", "promise"].contains(&rule)
         {
             rows.push(Row { rule, kept, shown });
         }
