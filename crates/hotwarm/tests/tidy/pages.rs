@@ -175,6 +175,19 @@ fn scripts_that_pages_run_are_there() {
     none("scripts that are not there", &wrong);
 }
 
+#[test]
+fn the_readme_says_what_is_not_built_yet() {
+    let tree = Tree::read();
+    let mut declared = BTreeSet::new();
+    for file in tree.rust().filter(|file| file.path.starts_with("crates/hotwarm/src/cli/")) {
+        declared.extend(file.text.split("not_built_yet(\"").skip(1).filter_map(|rest| rest.split('"').next()));
+    }
+    let readme = tree.text("README.md");
+    let list = readme.split("<!-- NOT YET").nth(1).and_then(|rest| rest.split("<!-- END OF NOT YET").next()).unwrap_or_default();
+    let told: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
+    assert_eq!(told, declared, "README.md, between the marks, and the commands that answer \"not built yet\"");
+}
+
 /// A row of the safety page: the rule, where it is kept, what shows it.
 struct Row<'a> {
     rule: &'a str,
