@@ -152,7 +152,8 @@ fn commands(text: &str) -> Vec<(usize, String)> {
         };
         for part in parts {
             let part = part.split(" #").next().unwrap().trim().trim_start_matches("$ ").trim_start_matches("sudo ");
-            found.extend(part.strip_prefix("hotwarm ").map(|rest| (number, rest.to_owned())));
+            let rest = part.strip_prefix("hotwarm ").or_else(|| part.strip_prefix("cargo run --release -- "));
+            found.extend(rest.map(|rest| (number, rest.to_owned())));
         }
     }
     found
