@@ -105,4 +105,6 @@ pub enum StopCause {
     NotStarted(String),
     /// It was found not to be running when the agent started.
     Absent,
+    /// Its engine ended it in order to begin it anew in this role: another life follows, so this end proves nothing about hot ones (S6).
+    Renewed { role: Role },
 }

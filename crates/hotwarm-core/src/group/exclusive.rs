@@ -12,6 +12,7 @@ use super::reason::{FencedBy, Reason};
 use super::spec::Fence;
 use super::state::{Group, Phase, Stamps, Transition};
 use super::{Refusal, Step};
+use crate::action::StopCause;
 use crate::ids::{MemberId, Role};
 
 /// A step moves through at most this many phases: each phase once, and once more after a candidate was lost.
@@ -44,7 +45,8 @@ impl Step {
             return self.replace_live(&hot, reason);
         }
         // A witness that stands alone is no doubt yet; the pause counts from it all the same if others follow.
-        if self.group.witnesses(&self.group.members[&hot]).is_empty() {
+        let silent = self.group.node_of(&hot).is_some_and(|n| self.group.node(n).silent);
+        if !silent && self.group.witnesses(&self.group.members[&hot]).is_empty() {
             self.group.doubt_since = None;
         }
         let node_drained = self.group.node_of(&hot).is_some_and(|n| self.group.node(n).drained);
@@ -185,7 +187,8 @@ impl Step {
             self.close();
             // S8: what has stopped, and is kept down, cannot be reached by a router that does not know. What hotwarm does not start
             // itself may be up again at any moment.
-            self.group.stale_reach_nobody = matches!(by, FencedBy::Stopped(_)) && self.group.spec.fence == Fence::Supervisor;
+            let gone = matches!(&by, FencedBy::Stopped(cause) if !matches!(cause, StopCause::Renewed { .. }));
+            self.group.stale_reach_nobody = gone && self.group.spec.fence == Fence::Supervisor;
         }
     }
 
@@ -425,7 +428,9 @@ impl Group {
         if view.lapsed {
             return Some(Reason::NodeLapsed { member: id, node });
         }
-        if view.silent {
+        // Silence alone fences nobody where the lease will tell: acting on it gains nothing, since the lease must be waited out either way,
+        // and a node that was only slow would have been failed over for nothing.
+        if view.silent && self.spec.fence != Fence::Supervisor {
             return Some(Reason::NodeSilent { member: id, node });
         }
         if !member.ready {

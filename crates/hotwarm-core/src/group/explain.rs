@@ -140,7 +140,7 @@ fn good_answers(g: &Group, effects: &[Effect]) -> Vec<Body> {
     for effect in effects {
         match effect {
             Effect::Close { epoch } => {
-                answers.extend(g.stale_routers.iter().map(|node| Body::Answer(Answer::RouterClosed { node: node.clone(), epoch: *epoch })))
+                answers.extend(g.stale_routers.iter().map(|node| Body::Answer(Answer::RouterClosed { node: node.clone(), epoch: *epoch })));
             }
             Effect::Promote { member, epoch, attempt } => {
                 let incarnation = g.members.get(member).map(|m| m.incarnation).unwrap_or_default();

@@ -203,7 +203,7 @@ impl Group {
     /// is not missing.
     fn missing(&self, id: &MemberId) -> bool {
         let Some(member) = self.members.get(id) else { return true };
-        let asked = matches!(&member.life, Life::Stopped(StopCause::Absent | StopCause::Asked));
+        let asked = matches!(&member.life, Life::Stopped(StopCause::Absent | StopCause::Asked | StopCause::Renewed { .. }));
         let failed = member.stopped() && !asked;
         let failing = member.failing_from.is_some_and(|from| from <= self.at);
         self.unreachable(id) || failed || failing || self.suspected(member)

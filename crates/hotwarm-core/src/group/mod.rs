@@ -23,6 +23,8 @@ pub mod quorum;
 pub mod reason;
 pub mod spec;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 pub use effect::Effect;
 pub use input::{Body, Input};

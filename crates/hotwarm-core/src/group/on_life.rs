@@ -26,7 +26,10 @@ impl Step {
             return;
         }
         if incarnation > member.incarnation && member.running() {
-            self.ended(id, &StopCause::Absent);
+            // S6: of a candidate that has not confirmed, it may be the hot life that begins.
+            let renewed = StopCause::Renewed { role: Role::Hot };
+            let cause = if member.may_serve.is_some() && !member.serving { renewed } else { StopCause::Absent };
+            self.ended(id, &cause);
         }
         let (at, promote_ms) = (self.group.at, self.group.spec.bounds.promote_ms);
         let member = self.group.members.get_mut(id).expect("looked up above");
@@ -66,7 +69,7 @@ impl Step {
         member.ready = false;
         member.why_unready = cause.to_string();
         member.testimony.clear();
-        let by_itself = !matches!(cause, StopCause::Asked | StopCause::Absent);
+        let by_itself = !matches!(cause, StopCause::Asked | StopCause::Absent | StopCause::Renewed { .. });
         let was_hot = member.role == Role::Hot;
         let serving = member.serving;
         let being_fenced = group.transition.as_ref().is_some_and(|t| !t.planned && t.from.as_ref() == Some(id));
@@ -74,9 +77,9 @@ impl Step {
             group.note_failure(id);
         }
         self.doubt_begins(id);
-        // An engine that tells the role by restarting its member ends the old life in order to begin the hot one.
-        let reborn = !by_itself && !serving && (self.group.promoting() == Some(id) || (was_hot && !self.group.spec.exclusive));
-        if reborn {
+        // S6: an engine that tells the role by starting its member anew ends the old life in order to begin the hot one. That end is no
+        // fence, however late it is heard of.
+        if matches!(cause, StopCause::Renewed { role: Role::Hot }) {
             return;
         }
         if self.group.spec.exclusive {

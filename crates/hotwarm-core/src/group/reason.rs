@@ -63,6 +63,7 @@ impl fmt::Display for StopCause {
             Self::Deadline => f.write_str("its guard's deadline passed"),
             Self::NotStarted(why) => write!(f, "not started: {why}"),
             Self::Absent => f.write_str("not running"),
+            Self::Renewed { role } => write!(f, "it begins anew as {role}"),
         }
     }
 }

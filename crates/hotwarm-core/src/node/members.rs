@@ -191,7 +191,7 @@ impl Node {
 impl LifeLine {
     /// When it may start again: at once if it was asked to stop, after a growing pause if it failed.
     fn ended(&mut self, now: Mono, cause: &StopCause, supervision: Supervision) {
-        if matches!(cause, StopCause::Asked | StopCause::Absent) {
+        if matches!(cause, StopCause::Asked | StopCause::Absent | StopCause::Renewed { .. }) {
             self.start_at = now;
             return;
         }

@@ -55,6 +55,8 @@ fn configured(spec: &GroupSpec, (a, b): (u8, u8), shape: &Shape) -> GroupSpec {
         1 => drop(spec.members.insert(id.clone(), shape.spec().members[&id].clone())),
         2 => spec.routers.retain(|router| *router != node(a % shape.nodes)),
         3 => spec.routers = shape.spec().routers,
+        // Data is only in members that run: a group that compares positions has no spares.
+        _ if spec.positions => {}
         _ => (spec.hot, spec.warm) = (if spec.exclusive { 1 } else { u16::from(a % 3) + 1 }, u16::from(b / 8 % 3)),
     }
     spec

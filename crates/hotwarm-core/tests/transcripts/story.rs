@@ -1,7 +1,7 @@
 //! The line language of the stories: sets up a group, feeds it inputs, prints what was decided. It knows no rule of its own: what is
 //! printed is what `step` says.
 //!
-//! The main path enters at [`Story::run`], one command at a time. `README.md` beside the stories lists the commands.
+//! The main path enters at [`Story::run`], one command at a time. `README.md` beside this file lists the commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use hotwarm_core::group::input::{Answer, Body, Input, Life as Told, NodeInput, O
 use hotwarm_core::group::reason::Evidence;
 use hotwarm_core::group::spec::{Bounds, Fence, MemberSpec};
 use hotwarm_core::group::{Effect, Group, GroupSpec, explain, invariants, problem, step};
-use hotwarm_core::ids::{Attempt, Epoch, GroupName, Incarnation, MemberId, Millis, NodeId, Position};
+use hotwarm_core::ids::{Attempt, Epoch, GroupName, Incarnation, MemberId, Millis, NodeId, Position, Role};
 
 use crate::good;
 use crate::show;
@@ -86,7 +86,7 @@ impl Story {
         match words.word(0) {
             "group" => self.set_group(&words),
             "member" => self.set_member(&words),
-            "routers" => self.spec.routers = words.rest[1..].iter().map(|n| NodeId::new(n)).collect(),
+            "routers" => self.spec.routers = words.rest[1..].iter().copied().map(NodeId::new).collect(),
             "serve" => self.serve(),
             "show" => return show::group(self.group()),
             "why" => return show::explanation(&explain::explain(self.group())),
@@ -138,7 +138,7 @@ impl Story {
         let mut group = self.group().clone();
         for id in group.by_priority() {
             let incarnation = Incarnation(1);
-            if group.members[&id].role == hotwarm_core::ids::Role::Spare {
+            if group.members[&id].role == Role::Spare {
                 continue;
             }
             for told in [Told::Started { member: id.clone(), incarnation }, Told::Ready { member: id.clone(), incarnation }] {
@@ -171,7 +171,7 @@ impl Story {
 
     fn routers_say(&mut self, words: &Words<'_>) -> String {
         let mut out = Vec::new();
-        for node in words.rest[1..].iter().map(|n| NodeId::new(n)) {
+        for node in words.rest[1..].iter().copied().map(NodeId::new) {
             let group = self.group();
             let epoch = |default: Epoch| words.number("epoch").map_or(default, Epoch);
             let answer = match words.word(0) {
@@ -194,7 +194,7 @@ impl Story {
             "remove" => {
                 spec.members.remove(&self.id(words.word(2)));
             }
-            "routers" => spec.routers = words.rest[2..].iter().map(|n| NodeId::new(n)).collect(),
+            "routers" => spec.routers = words.rest[2..].iter().copied().map(NodeId::new).collect(),
             "set" => set(&mut spec, words),
             other => panic!("configure what? {other}"),
         }
@@ -293,6 +293,7 @@ fn cause(words: &Words<'_>) -> StopCause {
         "asked" => StopCause::Asked,
         "deadline" => StopCause::Deadline,
         "absent" => StopCause::Absent,
+        "renewed" => StopCause::Renewed { role: if words.word(3) == "hot" { Role::Hot } else { Role::Warm } },
         "not-started" => StopCause::NotStarted(words.text(3)),
         other => panic!("no such cause: {other}"),
     }

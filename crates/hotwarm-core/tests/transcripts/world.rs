@@ -44,6 +44,8 @@ pub(crate) struct Process {
     gave_up: Epoch,
     /// Its engine changes the role by starting it anew.
     restarts: bool,
+    /// Its present life began warm.
+    fresh: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -242,7 +244,7 @@ impl World {
     fn start(&mut self, id: &MemberId) {
         if let Some(process) = self.members.get_mut(id) {
             process.incarnation = process.incarnation.next();
-            (process.running, process.ready, process.serves) = (true, true, None);
+            (process.running, process.ready, process.serves, process.fresh) = (true, true, None, true);
         }
     }
 
@@ -280,7 +282,13 @@ impl World {
             let process = self.members.get_mut(id).expect("it is one of the group");
             process.serves = None;
             process.gave_up = process.gave_up.max(epoch);
-            let incarnation = process.incarnation;
+            if process.restarts && !process.fresh {
+                let (member, incarnation) = (id.clone(), process.incarnation);
+                (process.incarnation, process.fresh) = (incarnation.next(), true);
+                let cause = StopCause::Renewed { role: Role::Warm };
+                self.post.push(Body::Life(Told::Stopped { member, incarnation, cause }));
+            }
+            let incarnation = self.members[id].incarnation;
             self.send(Body::Answer(Answer::Demoted { member: id.clone(), incarnation, epoch }));
             return;
         }
@@ -300,8 +308,9 @@ impl World {
                 if process.serves != Some(epoch) && lease {
                     if process.restarts {
                         let (member, incarnation) = (id.clone(), process.incarnation);
-                        process.incarnation = incarnation.next();
-                        self.post.push(Body::Life(Told::Stopped { member, incarnation, cause: StopCause::Asked }));
+                        (process.incarnation, process.fresh) = (incarnation.next(), false);
+                        let cause = StopCause::Renewed { role: Role::Hot };
+                        self.post.push(Body::Life(Told::Stopped { member, incarnation, cause }));
                     }
                     self.members.get_mut(id).expect("it is one of the group").serves = Some(epoch);
                 }

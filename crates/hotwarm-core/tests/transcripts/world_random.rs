@@ -64,7 +64,7 @@ impl Shape {
             address: std::net::SocketAddr::from(([127, 0, 0, 1], 9000 + u16::from(i))),
             priority: i32::from(i % 2),
             weight: 1,
-            zone: if i % 3 == 0 { "east".to_owned() } else { String::new() },
+            zone: if i.is_multiple_of(3) { "east".to_owned() } else { String::new() },
         };
         GroupSpec {
             name: GroupName::new("web"),
@@ -132,7 +132,7 @@ fn happen(world: &mut World, (kind, a, b): Event, shape: &Shape) -> Result<(), S
 
 fn live_through(shape: &Shape, events: &[Event]) -> Result<(), String> {
     let mut world = World::new(shape.spec(), shape.restarts);
-    if events.len() % 4 != 0 {
+    if !events.len().is_multiple_of(4) {
         world.heal()?;
     }
     for event in events {

@@ -16,7 +16,7 @@ use super::group::State;
 use super::local::{LocalGroup, LocalTarget};
 use super::{Event, Kind};
 use crate::clock;
-use crate::config::CheckKind;
+use crate::config::{CheckKind, Protocol};
 
 /// A probe that got no answer for this long means: silent.
 const PROBE_TIME: Duration = Duration::from_millis(100);
@@ -180,17 +180,19 @@ async fn probe(group: &LocalGroup, target: &LocalTarget) -> Probe {
     let settings = group.settings();
     let attempt = async {
         let mut stream = TcpStream::connect(target.shared.address).await?;
-        match &settings.check {
-            CheckKind::Http { path, status, .. } => {
-                let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.shared.address);
-                stream.write_all(request.as_bytes()).await?;
-                let mut line = [0; 12];
-                stream.read_exact(&mut line).await?;
-                let code = std::str::from_utf8(&line[9..]).ok().and_then(|code| code.parse::<u16>().ok());
-                Ok(code.is_some_and(|code| if status.is_empty() { (200..400).contains(&code) } else { status.contains(&code) }))
-            }
-            CheckKind::Tcp | CheckKind::Command(_) => Ok(true),
-        }
+        // A frozen program's connections are still accepted, by its kernel: a member that speaks HTTP has to say something. Without a
+        // path to ask for, the request that RFC 9110 (section 9.3.7) calls a ping is used, and any answer will do.
+        let (ask, wanted) = match (&settings.check, settings.protocol) {
+            (CheckKind::Http { path, status, .. }, _) => (format!("GET {path}"), Some(status)),
+            (CheckKind::Tcp | CheckKind::Command(_), Protocol::Http) => ("OPTIONS *".to_owned(), None),
+            (CheckKind::Tcp | CheckKind::Command(_), Protocol::Tcp) => return Ok(true),
+        };
+        let request = format!("{ask} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.shared.address);
+        stream.write_all(request.as_bytes()).await?;
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).await?;
+        let code = std::str::from_utf8(&line[9..]).ok().and_then(|code| code.parse::<u16>().ok()).unwrap_or(0);
+        Ok(wanted.is_none_or(|status| if status.is_empty() { (200..400).contains(&code) } else { status.contains(&code) }))
     };
     match tokio::time::timeout(PROBE_TIME, attempt).await {
         Ok(Ok(true)) => Probe::Healthy,

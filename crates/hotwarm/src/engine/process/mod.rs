@@ -425,6 +425,11 @@ impl Task {
         self.end_change(Err("the member ended".to_owned()));
         self.last = (incarnation, cause.clone());
         self.stage = Stage::Absent;
+        // S6: who counts ends must know that another life follows, whatever ended this one.
+        let cause = match &then {
+            Some(Birth { role, by_change: true, .. }) => StopCause::Renewed { role: *role },
+            _ => cause,
+        };
         self.wires.outbox.put(MemberEvent::Stopped { incarnation, cause });
         match then {
             Some(birth) => self.begin_birth(birth),

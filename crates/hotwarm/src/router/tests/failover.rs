@@ -12,7 +12,7 @@ use super::client::{Client, ask, get};
 use super::member::Member;
 use super::stage::{Stage, config, until};
 use crate::clock;
-use crate::config::Protocol;
+use crate::config::{CheckKind, Protocol};
 use crate::router::{Event, Failure, Kind, RouterError};
 
 const KEYED: &str = "POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key: k\r\nContent-Length: 5\r\n\r\nhello";
@@ -82,8 +82,19 @@ async fn a_member_killed_under_load_costs_nothing_that_may_be_repeated() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_member_is_left_out_and_taken_back() {
+    freeze(config(false, Protocol::Http).check.kind).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_member_is_found_out_without_a_path_to_ask_for() {
+    freeze(CheckKind::Tcp).await;
+}
+
+async fn freeze(check: CheckKind) {
     let (a, b) = (Member::good("a").await, Member::good("b").await);
-    let stage = Stage::new(config(false, Protocol::Http), 2);
+    let mut config = config(false, Protocol::Http);
+    config.check.kind = check;
+    let stage = Stage::new(config, 2);
     stage.open(1, &[&a, &b]);
     let load = Load::start(&stage, 8, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     load.more(100).await;
@@ -96,6 +107,21 @@ async fn a_frozen_member_is_left_out_and_taken_back() {
     let before = a.count();
     until("the member gets requests again", || async { a.count() > before }).await;
     assert_eq!(load.end().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_waits_at_a_frozen_member_is_repeated_elsewhere() {
+    let (a, b) = (Member::good("a").await, Member::good("b").await);
+    a.frozen.store(true, Ordering::SeqCst);
+    let stage = Stage::http();
+    stage.open(1, &[&a, &b]);
+    // All at once, so that some wait at the frozen one before anybody knows.
+    let waiting: Vec<_> = (0..32).map(|_| tokio::spawn(get(stage.address, "/"))).collect();
+    for reply in waiting {
+        assert_eq!(reply.await.unwrap().unwrap().header("x-member"), Some("b"));
+    }
+    stage.heard(|event| matches!(event, Event::Evidence { kind: Kind::Silent, .. })).await;
+    assert!(stage.stats().retried > 0);
 }
 
 #[tokio::test]

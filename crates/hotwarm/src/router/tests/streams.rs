@@ -149,7 +149,8 @@ async fn hop_by_hop_headers_stay_here_and_lists_grow() {
     let member = Member::good("a").await;
     let stage = Stage::http();
     stage.open(1, &[&member]);
-    let head = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close, X-Gone-Not, Gone, Cookie\r\nGone: 1\r\nX-Gone-Not: 1\r\nCookie: c\r\nKeep-Alive: 5\r\n\
+    let head = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close, X-Gone-Not, Gone, Cookie\r\nGone: 1\r\nX-Gone-Not: 1\r\nCookie: c\r\n\
+                Keep-Alive: 5\r\n\
                 Proxy: evil\r\nProxy-Connection: x\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nTE: gzip\r\nX-Forwarded-For: 1.2.3.4\r\n\
                 X-Forwarded-Proto: https\r\nForwarded: for=1.2.3.4\r\nLast: 1\r\n\r\n";
     let text = ask(stage.address, head).await.unwrap().text();
@@ -172,7 +173,8 @@ async fn hop_by_hop_headers_stay_here_and_lists_grow() {
 async fn a_client_of_http_1_0_is_understood() {
     let member = Member::says(
         "a",
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+          5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n",
     )
     .await;
     let stage = Stage::http();
@@ -216,6 +218,30 @@ async fn a_reply_ends_where_its_member_says() {
         let again = get(stage.address, "/").await.unwrap();
         assert_eq!(again.text(), text);
         assert_eq!(member.count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_nobody_asked_for_answer_nobody() {
+    let member = Member::raw("a", |mut stream, _| async move {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await;
+        // Kept open: only what it said tells that the connection must not be used.
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        assert_eq!(rest, b"", "a request came on a connection that had said too much");
+    })
+    .await;
+    let stage = Stage::http();
+    stage.open(1, &[&member]);
+    let mut client = Client::to(stage.address).await;
+    for n in 1..=5 {
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        assert_eq!(client.reply().await.unwrap().text(), "good");
+        assert_eq!(member.count(), n);
+        // Those bytes have to arrive before the next request.
+        tokio::time::sleep(Duration::from_millis(30)).await;
     }
 }
 

@@ -1,0 +1,156 @@
+//! What an operator is told of a healthy, a degraded, a changing and a vacant group. The decisions themselves are told in
+//! `tests/transcripts`.
+
+use std::collections::BTreeMap;
+
+use super::explain::{Explanation, explain};
+use super::input::{Answer, Body, Input, Life as Told, NodeInput, Operator};
+use super::problem::{self, Severity, TABLE};
+use super::spec::{Bounds, Fence, GroupSpec, MemberSpec};
+use super::{Group, step};
+use crate::action::StopCause;
+use crate::ids::{GroupName, Incarnation, MemberId, NodeId};
+
+fn id(name: &str) -> MemberId {
+    MemberId::of(&GroupName::new("web"), name)
+}
+
+fn spec(exclusive: bool) -> GroupSpec {
+    let member = |(i, name): (u16, &str)| {
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9000 + i));
+        let spec = MemberSpec { node: NodeId::new(name), address, priority: -i32::from(i), weight: 1, zone: String::new() };
+        (id(name), spec)
+    };
+    GroupSpec {
+        name: GroupName::new("web"),
+        hot: if exclusive { 1 } else { 3 },
+        warm: if exclusive { 2 } else { 0 },
+        exclusive,
+        stateful: true,
+        members: (0u16..).zip(["a", "b", "c"]).map(member).collect::<BTreeMap<_, _>>(),
+        routers: ["a", "b", "c"].map(NodeId::new).to_vec(),
+        fence: Fence::Supervisor,
+        positions: false,
+        acks: 0,
+        bounds: Bounds::default(),
+    }
+}
+
+fn feed(group: &mut Group, body: Body) {
+    let input = Input { at: group.at.plus(1), body };
+    *group = step(group.clone(), &input).0;
+    assert_eq!(super::invariants::check(group), None, "after {input:?}");
+}
+
+fn stop(group: &mut Group, name: &str) {
+    let incarnation = group.members[&id(name)].incarnation;
+    feed(group, Body::Life(Told::Stopped { member: id(name), incarnation, cause: StopCause::Signal(9) }));
+}
+
+/// Everything runs and answers.
+fn healthy(exclusive: bool) -> Group {
+    let mut group = Group::new(spec(exclusive), BTreeMap::new());
+    for name in ["a", "b", "c"] {
+        feed(&mut group, Body::Life(Told::Started { member: id(name), incarnation: Incarnation(1) }));
+        feed(&mut group, Body::Life(Told::Ready { member: id(name), incarnation: Incarnation(1) }));
+        if let Some(epoch) = group.members[&id(name)].may_serve {
+            let attempt = group.attempt;
+            feed(&mut group, Body::Answer(Answer::Promoted { member: id(name), incarnation: Incarnation(1), epoch, attempt }));
+        }
+    }
+    group
+}
+
+fn problems(group: &Group) -> Vec<&'static str> {
+    problem::of(group).map(|problem| problem.code).collect()
+}
+
+fn outcomes(explained: &Explanation) -> Vec<String> {
+    explained.if_died.iter().map(|what| format!("{}: {}", what.event, what.outcome)).collect()
+}
+
+#[test]
+fn a_healthy_group_has_no_problem_and_says_who_would_take_over() {
+    let group = healthy(true);
+    let explained = explain(&group);
+    assert_eq!(problems(&group), [""; 0]);
+    assert_eq!(explained.now, "web/a serves epoch 1");
+    assert_eq!((explained.transition.clone(), explained.refusal.clone()), (None, None));
+    assert_eq!(outcomes(&explained), ["web/a is killed: web/b takes over", "node a dies: web/b takes over"]);
+    assert!(explained.members.iter().all(|(_, _, lacks)| lacks.is_none()));
+
+    let group = healthy(false);
+    assert_eq!(problems(&group), [""; 0]);
+    assert_eq!(outcomes(&explain(&group))[0], "web/a is killed: web/b, web/c go on");
+}
+
+#[test]
+fn explaining_changes_nothing() {
+    let group = healthy(true);
+    let before = group.clone();
+    let _ = explain(&group);
+    assert_eq!(group, before);
+}
+
+#[test]
+fn a_degraded_group_says_that_the_next_loss_is_not_survived() {
+    let mut group = healthy(true);
+    stop(&mut group, "b");
+    stop(&mut group, "c");
+    assert_eq!(problems(&group), ["no-warm", "member-missing"]);
+    let explained = explain(&group);
+    let lacks: Vec<String> = explained.members.iter().filter_map(|(_, _, lacks)| lacks.as_ref()).map(ToString::to_string).collect();
+    assert_eq!(lacks, ["it does not run", "it does not run"]);
+    let killed = &outcomes(&explained)[0];
+    assert!(killed.starts_with("web/a is killed: nobody serves, and requests park: nobody can become hot (web/a: "), "{killed}");
+
+    let mut group = healthy(false);
+    stop(&mut group, "b");
+    stop(&mut group, "c");
+    assert_eq!(problems(&group), ["last-hot", "member-missing"]);
+}
+
+#[test]
+fn a_vacant_group_is_down_and_names_what_each_member_lacks() {
+    for exclusive in [true, false] {
+        let mut group = healthy(exclusive);
+        for name in ["b", "c", "a"] {
+            stop(&mut group, name);
+        }
+        let found: Vec<_> = problem::of(&group).map(|problem| (problem.severity, problem.code)).collect();
+        assert_eq!(found[0], (Severity::Down, "no-hot"), "{found:?}");
+        let explained = explain(&group);
+        assert!(explained.now.starts_with("nobody serves; epoch "), "{}", explained.now);
+        assert!(explained.refusal.is_some_and(|why| why.code() == "no-successor"));
+        assert!(explained.members.iter().all(|(_, _, lacks)| lacks.is_some()));
+        assert!(explained.if_died.is_empty());
+    }
+}
+
+#[test]
+fn a_change_under_way_says_what_it_waits_for() {
+    let mut group = healthy(true);
+    feed(&mut group, Body::Node(NodeInput::Silent { node: NodeId::new("a") }));
+    assert_eq!(problems(&group), ["changing", "member-missing"]);
+    let waits = explain(&group).transition.unwrap();
+    assert!(waits.ends_with("waiting for proof that web/a serves no more and the routers of a, b, c to close"), "{waits}");
+}
+
+#[test]
+fn a_pause_is_a_problem_and_says_what_a_death_would_mean() {
+    let mut group = healthy(true);
+    feed(&mut group, Body::Operator(Operator::Pause));
+    assert_eq!(problems(&group), ["paused"]);
+    let killed = &outcomes(&explain(&group))[0];
+    assert!(killed.contains("nothing is promoted: automation is paused"), "{killed}");
+}
+
+#[test]
+fn the_table_is_sorted_by_severity_and_each_problem_says_what_to_do() {
+    assert!(TABLE.is_sorted_by_key(|problem| problem.severity));
+    let mut codes: Vec<_> = TABLE.iter().map(|problem| problem.code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    assert_eq!(codes.len(), TABLE.len(), "a code is used twice");
+    assert!(TABLE.iter().all(|problem| !problem.title.is_empty() && !problem.advice.is_empty()));
+}
