@@ -102,6 +102,6 @@ impl Disk {
         }
         let floor = log.snapshot.as_ref().map_or(0, |s| s.index);
         log.entries.retain(|e| e.index > floor);
-        Stored { identity, log }
+        Stored { identity, log, rejoins: None }
     }
 }

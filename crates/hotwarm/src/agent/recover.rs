@@ -46,7 +46,7 @@ pub struct Recovery {
     pub plan: recover::Recovery,
     /// When the log was last written, by the files' times.
     pub written: Option<SystemTime>,
-    /// See [`crate::store::wal::Recovered::cut`].
+    /// The log lost records that this node may have acknowledged, and where (S12).
     pub cut: Option<String>,
 }
 
@@ -63,9 +63,11 @@ impl Recovery {
         let written = last_written(&dir.path().join("wal"));
         let (recovered, log) = Wal::open(&dir.path().join("wal"), quiet())?;
         log.stop();
-        let stored = Stored::from_records(recovered.records);
+        let possibly_cut = recovered.logs.values().any(|log| log.possibly_cut);
+        let cut = possibly_cut.then(|| format!("cut ({:?})", recovered.cut));
+        let stored = Stored::as_found(recovered.logs);
         let plan = recover::recover(&stored, me, dir.incarnation(), random()?)?;
-        Ok(Self { dir, plan, written, cut: recovered.cut })
+        Ok(Self { dir, plan, written, cut })
     }
 
     /// Makes it so; tells where the old log is kept.
