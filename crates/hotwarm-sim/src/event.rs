@@ -21,35 +21,120 @@ pub type M = usize;
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A node's timer. `life` names the agent's life: events for an earlier one are void.
-    Wake { n: N, life: u32 },
-    Deliver { to: N, from: N, bytes: Rc<Vec<u8>> },
-    Persisted { n: N, life: u32, token: u64, through: usize },
-    DiskProbe { n: N, life: u32, ended: bool },
+    Wake {
+        n: N,
+        life: u32,
+    },
+    Deliver {
+        to: N,
+        from: N,
+        bytes: Rc<Vec<u8>>,
+    },
+    Persisted {
+        n: N,
+        life: u32,
+        token: u64,
+        through: usize,
+    },
+    DiskProbe {
+        n: N,
+        life: u32,
+        ended: bool,
+    },
     /// An engine tells its agent.
-    Told { n: N, life: u32, m: M, event: MemberEvent },
+    Told {
+        n: N,
+        life: u32,
+        m: M,
+        event: MemberEvent,
+    },
     /// An engine's work is done.
-    Engine { n: N, life: u32, m: M, round: u64, action: EngineAction },
+    Engine {
+        n: N,
+        life: u32,
+        m: M,
+        round: u64,
+        action: EngineAction,
+    },
     /// A guard looks at its deadline.
-    Guard { m: M, incarnation: u64 },
+    Guard {
+        m: M,
+        incarnation: u64,
+    },
     /// A probe looks at its member.
-    Probe { n: N, life: u32, m: M, incarnation: u64, again: bool },
+    Probe {
+        n: N,
+        life: u32,
+        m: M,
+        incarnation: u64,
+        again: bool,
+    },
     /// A member's program has started up.
-    Up { m: M, incarnation: u64 },
+    Up {
+        m: M,
+        incarnation: u64,
+    },
     /// A member that was asked to end has ended.
-    End { m: M, incarnation: u64, then: Option<u32> },
-    Router { n: N, life: u32, event: RouterEvent },
+    End {
+        m: M,
+        incarnation: u64,
+        then: Option<u32>,
+    },
+    Router {
+        n: N,
+        life: u32,
+        event: RouterEvent,
+    },
     /// The router's threads have the new table.
-    Switch { n: N, life: u32, routes: Rc<Routes> },
+    Switch {
+        n: N,
+        life: u32,
+        routes: Rc<Routes>,
+    },
     Client,
-    AtMember { request: Request, m: M },
-    AtRouter { n: N, life: u32, id: u64, answered: Option<M> },
-    Refused { n: N, life: u32, id: u64, m: M },
+    AtMember {
+        request: Request,
+        m: M,
+    },
+    AtRouter {
+        n: N,
+        life: u32,
+        id: u64,
+        answered: Option<M>,
+    },
+    Refused {
+        n: N,
+        life: u32,
+        id: u64,
+        m: M,
+    },
     /// The router tries a member that it suspects.
-    TryAgain { n: N, life: u32, m: M },
+    TryAgain {
+        n: N,
+        life: u32,
+        m: M,
+    },
     /// The hot member's log on its way to one that follows it: entries after `from`, which stands behind the entry `before`.
-    Replicate { hot: M, to: M, epoch: Epoch, incarnation: u64, from: usize, before: u64, entries: Rc<Vec<u64>> },
-    Acked { hot: M, incarnation: u64, by: M, upto: usize, refused: bool },
-    ReplicateAgain { hot: M, incarnation: u64 },
+    Replicate {
+        hot: M,
+        to: M,
+        epoch: Epoch,
+        incarnation: u64,
+        from: usize,
+        before: u64,
+        entries: Rc<Vec<u64>>,
+    },
+    Acked {
+        hot: M,
+        incarnation: u64,
+        by: M,
+        upto: usize,
+        refused: bool,
+    },
+    ReplicateAgain {
+        hot: M,
+        incarnation: u64,
+    },
     Fault(usize),
     Heal(Healing),
     /// Looks at the whole.

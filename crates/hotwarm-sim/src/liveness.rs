@@ -37,14 +37,16 @@ pub fn missing(world: &World) -> Option<String> {
 fn voters(world: &World) -> Option<String> {
     let wanted = world.plan.spec.nodes.values().filter(|node| node.votes).count();
     let views = world.machines.iter().filter_map(|m| m.agent.as_ref());
-    let leads = |n: &&Box<hotwarm_core::node::Node>| {
-        n.leadership().is_some_and(|(_, l)| l.role == hotwarm_core::consensus::ReplicaRole::Leader)
+    let leads =
+        |n: &&Box<hotwarm_core::node::Node>| n.leadership().is_some_and(|(_, l)| l.role == hotwarm_core::consensus::ReplicaRole::Leader);
+    let Some(leader) = views.filter(leads).max_by_key(|n| n.leadership().map(|(_, l)| l.term)) else {
+        return Some("nobody leads".to_owned());
     };
-    let Some(leader) = views.filter(leads).max_by_key(|n| n.leadership().map(|(_, l)| l.term)) else { return Some("nobody leads".to_owned()) };
     let status = leader.replica_status()?;
     let (voters, learners) = (&status.voters.voters, &status.voters.learners);
     let edges = world.machines.len() - wanted;
-    (voters.len() != wanted || learners.len() != edges).then(|| format!("voters {voters:?} and learners {learners:?}, not {wanted} and {edges}"))
+    (voters.len() != wanted || learners.len() != edges)
+        .then(|| format!("voters {voters:?} and learners {learners:?}, not {wanted} and {edges}"))
 }
 
 fn members(world: &World) -> Option<String> {
@@ -73,7 +75,10 @@ pub fn picture(world: &World) -> Vec<String> {
     for machine in &world.machines {
         let now = machine.clock.at(world.now);
         let Some(node) = &machine.agent else {
-            lines.push(format!("{}: down (powered {}, kept down {}, full {})", machine.name, machine.powered, machine.kept_down, machine.disk.full));
+            lines.push(format!(
+                "{}: down (powered {}, kept down {}, full {})",
+                machine.name, machine.powered, machine.kept_down, machine.disk.full
+            ));
             continue;
         };
         let view = node.view();
@@ -90,12 +95,22 @@ pub fn picture(world: &World) -> Vec<String> {
     }
     let newest = world.machines.iter().filter_map(|m| m.agent.as_ref()).max_by_key(|node| node.state().1);
     for group in newest.iter().flat_map(|node| node.state().0.groups.values()) {
-        lines.push(format!("{}: closed {} epoch {} stale {:?} transition {:?}", group.spec.name, group.closed, group.epoch, group.stale_routers, group.transition));
+        lines.push(format!(
+            "{}: closed {} epoch {} stale {:?} transition {:?}",
+            group.spec.name, group.closed, group.epoch, group.stale_routers, group.transition
+        ));
         lines.extend(group.members.iter().map(|(id, m)| format!("   {id} {m:?}")));
     }
     for member in &world.members {
         let data = (member.data.log.len(), member.data.floor, member.data.was_hot);
-        lines.push(format!("{} life {} told {:?} data {data:?} {:?} {:?}", member.id, member.life, member.told, member.ill, member.program.as_ref().map(|p| (p.role, p.epoch, p.up, p.hung, p.deadline))));
+        lines.push(format!(
+            "{} life {} told {:?} data {data:?} {:?} {:?}",
+            member.id,
+            member.life,
+            member.told,
+            member.ill,
+            member.program.as_ref().map(|p| (p.role, p.epoch, p.up, p.hung, p.deadline))
+        ));
     }
     lines
 }

@@ -101,14 +101,6 @@ impl Member {
 impl Program {
     #[must_use]
     pub const fn new(epoch: Epoch) -> Self {
-        Self {
-            role: Role::Warm,
-            epoch,
-            up: false,
-            hung: false,
-            deadline: None,
-            followers: BTreeMap::new(),
-            waiting: VecDeque::new(),
-        }
+        Self { role: Role::Warm, epoch, up: false, hung: false, deadline: None, followers: BTreeMap::new(), waiting: VecDeque::new() }
     }
 }

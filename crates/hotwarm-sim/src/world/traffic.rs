@@ -31,8 +31,7 @@ impl World {
         self.counts.asked += 1;
         let (id, entry) = (self.next_request, 0);
         self.next_request += 1;
-        let request =
-            Request { id, group, born: self.now, via: n, life: machine.life, epoch: Epoch(0), entry, to: 0, sent: 0 };
+        let request = Request { id, group, born: self.now, via: n, life: machine.life, epoch: Epoch(0), entry, to: 0, sent: 0 };
         self.admit(n, request);
     }
 
@@ -196,8 +195,7 @@ impl World {
                 let now = self.now;
                 let table = &mut self.machines[n].tables[g];
                 table.parked.retain(|request| now - request.born < PATIENCE_US);
-                let late: Vec<(u64, M)> =
-                    table.in_flight.values().filter(|r| now - r.sent >= SILENT_US).map(|r| (r.id, r.to)).collect();
+                let late: Vec<(u64, M)> = table.in_flight.values().filter(|r| now - r.sent >= SILENT_US).map(|r| (r.id, r.to)).collect();
                 if late.is_empty() {
                     continue;
                 }
