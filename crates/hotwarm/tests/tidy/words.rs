@@ -21,7 +21,9 @@ fn unsafe_stays_in_its_files() {
                 continue;
             }
             match UNSAFE.iter().find(|(path, _)| *path == file.path) {
-                Some((path, _)) => drop(used.insert(*path)),
+                Some((path, _)) => {
+                    used.insert(*path);
+                }
                 None => wrong.push(format!("{}:{}", file.path, line.number)),
             }
         }
@@ -100,7 +102,9 @@ fn tests_wait_for_conditions() {
             }
             let allowed = SLEEPS.iter().find(|(path, name, _)| *path == file.path && blocks.iter().any(|head| has_word(head, name)));
             match allowed {
-                Some(entry) => drop(used.insert(entry)),
+                Some(entry) => {
+                    used.insert(entry);
+                }
                 None => wrong.push(format!("{}:{}", file.path, line.number)),
             }
         }
