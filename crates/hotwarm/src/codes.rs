@@ -1,7 +1,8 @@
 //! The codes of what a user may meet: `HW0104` in a message leads to `docs/reference/errors/HW0104.md`.
 //!
 //! One table for the whole program. It must never reuse a number: a retired code keeps its page. A test checks that each code has a page and
-//! each page a code. HW00xx: the command line; HW01xx: the configuration; HW02xx: keys, certificates, join files.
+//! each page a code. HW00xx: the command line; HW01xx: the configuration; HW02xx: keys, certificates, join files;
+//! HW04xx: the API and the commands that use it.
 
 use std::fmt;
 
@@ -70,9 +71,32 @@ codes! {
     CA_KEY = 202, "a CA key that cannot be used";
     CERTIFICATE = 203, "a certificate that cannot be used";
     OTHER_CLUSTER = 204, "this node belongs to another cluster";
+    NOT_THERE = 401, "no such thing in this cluster";
+    BAD_REQUEST = 402, "a request that the API does not understand";
+    NO_LEADER = 403, "no leader, because the quorum is not reached";
+    UNCONFIRMED = 404, "it is not known whether it was done";
+    BUSY = 405, "too much at once";
+    SWITCHOVER_REFUSED = 406, "the switchover cannot be";
+    CONFIGURATION_REFUSED = 407, "the cluster refuses the configuration";
+    CONFIGURATION_WRONG = 408, "the configuration is wrong";
+    OTHER_NODE = 409, "only the member's own node can tell";
+    API_ADDRESS = 410, "the API cannot listen";
+    NOT_CONFIRMED_BY_YOU = 411, "it asks first, and nobody answered";
+    STILL_NEEDED = 412, "the node is still needed";
+    NOTHING_TO_ACCEPT = 413, "no engine here keeps data";
+    STILL_ALIVE = 414, "a node that is said to be lost answers";
+    NOT_RECOVERABLE = 415, "no state to recover from";
+    NOT_OVER = 416, "it was begun, and is not over";
+    API_DEFECT = 417, "an answer that was not expected";
 }
 
 impl Code {
+    /// The code that is printed as `text`, if this program knows it.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.to_string() == text)
+    }
+
     /// Where its page is, from the root of the documentation's repository.
     #[must_use]
     pub fn page(self) -> String {

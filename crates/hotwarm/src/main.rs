@@ -5,7 +5,9 @@
 use std::process::ExitCode;
 
 use hotwarm::agent::{Agent, Start};
+use hotwarm::api;
 use hotwarm::cli::{self, Exit, Failure, Global, RunArgs};
+use hotwarm::codes::Code;
 use hotwarm::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,12 +26,22 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     telemetry::start();
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::plain(Exit::Failed, format!("{what}: {error}"));
     let exe = std::env::current_exe().map_err(|error| failed("the path of this program is not known", &error))?;
+    let listen = config.node.api;
     // Probes, engines and the API; the decision thread, the log and the routers have threads of their own.
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).thread_name("shell").enable_all().build();
     let runtime = runtime.map_err(|error| failed("no runtime", &error))?;
-    let agent = Agent::start(Start { config, node, exe, runtime: runtime.handle().clone() });
+    let agent = Agent::start(Start { config, node: node.clone(), exe, runtime: runtime.handle().clone() });
     let agent = agent.map_err(|error| failed("the node does not start", &error))?;
+    let served = runtime.block_on(api::serve(listen, agent.handle()));
+    let api = match served {
+        Ok(api) => api,
+        Err(error) => {
+            agent.stop();
+            return Err(Failure::failed(Code::API_ADDRESS, error.to_string()));
+        }
+    };
+    tracing::info!(api = %api.address(), "node {node} runs");
     let stopped = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -39,6 +51,7 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         }
         std::io::Result::Ok(())
     });
+    drop(api);
     agent.stop();
     // What still runs there has nobody left to tell.
     runtime.shutdown_background();

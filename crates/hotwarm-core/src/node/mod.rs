@@ -35,7 +35,7 @@ use crate::group::reason::Evidence;
 use crate::ids::{Epoch, GroupName, Index, MemberId, Millis, Mono, NodeId, RaftId};
 use crate::reconcile::Observed;
 use crate::route::Routes;
-use crate::wal::Record;
+use crate::wal::{LogId, Record};
 
 /// To be done by the shell, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -314,10 +314,20 @@ impl Node {
     fn tell_routes(&mut self) {
         for (name, group) in &self.cluster.groups {
             let routes = group.routes();
-            if self.routes.get(name) != Some(&routes) {
-                self.routes.insert(name.clone(), routes.clone());
-                self.actions.push_back(Action::Routes(routes));
+            let before = self.routes.get(name);
+            if before == Some(&routes) {
+                continue;
             }
+            // What was seen of a member that was not sent requests since, or in a life before, says nothing of it now (S4).
+            let stays = |id: &MemberId| {
+                routes.targets().iter().any(|t| t.member == *id) && before.is_some_and(|b| b.targets().iter().any(|t| t.member == *id))
+            };
+            let anew = routes.exclusive && before.is_none_or(|b| b.epoch != routes.epoch);
+            if let Some(router) = self.observed.routers.get_mut(name) {
+                router.suspects.retain(|id, _| !anew && stays(id));
+            }
+            self.routes.insert(name.clone(), routes.clone());
+            self.actions.push_back(Action::Routes(routes));
         }
         let gone: Vec<GroupName> = self.routes.keys().filter(|name| !self.cluster.groups.contains_key(*name)).cloned().collect();
         for name in gone {
@@ -374,6 +384,16 @@ impl Node {
     #[must_use]
     pub const fn identity(&self) -> Option<Identity> {
         self.identity
+    }
+
+    /// The records that hold all of one of this node's logs, to be written anew so that it keeps no old segment (S14).
+    #[must_use]
+    pub fn rewrite(&self, log: LogId) -> Vec<Record> {
+        match (log, &self.replica, self.identity) {
+            (log::CONTROL, Some(replica), _) => replica.rewrite(),
+            (NODE_LOG, _, Some(identity)) => identity.records().into_iter().filter(|record| record.log() == NODE_LOG).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// This node is about to stop: whoever is level leads from now on.

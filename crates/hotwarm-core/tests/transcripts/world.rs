@@ -319,7 +319,8 @@ impl World {
     fn tell_position(&mut self, id: &MemberId, view: &Group) {
         let Some(t) = view.transition.as_ref().filter(|t| matches!(t.phase, Phase::Choosing { .. })) else { return };
         let process = &self.members[id];
-        if view.spec.positions && process.running {
+        let told = view.members[id].position.is_some_and(|(attempt, _)| attempt == t.attempt);
+        if view.spec.positions && process.running && !told {
             let (member, incarnation, attempt) = (id.clone(), process.incarnation, t.attempt);
             self.send(Body::Answer(Answer::Position { member, incarnation, attempt, position: Position(7) }));
         }

@@ -30,9 +30,11 @@ mod logs;
 mod pause;
 mod recover_quorum;
 pub mod reference;
+mod remote;
 mod run;
 mod status;
 mod switchover;
+mod table;
 mod top;
 mod why;
 

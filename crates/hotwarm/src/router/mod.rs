@@ -21,6 +21,7 @@ use hotwarm_core::route::Routes;
 use crate::config;
 
 mod alarm;
+mod balance;
 mod evidence;
 mod group;
 mod http;

@@ -101,7 +101,7 @@ pub(super) fn read(bytes: &[u8], limits: &HttpLimits, origin: &Origin, hash: Has
     match parsed.parse_with_uninit_headers(bytes, &mut headers[..limits.headers.min(HEADERS)]) {
         Ok(httparse::Status::Complete(n)) if n == bytes.len() => {}
         Err(httparse::Error::TooManyHeaders) => return Err(Problem::TooLarge),
-        Err(httparse::Error::Version) => return Err(Problem::Version),
+        Err(httparse::Error::Version) if is_other_version(bytes) => return Err(Problem::Version),
         Ok(_) | Err(_) => return Err(Problem::malformed("not an HTTP/1.1 request")),
     }
     let (method, target) = (parsed.method.unwrap_or(""), parsed.path.unwrap_or(""));
@@ -125,6 +125,14 @@ pub(super) fn read(bytes: &[u8], limits: &HttpLimits, origin: &Origin, hash: Has
     let request = found.request(method, http_10, hash, origin)?;
     found.write(&request, host, origin, out);
     Ok(request)
+}
+
+/// A well-formed request line of another version.
+fn is_other_version(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or(bytes);
+    let parts: Vec<_> = line.split(|byte| *byte == b' ').collect();
+    let digits = parts.get(2).and_then(|version| version.strip_prefix(b"HTTP/"));
+    parts.len() == 3 && matches!(digits, Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 /// The authority, if the target names one, and the path that goes to the member.
