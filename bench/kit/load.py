@@ -17,8 +17,7 @@ class Load:
         for key, value in more.items():
             argv += [f"--{key.replace('_', '-')}", value]
         self.stage, self.name = stage, name
-        # The measuring program goes first: a machine with two cores must not make it late.
-        self.process = stage.start(name, argv, nice=-15, netns=netns)
+        self.process = stage.start(name, argv, first=True, netns=netns)
         self.patience = seconds + timeout_ms / 1000 + 10
 
     def seen(self, fault_ns):
@@ -35,7 +34,7 @@ class Load:
         ends = sorted(due + latency for due, latency, outcome in requests if outcome == "ok")
         # From the last success before the fault to the end of the load: a service that never comes back has a gap to the end.
         after = [t for t in ends if t >= fault_ns]
-        edge = [t for t in ends if t < fault_ns][-1:] + after + [max(due for due, _, _ in requests)]
+        edge = ([t for t in ends if t < fault_ns][-1:] or [fault_ns]) + after + [max(due for due, _, _ in requests)]
         gap = max((b - a for a, b in zip(edge, edge[1:])), default=0)
         longest = max((latency for due, latency, outcome in requests if outcome == "ok" and due + latency >= fault_ns), default=0)
         last_failed = max((due for due, _, _ in failed), default=fault_ns)

@@ -127,6 +127,7 @@ def keepalived_config(me, priority, address, advert_s):
     return f"""
 global_defs {{
     router_id {me}
+    vrrp_version 3
     vrrp_garp_master_repeat 1
 }}
 vrrp_instance bench {{
