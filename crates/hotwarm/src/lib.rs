@@ -4,12 +4,14 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod api;
 pub mod child;
 pub mod cli;
 pub mod clock;
 pub mod codes;
 pub mod component;
 pub mod config;
+pub mod drill;
 pub mod engine;
 pub mod fence;
 pub mod probe;

@@ -19,6 +19,7 @@ mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 pub use commands::{Command, CommandError, Outcome};
 pub use lease::wait as lease_wait;
@@ -32,10 +33,10 @@ use crate::cluster::{Cluster, Event, Item};
 use crate::consensus::Replica;
 use crate::detect::SelfHealth;
 use crate::group::reason::Evidence;
-use crate::ids::{Epoch, GroupName, Index, MemberId, Millis, Mono, NodeId, RaftId};
+use crate::ids::{Epoch, GroupName, Incarnation, Index, MemberId, Millis, Mono, NodeId, RaftId};
 use crate::reconcile::Observed;
 use crate::route::Routes;
-use crate::wal::Record;
+use crate::wal::{LogId, Record};
 
 /// To be done by the shell, in this order.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +120,8 @@ pub struct Node {
     peers: peers::Peers,
     members: members::Members,
     observed: Observed,
+    /// When the router last told of each member it cannot reach, and of which life.
+    doubts: BTreeMap<MemberId, (Mono, Incarnation)>,
     health: SelfHealth,
     commands: commands::Commands,
     /// Waiting to be put into the log, by us or by its leader.
@@ -139,6 +142,8 @@ pub struct Node {
 
 /// Work rounds of one call: each applies what was committed and reports what follows from it.
 const ROUNDS_MAX: usize = 64;
+/// What the router saw of a member counts so long after it stopped looking: time for the member's own node to see for itself.
+const DOUBT_LASTS: Duration = Duration::from_secs(5);
 
 impl Node {
     /// A node as it starts: from what its disk held, or new.
@@ -163,6 +168,7 @@ impl Node {
             peers: peers::Peers::new(&options, now),
             members: members::Members::default(),
             observed: Observed::default(),
+            doubts: BTreeMap::new(),
             health: SelfHealth::new(options.health),
             commands: commands::Commands::new(options.command_base),
             items: Vec::new(),
@@ -292,6 +298,7 @@ impl Node {
         self.observed.log_now = self.log_now();
         self.tell_configuration();
         self.tell_routes();
+        self.forget_doubts();
         self.feed_deadlines();
         self.tell_engines();
         self.report();
@@ -314,15 +321,38 @@ impl Node {
     fn tell_routes(&mut self) {
         for (name, group) in &self.cluster.groups {
             let routes = group.routes();
-            if self.routes.get(name) != Some(&routes) {
-                self.routes.insert(name.clone(), routes.clone());
-                self.actions.push_back(Action::Routes(routes));
+            let before = self.routes.get(name);
+            if before == Some(&routes) {
+                continue;
             }
+            // A member that serves anew has a fresh start: what was seen of it was of an older epoch (S4).
+            let anew = |id: &MemberId| {
+                let target = |r: &Routes| r.targets().iter().any(|t| t.member == *id);
+                target(&routes) && before.is_none_or(|b| !target(b) || (routes.exclusive && b.epoch != routes.epoch))
+            };
+            if let Some(router) = self.observed.routers.get_mut(name) {
+                router.suspects.retain(|id, _| !anew(id));
+            }
+            self.routes.insert(name.clone(), routes.clone());
+            self.actions.push_back(Action::Routes(routes));
         }
         let gone: Vec<GroupName> = self.routes.keys().filter(|name| !self.cluster.groups.contains_key(*name)).cloned().collect();
         for name in gone {
             self.routes.remove(&name);
             self.observed.routers.remove(&name);
+        }
+    }
+
+    /// A router does not look at a member that it sends nothing to. What it saw of one goes with that life, or with time (S4).
+    fn forget_doubts(&mut self) {
+        for (name, router) in &mut self.observed.routers {
+            let (Some(group), Some(routes)) = (self.cluster.groups.get(name), self.routes.get(name)) else { continue };
+            router.suspects.retain(|id, _| {
+                let Some((seen, life)) = self.doubts.get(id) else { return false };
+                let same_life = group.members.get(id).is_some_and(|m| m.incarnation == *life);
+                let looked_at = routes.targets().iter().any(|t| t.member == *id);
+                same_life && (looked_at || self.now.since(*seen) < DOUBT_LASTS)
+            });
         }
     }
 
@@ -348,6 +378,8 @@ impl Node {
             }
             RouterEvent::Drained { group, epoch } => self.observed.routers.entry(group).or_default().drained = Some(epoch),
             RouterEvent::Evidence { member, evidence } => {
+                let life = self.cluster.groups.get(&member.group()).and_then(|g| g.members.get(&member)).map(|m| m.incarnation);
+                self.doubts.insert(member.clone(), (self.now, life.unwrap_or_default()));
                 let suspects = &mut self.observed.routers.entry(member.group()).or_default().suspects;
                 match evidence {
                     Some(evidence) => suspects.insert(member, evidence),
@@ -374,6 +406,16 @@ impl Node {
     #[must_use]
     pub const fn identity(&self) -> Option<Identity> {
         self.identity
+    }
+
+    /// The records that hold all of one of this node's logs, to be written anew so that it keeps no old segment (S14).
+    #[must_use]
+    pub fn rewrite(&self, log: LogId) -> Vec<Record> {
+        match (log, &self.replica, self.identity) {
+            (log::CONTROL, Some(replica), _) => replica.rewrite(),
+            (NODE_LOG, _, Some(identity)) => identity.records().into_iter().filter(|record| record.log() == NODE_LOG).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// This node is about to stop: whoever is level leads from now on.

@@ -25,6 +25,17 @@ pub struct Routes {
     pub state: RouteState,
 }
 
+impl Routes {
+    /// The members that requests go to, or finish at.
+    #[must_use]
+    pub fn targets(&self) -> &[Target] {
+        match &self.state {
+            RouteState::Open(targets) | RouteState::Draining(targets) => targets,
+            RouteState::Held => &[],
+        }
+    }
+}
+
 /// What a router does with a request of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RouteState {

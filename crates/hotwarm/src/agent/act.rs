@@ -16,6 +16,7 @@ use super::decision::{Inbox, Input};
 use super::handle::Shared;
 use super::spec;
 use crate::config::{self, Config};
+use crate::store::dir::write_atomic;
 use crate::store::{Log, disk};
 use crate::{clock, engine, router};
 
@@ -35,6 +36,7 @@ pub(super) struct Hands {
     pub(super) exe: PathBuf,
     pub(super) disk: disk::Handle,
     pub(super) disk_late: bool,
+    pub(super) remembered: bool,
     /// Groups whose listener is open here.
     pub(super) open: BTreeMap<GroupName, std::net::SocketAddr>,
     pub(super) published: (Mono, hotwarm_core::ids::Index),
@@ -58,6 +60,31 @@ impl Hands {
             self.published = (now, node.applied());
             self.shared.view.store(Arc::new(node.view()));
         }
+        if due {
+            self.rewrite_idle_logs(node);
+            self.remember_cluster(node);
+        }
+    }
+
+    /// S14: a log that is idle keeps no segment from being freed.
+    fn rewrite_idle_logs(&self, node: &Node) {
+        for log in self.shared.wal.pinning() {
+            if let Err(refused) = self.shared.wal.rewrite(0, log, node.rewrite(log)) {
+                warn!("log {log:?} not rewritten ({refused}): tried again");
+            }
+        }
+    }
+
+    /// S11: the directory remembers which cluster it belongs to, apart from the log.
+    fn remember_cluster(&mut self, node: &Node) {
+        let Some(identity) = node.identity().filter(|_| !self.remembered) else { return };
+        self.remembered = true;
+        let path = self.data.join("cluster");
+        self.runtime.spawn_blocking(move || {
+            if let Err(error) = write_atomic(&path, format!("{:032x}\n", identity.cluster).as_bytes()) {
+                error!(code = "HW0507", "{error}");
+            }
+        });
     }
 
     fn one(&mut self, node: &mut Node, action: Action) {
@@ -79,7 +106,7 @@ impl Hands {
                 if fresh {
                     events.iter().for_each(|event| log_event(event));
                 }
-                self.shared.records.add(events);
+                self.shared.records.add(events, fresh);
             }
             Action::Reply { ticket, outcome } => {
                 self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner).answer(ticket, outcome);
@@ -92,7 +119,7 @@ impl Hands {
     fn persist(&self, records: Vec<hotwarm_core::wal::Record>, token: Option<u64>) {
         if let Err(refused) = self.shared.wal.submit(token.unwrap_or(0), records, token.is_some()) {
             // The log is bounded in megabytes of records not yet durable: a disk that far behind is a disk that hangs.
-            error!(code = "HW0101", "write-ahead log takes no more records ({refused}): the node stops; check the disk");
+            error!(code = "HW0502", "write-ahead log takes no more records ({refused}): the node stops; check the disk");
             std::process::abort();
         }
     }
@@ -116,7 +143,7 @@ impl Hands {
             return;
         }
         if let Err(refused) = self.shared.router.set_routes(routes) {
-            error!(code = "HW0102", "routes not taken: {refused}");
+            error!(code = "HW0503", "routes not taken: {refused}");
         }
     }
 
@@ -124,13 +151,13 @@ impl Hands {
     fn configure(&mut self, node: &mut Node, revision: u64, text: &str) {
         let config = match config::parse(text, "the configuration in force", Some(&self.me)) {
             Ok(config) => config,
-            Err(errors) => return error!(code = "HW0103", revision, "configuration in force not readable by this program: {errors}"),
+            Err(errors) => return error!(code = "HW0504", revision, "configuration in force not readable by this program: {errors}"),
         };
         info!(revision, "configuration in force");
         node.set_supervision(spec::supervision(&config));
         let peers = config.cluster.nodes.clone();
         if let Err(refused) = self.shared.transport.set_peers(&peers) {
-            error!(code = "HW0104", "addresses of peers not taken: {refused}");
+            error!(code = "HW0505", "addresses of peers not taken: {refused}");
         }
         self.open_listeners(&config);
         self.spawn_engines(node, &config);
@@ -149,14 +176,13 @@ impl Hands {
                 Ok(address) => {
                     self.open.insert(group.name.clone(), address);
                 }
-                Err(refused) => error!(code = "HW0105", "{refused}"),
+                Err(refused) => error!(code = "HW0506", "{refused}"),
             }
         }
     }
 
     fn spawn_engines(&mut self, node: &Node, config: &Config) {
-        // Numbers of replicas only grow, so the incarnations of a wiped directory are newer than those before it.
-        let prefix = node.identity().map_or(0, |identity| u32::try_from(identity.raft_id.0).unwrap_or(u32::MAX));
+        let prefix = self.prefix(node);
         let before = self.shared.config.load_full();
         for group in config.groups.values() {
             let same = before.groups.get(&group.name) == Some(group);
@@ -180,6 +206,15 @@ impl Hands {
             }
         }
         self.publish_members();
+    }
+
+    /// The upper half of incarnations. Numbers of replicas only grow, so those of a wiped directory are newer than those before it; the
+    /// random part keeps apart the members of several clusters on one machine, which may have the same names.
+    fn prefix(&self, node: &Node) -> u32 {
+        let Some(identity) = node.identity() else { return 0 };
+        let grows = u32::try_from(identity.raft_id.0).unwrap_or(u32::MAX).min(0xfff);
+        let random = (identity.incarnation ^ identity.cluster) as u32 & 0xf_ffff;
+        grows << 20 | random
     }
 
     fn publish_members(&self) {

@@ -1,6 +1,7 @@
 //! What the rest of the program may ask of a running agent: a picture, the records, a command.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -11,6 +12,7 @@ use tokio::sync::oneshot;
 use super::decision::{Inbox, Input};
 use super::record::Records;
 use crate::config::Config;
+use crate::config::pki::Identity;
 use crate::{engine, router, store};
 
 /// Clones are the same agent.
@@ -24,6 +26,9 @@ pub struct Handle {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) me: NodeId,
+    pub(super) data: PathBuf,
+    /// Of this node, as last loaded.
+    pub(super) certificate: ArcSwap<Option<Identity>>,
     pub(super) view: ArcSwap<View>,
     pub(super) config: ArcSwap<Config>,
     pub(super) members: ArcSwap<BTreeMap<MemberId, tokio::sync::watch::Receiver<engine::View>>>,

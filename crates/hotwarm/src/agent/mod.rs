@@ -5,7 +5,9 @@
 mod act;
 mod decision;
 mod handle;
+mod operate;
 mod record;
+pub mod recover;
 pub mod spec;
 
 use std::collections::BTreeMap;
@@ -20,7 +22,18 @@ use hotwarm_core::node::{Node, Options, Stored};
 use tokio::sync::mpsc;
 
 pub use handle::Handle;
+pub use operate::{ConfigureError, Planned, ReloadError};
 pub use record::{Recorded, Records};
+
+/// What the API shows of other rooms, which it may not enter.
+pub mod seen {
+    pub use crate::config::Errors;
+    pub use crate::config::pki::Identity;
+    pub use crate::engine::Place;
+    pub use crate::engine::logs::{Follower, tail};
+    pub use crate::router::{GroupStats, MemberStats};
+    pub use crate::store::transport::Lane;
+}
 
 use crate::config::Config;
 use crate::store::dir::{DataDir, DirError};
@@ -47,6 +60,8 @@ pub enum StartError {
     Router(#[from] router::RouterError),
     #[error("state on disk not usable: {0}; move the data directory away and let the node join anew")]
     Node(#[from] hotwarm_core::node::StartError),
+    #[error("data directory {} belongs to a cluster and its log is gone: move the whole directory away and let the node join anew", .path.display())]
+    LogGone { path: PathBuf },
     #[error(transparent)]
     SoleVoterCut(#[from] hotwarm_core::node::SoleVoterCut),
     #[error("no certificates in {}: run `hotwarm join` with this node's join file ({source})", .path.display())]
@@ -92,8 +107,12 @@ impl Agent {
         let router = start_router(&config, &me, &inbox)?;
         let node = Node::new(options(&config, &me, &dir, &stored)?, stored, clock::now())?;
         let disk = disk::DiskProbe::start(&dir.subdir("run")?.join("probe"), disk::EVERY, disk_told(&inbox))?;
+        let certificate =
+            read_tls(&dir.path().join("tls")).ok().and_then(|material| crate::config::pki::identity(&material.certificate).ok());
         let shared = Arc::new(Shared {
             me: me.clone(),
+            data: dir.path().to_owned(),
+            certificate: ArcSwap::from_pointee(certificate),
             view: ArcSwap::from_pointee(node.view()),
             // Nothing is in force before the log says so; what is not about groups is the file's.
             config: ArcSwap::from_pointee(Config { groups: BTreeMap::new(), ..config }),
@@ -115,6 +134,7 @@ impl Agent {
             exe,
             disk,
             disk_late: false,
+            remembered: dir.cluster().is_some(),
             open: BTreeMap::new(),
             published: (Mono(0), Index(0)),
         };
@@ -185,6 +205,9 @@ fn open_wal(dir: &DataDir, inbox: &Inbox) -> Result<(Stored, crate::store::wal::
     };
     let callbacks = Callbacks { persisted: Box::new(persisted), fatal: Box::new(crate::store::wal::end_process) };
     let (recovered, wal) = Wal::open(&dir.subdir("wal")?, callbacks)?;
+    if recovered.fresh && dir.cluster().is_some() {
+        return Err(StartError::LogGone { path: dir.path().to_owned() });
+    }
     Ok((Stored::from_logs(recovered.logs)?, wal))
 }
 

@@ -1,10 +1,14 @@
 //! `hotwarm accept-loss`: going on at the price of data.
 //!
-//! Declared; not built yet.
+//! The engines of today keep no data of the group's, so there is nothing to lose and nothing to accept: it says so.
 
 use clap::Args;
 
-use super::{Failure, Global, not_built_yet};
+use super::Global;
+use super::failure::Failure;
+use super::remote::{client, part};
+use crate::api::types::GroupStatus;
+use crate::codes::Code;
 
 /// Go on although acknowledged writes may be lost; says first what is at risk
 #[derive(Debug, Args)]
@@ -16,6 +20,8 @@ pub struct AcceptLossArgs {
     pub yes: bool,
 }
 
-pub(super) fn accept_loss(_args: &AcceptLossArgs, _global: &Global) -> Result<(), Failure> {
-    not_built_yet("accept-loss")
+pub(super) fn accept_loss(args: &AcceptLossArgs, global: &Global) -> Result<(), Failure> {
+    let group: GroupStatus = client(global)?.get(&format!("/api/v1/groups/{}", part(&args.group)))?;
+    let text = format!("hotwarm keeps no data for group {}: no promotion waits for data, and there is no loss to accept", group.name);
+    Err(Failure::refused(Code::NOTHING_TO_ACCEPT, text).hint(format!("`hotwarm why {}` tells what holds the group", group.name)))
 }

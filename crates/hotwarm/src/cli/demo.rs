@@ -1,22 +1,295 @@
-//! `hotwarm demo`: three nodes on one machine, with faults.
+//! `hotwarm demo`: three nodes on one machine, real members, load, faults, and a verdict.
 //!
-//! Declared; not built yet.
+//! Each node is a process of its own with a data directory of its own; the incidents are drills ([`crate::drill`]). It must leave nothing
+//! behind: it is the subreaper of all it starts, and ends them all.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use hotwarm_core::ids::NodeId;
+use rustix::process::Signal;
 
-use super::{Failure, Global, not_built_yet};
+use super::failure::{print, tell};
+use super::{Exit, Failure, Global};
+use crate::api::client::Client;
+use crate::api::types::Status;
+use crate::drill::{self, Apis, Fault, Hands, Plan, Report};
 
 /// Show it all on this machine: three nodes, load, faults, a verdict
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Leave it running afterwards
+    /// Leave it running afterwards, until Ctrl-C
     #[arg(long)]
     pub keep: bool,
-    /// First of the ports: node i uses it + 10 i for peers and the next for the API
-    #[arg(long, value_name = "PORT", default_value_t = 7400)]
-    pub base_port: u16,
+    /// First of the ports: node i uses it + 10 i for peers and the next for the API; groups listen from it + 680 [default: 7400, or the
+    /// next hundred that is free]
+    #[arg(long, value_name = "PORT")]
+    pub base_port: Option<u16>,
+    /// Requests per second on each group
+    #[arg(long, value_name = "RATE", default_value_t = 200)]
+    pub load: u32,
 }
 
-pub(super) fn demo(_args: &DemoArgs, _global: &Global) -> Result<(), Failure> {
-    not_built_yet("demo")
+const NODES: [&str; 3] = ["a", "b", "c"];
+/// What clients may see at worst in a group with several hot members, and in one with a single one.
+const RTO_MANY: Duration = Duration::from_millis(500);
+const RTO_ONE: Duration = Duration::from_secs(2);
+/// From the start until everything serves.
+const START_WITHIN: Duration = Duration::from_secs(20);
+const PORTS: u16 = 1000;
+
+pub(super) fn demo(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
+    let mut stage = Stage::set(args)?;
+    stage.progress(&format!("three nodes start in {}", stage.dir.display()));
+    stage.start_all()?;
+    let first = stage.wait_until_serving()?;
+    stage.progress(&format!("they serve: web on every node, clock on {}", first));
+    stage.progress(&format!("look for yourself: {}", stage.hints()));
+    let mut reports = Vec::new();
+    let played = play(args, &mut stage, &mut reports);
+    if !global.json {
+        reports.iter().try_for_each(|report| print(&format!("\n{}", report.text())))?;
+    }
+    played?;
+    let met = reports.iter().all(Report::met);
+    let verdict = if met { "every objective was met" } else { "an objective was missed" };
+    if global.json {
+        print(&format!("{}\n", serde_json::json!({ "met": met, "incidents": reports })))?;
+    } else {
+        print(&format!("\n{}\nverdict: {verdict}\n", table(&reports)))?;
+    }
+    if args.keep {
+        stage.keep()?;
+    }
+    if met { Ok(()) } else { Err(Failure::plain(Exit::ObjectiveMissed, verdict)) }
+}
+
+/// The incidents, in the order in which a newcomer understands them.
+fn play(args: &DemoArgs, stage: &mut Stage, reports: &mut Vec<Report>) -> Result<(), Failure> {
+    let hot = |stage: &Stage| -> Result<String, Failure> {
+        let status = stage.status()?;
+        let clock = status.groups.iter().find(|g| g.name == "clock");
+        let hot = clock.and_then(|g| g.members.iter().find(|m| m.serving)).map(|m| m.name.clone());
+        hot.ok_or_else(|| Failure::plain(Exit::Failed, "no member of clock serves; see the logs of the nodes"))
+    };
+    let incidents: [(Fault, Option<&str>, Duration); 5] = [
+        (Fault::Kill, Some("web/b"), RTO_MANY),
+        (Fault::Freeze, Some("web/c"), RTO_MANY),
+        (Fault::Kill, None, RTO_ONE),
+        (Fault::Freeze, None, RTO_ONE),
+        (Fault::NodeKill, None, RTO_ONE),
+    ];
+    for (number, (fault, target, objective)) in incidents.into_iter().enumerate() {
+        let target = match (target, fault) {
+            (Some(target), _) => target.to_owned(),
+            (None, Fault::NodeKill) => hot(stage)?.trim_start_matches("clock/").to_owned(),
+            (None, _) => hot(stage)?,
+        };
+        let plan = Plan { fault, target, rate: args.load, lasting: Duration::from_secs(4), patience: Duration::from_secs(60), objective };
+        stage.progress(&format!("incident {} of 5: {}", number + 1, plan.describe()));
+        let apis = stage.apis.clone();
+        let report = drill::run(&apis, &plan, stage).map_err(|error| Failure::plain(Exit::Failed, error.to_string()))?;
+        reports.push(report);
+    }
+    Ok(())
+}
+
+fn table(reports: &[Report]) -> String {
+    let mut text = format!(
+        "{:<44} {:<6} {:>8} {:>7} {:>7} {:>10} {:>11}  objective\n",
+        "incident", "group", "requests", "failed", "parked", "outage ms", "slowest ms"
+    );
+    for report in reports {
+        let mut what = report.what.clone();
+        for group in &report.groups {
+            let verdict = if group.met { "met" } else { "MISSED" };
+            text.push_str(&format!(
+                "{:<44} {:<6} {:>8} {:>7} {:>7} {:>10} {:>11}  {} ms: {verdict}\n",
+                what.chars().take(44).collect::<String>(),
+                group.group,
+                group.requests,
+                group.failed,
+                group.parked,
+                group.outage_ms,
+                group.slowest_ms,
+                group.objective_ms
+            ));
+            what.clear();
+        }
+    }
+    text
+}
+
+/// Three nodes, their files and their processes.
+struct Stage {
+    dir: PathBuf,
+    config: PathBuf,
+    exe: PathBuf,
+    base: u16,
+    apis: Apis,
+    children: Vec<(NodeId, Child)>,
+    started: Instant,
+}
+
+impl Hands for Stage {
+    fn progress(&mut self, text: &str) {
+        tell(&format!("[{:>6.1} s] {text}", self.started.elapsed().as_secs_f64()));
+    }
+
+    fn revive(&mut self, node: &NodeId) -> bool {
+        self.start(node).is_ok()
+    }
+}
+
+impl Stage {
+    fn set(args: &DemoArgs) -> Result<Self, Failure> {
+        // Whatever a killed node leaves behind becomes a child of this process, which ends it.
+        let subreaper = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+        subreaper.map_err(|error| Failure::plain(Exit::Failed, format!("cannot adopt the processes of the demo: {error}")))?;
+        let base = args.base_port.map_or_else(free_ports, Ok)?;
+        let dir = std::env::temp_dir().join(format!("hotwarm-demo-{}", std::process::id()));
+        let exe = std::env::current_exe().map_err(|error| Failure::plain(Exit::Failed, format!("the path of this program: {error}")))?;
+        let api = |i: u16| Client::at(SocketAddr::from((Ipv4Addr::LOCALHOST, base + 1 + 10 * i)));
+        let apis = NODES.iter().zip(0..).map(|(name, i)| (NodeId::new(name), api(i))).collect();
+        let config = dir.join("hotwarm.toml");
+        let stage = Self { dir, config, exe, base, apis, children: Vec::new(), started: Instant::now() };
+        stage.write_files().map_err(|error| Failure::plain(Exit::Failed, format!("{} cannot be written: {error}", stage.dir.display())))?;
+        Ok(stage)
+    }
+
+    fn write_files(&self) -> std::io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        let private = |path: &Path| std::fs::DirBuilder::new().mode(0o700).create(path);
+        private(&self.dir)?;
+        for name in NODES {
+            private(&self.dir.join(name))?;
+        }
+        // The first node's right to found the cluster, once; `init` and `join` bring it to a real one.
+        std::fs::write(self.dir.join(NODES[0]).join("bootstrap"), "the demo's first node\n")?;
+        std::fs::write(&self.config, self.text())
+    }
+
+    fn text(&self) -> String {
+        let base = self.base;
+        let each = |make: &dyn Fn(&str, u16) -> String| NODES.iter().zip(0..).map(|(name, i)| make(name, i)).collect::<Vec<_>>();
+        let addresses = |first: u16| each(&|name, i| format!("{name} = \"127.0.0.1:{}\"", first + 10 * i)).join(", ");
+        let nodes = each(&|name, i| {
+            let data = toml_string(&self.dir.join(name).display().to_string());
+            format!("[node.{name}]\ndata = {data}\napi = \"127.0.0.1:{}\"\n", base + 1 + 10 * i)
+        });
+        let group = |name: &str, mode: &str, offset: u16| {
+            let exe = toml_string(&self.exe.display().to_string());
+            format!(
+                "[group.{name}]\nmode = \"{mode}\"\nprotocol = \"http\"\nlisten = {{ {} }}\nmembers = {{ {} }}\n\
+                 engine = {{ process = [{exe}, \"component\", \"{name}\"] }}\ncheck = {{ http = \"/healthz\" }}\n",
+                addresses(base + 680 + offset),
+                addresses(base + 780 + offset),
+            )
+        };
+        format!(
+            "# Written by `hotwarm demo`: three nodes on loopback. On real machines `hotwarm init` writes the file.\n\
+             [cluster]\nname = \"demo\"\nnodes = {{ {} }}\n\n{}\n# every member serves\n{}\n# one member serves, the others take over\n{}",
+            addresses(base),
+            nodes.join("\n"),
+            group("web", "hot-hot", 0),
+            group("clock", "hot-warm", 1),
+        )
+    }
+
+    fn start_all(&mut self) -> Result<(), Failure> {
+        for name in NODES {
+            self.start(&NodeId::new(name)).map_err(|error| Failure::plain(Exit::Failed, format!("node {name} does not start: {error}")))?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, node: &NodeId) -> std::io::Result<()> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join(format!("{node}.log")))?;
+        let mut command = Command::new(&self.exe);
+        command.args(["run", "--config"]).arg(&self.config).args(["--node", node.as_str()]);
+        command.env_remove("HOTWARM_NODE").env_remove("HOTWARM_CONFIG").env_remove("HOTWARM_API");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        self.reap();
+        self.children.retain(|(name, _)| name != node);
+        self.children.push((node.clone(), child));
+        Ok(())
+    }
+
+    /// Waits for what has ended, so that no remains are left.
+    fn reap(&mut self) {
+        for (_, child) in &mut self.children {
+            // Not ended yet is no error.
+            let _ = child.try_wait();
+        }
+    }
+
+    fn status(&self) -> Result<Status, Failure> {
+        let mut answers = self.apis.values().filter_map(|client| client.get::<Status>("/api/v1/status").ok());
+        answers.next().ok_or_else(|| Failure::plain(Exit::Failed, format!("no node answers; see the logs in {}", self.dir.display())))
+    }
+
+    /// Waits until everything serves and tells which member of `clock` is hot.
+    fn wait_until_serving(&mut self) -> Result<String, Failure> {
+        let begun = Instant::now();
+        while begun.elapsed() < START_WITHIN {
+            if let Ok(status) = self.status() {
+                let full = status.groups.iter().all(|g| g.state == "serving" && g.have.hot >= g.want.hot && g.have.warm >= g.want.warm);
+                let hot = status.groups.iter().flat_map(|g| &g.members).find(|m| m.name.starts_with("clock/") && m.serving);
+                if let (true, Some(hot), true) = (full, hot, status.groups.len() == 2 && status.cluster.quorum.voters.len() == NODES.len())
+                {
+                    return Ok(hot.name.clone());
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let logs = self.dir.display();
+        Err(Failure::plain(Exit::Failed, format!("not everything serves within {} s; see the logs in {logs}", START_WITHIN.as_secs())))
+    }
+
+    fn hints(&self) -> String {
+        let (api, web) = (self.base + 1, self.base + 680);
+        format!("curl 127.0.0.1:{web}/   hotwarm status --api http://127.0.0.1:{api}   http://127.0.0.1:{api}/metrics")
+    }
+
+    fn keep(&mut self) -> Result<(), Failure> {
+        self.progress(&format!("left running until Ctrl-C: {}", self.hints()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::plain(Exit::Failed, format!("signals are not received: {error}")))?;
+        runtime
+            .block_on(tokio::signal::ctrl_c())
+            .map_err(|error| Failure::plain(Exit::Failed, format!("signals are not received: {error}")))
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for (_, child) in &self.children {
+            drill::fault::kill_tree(child.id());
+        }
+        // Guards of nodes that died earlier have become our children; guards give their members a signal of their own when they end.
+        for pid in drill::fault::tree(std::process::id()).into_iter().skip(1) {
+            let _ = drill::fault::signal(pid, Signal::KILL);
+        }
+        while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::empty()) {}
+        // Whoever wants the logs of a failed demo finds them: only a demo that ended well is cleared away.
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+fn toml_string(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The first base whose ports are all free.
+fn free_ports() -> Result<u16, Failure> {
+    let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let fits = |base: &u16| (0..3).flat_map(|i| [0, 1, 680, 681, 780, 781].map(|o| base + o + 10 * i)).all(free);
+    let bases = (0..20).map(|i| 7400 + i * PORTS);
+    let found = bases.into_iter().find(fits);
+    found.ok_or_else(|| Failure::plain(Exit::Failed, "no free ports found from 7400 on; choose others with --base-port"))
 }

@@ -1,10 +1,14 @@
 //! `hotwarm events`: what happened, with reasons.
 //!
-//! Declared; not built yet.
+//! One line an event: time, group, reason's code or kind, text.
 
 use clap::Args;
 
-use super::{Failure, Global, not_built_yet};
+use super::Global;
+use super::failure::{Failure, print};
+use super::remote::{client, part, print_json};
+use super::table::{Tone, colour, paint};
+use crate::api::types::{Event, Events};
 
 /// Show what happened, and why
 #[derive(Debug, Args)]
@@ -20,6 +24,34 @@ pub struct EventsArgs {
     pub lines: usize,
 }
 
-pub(super) fn events(_args: &EventsArgs, _global: &Global) -> Result<(), Failure> {
-    not_built_yet("events")
+pub(super) fn events(args: &EventsArgs, global: &Global) -> Result<(), Failure> {
+    let client = client(global)?;
+    let mut path = format!("/api/v1/events?limit={}", args.lines);
+    if let Some(group) = &args.group {
+        path.push_str(&format!("&group={}", part(group)));
+    }
+    if args.follow {
+        let mut stream = client.stream(&format!("{path}&follow=true"))?;
+        while let Some(event) = stream.next::<Event>()? {
+            print(&if global.json { format!("{}\n", serde_json::json!(event)) } else { line(&event) })?;
+        }
+        return Ok(());
+    }
+    let events: Events = client.get(&path)?;
+    if global.json {
+        return print_json(&events);
+    }
+    print(&events.events.iter().map(line).collect::<String>())
+}
+
+fn line(event: &Event) -> String {
+    let (code, tone) = match &event.reason {
+        Some(reason) if reason.refusal => (reason.code.as_str(), Tone::Doubtful),
+        Some(reason) if reason.code == "opened" => (reason.code.as_str(), Tone::Good),
+        Some(reason) => (reason.code.as_str(), Tone::Strong),
+        None => (event.kind.as_str(), Tone::Dim),
+    };
+    let colour = colour();
+    let group = event.group.as_deref().unwrap_or("-");
+    format!("{}  {group:<10}  {}  {}\n", paint(&event.time, Tone::Dim, colour), paint(&format!("{code:<17}"), tone, colour), event.text)
 }

@@ -36,7 +36,12 @@ pub struct Failure {
 impl Failure {
     #[must_use]
     pub fn plain(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, code: None, message: message.into(), hint: None, config: None }
+        Self::with_code(exit, None, message)
+    }
+
+    #[must_use]
+    pub fn with_code(exit: Exit, code: Option<Code>, message: impl Into<String>) -> Self {
+        Self { exit, code, message: message.into(), hint: None, config: None }
     }
 
     /// Exit code 1.

@@ -1,10 +1,13 @@
 //! `hotwarm logs`: a member's output.
 //!
-//! Declared; not built yet.
+//! Only the member's own node has it; another says which that is.
 
 use clap::Args;
 
-use super::{Failure, Global, not_built_yet};
+use super::Global;
+use super::failure::{Failure, print};
+use super::remote::{client, member, print_json};
+use crate::api::types::{LogLine, Logs};
 
 /// Show what a member wrote on its standard output and error
 #[derive(Debug, Args)]
@@ -20,6 +23,19 @@ pub struct LogsArgs {
     pub lines: usize,
 }
 
-pub(super) fn logs(_args: &LogsArgs, _global: &Global) -> Result<(), Failure> {
-    not_built_yet("logs")
+pub(super) fn logs(args: &LogsArgs, global: &Global) -> Result<(), Failure> {
+    let path = format!("/api/v1/members/{}/logs?lines={}", member(&args.member)?, args.lines);
+    let client = client(global)?;
+    if args.follow {
+        let mut stream = client.stream(&format!("{path}&follow=true"))?;
+        while let Some(line) = stream.next::<LogLine>()? {
+            print(&if global.json { format!("{}\n", serde_json::json!(line)) } else { format!("{}\n", line.line) })?;
+        }
+        return Ok(());
+    }
+    let logs: Logs = client.get(&path)?;
+    if global.json {
+        return print_json(&logs);
+    }
+    print(&logs.lines.iter().map(|line| format!("{line}\n")).collect::<String>())
 }

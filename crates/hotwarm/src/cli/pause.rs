@@ -1,10 +1,17 @@
 //! `hotwarm pause`: automation off and on.
 //!
-//! Declared; not built yet.
+//! It asks and tells; the group keeps the rules (S10).
+
+use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failure, Global, not_built_yet};
+use super::failure::{Failure, print};
+use super::remote::{client, part, print_json, wait};
+use super::{Global, table};
+use crate::api::client::Client;
+use crate::api::types::{Done, GroupStatus, Resume};
+use crate::codes::Code;
 
 /// Stop deciding by itself: no promotion, no lease expiry; the way back is `resume`
 #[derive(Debug, Args)]
@@ -23,12 +30,63 @@ pub struct ResumeArgs {
     /// [default: all groups]
     #[arg(value_name = "GROUP")]
     pub group: Option<String>,
+    /// Do not wait for nodes that do not answer: you vouch that nothing serves there any more
+    #[arg(long)]
+    pub force: bool,
 }
 
-pub(super) fn pause(_args: &PauseArgs, _global: &Global) -> Result<(), Failure> {
-    not_built_yet("pause")
+/// Several leases and heartbeats: nodes that answer have counted again by then.
+const RESUMED_WITHIN: Duration = Duration::from_secs(10);
+
+fn groups(client: &Client, one: Option<&str>) -> Result<Vec<String>, Failure> {
+    match one {
+        Some(name) => Ok(vec![name.to_owned()]),
+        None => {
+            let all: Vec<GroupStatus> = client.get("/api/v1/groups")?;
+            Ok(all.into_iter().map(|group| group.name).collect())
+        }
+    }
 }
 
-pub(super) fn resume(_args: &ResumeArgs, _global: &Global) -> Result<(), Failure> {
-    not_built_yet("resume")
+pub(super) fn pause(args: &PauseArgs, global: &Global) -> Result<(), Failure> {
+    let client = client(global)?;
+    let groups = groups(&client, args.group.as_deref())?;
+    let what = format!(
+        "automation of {} is suspended until `hotwarm resume`: nothing is promoted, no failure is answered, and what serves goes on\n\
+         serving without counting its lease. A node that fails meanwhile takes its hot members' service with it.",
+        groups.join(", ")
+    );
+    table::ask(&what, args.yes)?;
+    for group in &groups {
+        let _: Done = client.post(&format!("/api/v1/groups/{}/pause", part(group)), &serde_json::json!({}))?;
+    }
+    match global.json {
+        true => print_json(&serde_json::json!({ "paused": groups })),
+        false => print(&format!("paused: {}; the way back is `hotwarm resume`\n", groups.join(", "))),
+    }
+}
+
+pub(super) fn resume(args: &ResumeArgs, global: &Global) -> Result<(), Failure> {
+    let client = client(global)?;
+    let groups = groups(&client, args.group.as_deref())?;
+    for group in &groups {
+        let _: Done = client.post(&format!("/api/v1/groups/{}/resume", part(group)), &Resume { force: args.force })?;
+    }
+    for group in &groups {
+        let mut last = None;
+        let resumed = wait(RESUMED_WITHIN, || {
+            let status: GroupStatus = client.get(&format!("/api/v1/groups/{}", part(group)))?;
+            last = status.refusal.map(|reason| reason.text);
+            Ok((status.pause == "no").then_some(()))
+        })?;
+        if resumed.is_none() {
+            let why = last.unwrap_or_else(|| "nodes have not counted their lease again".to_owned());
+            return Err(Failure::refused(Code::NOT_OVER, format!("{group} is not resumed yet: {why}"))
+                .hint("bring these nodes back; or see to it that nothing serves there any more and give --force"));
+        }
+    }
+    match global.json {
+        true => print_json(&serde_json::json!({ "resumed": groups })),
+        false => print(&format!("resumed: {}\n", groups.join(", "))),
+    }
 }

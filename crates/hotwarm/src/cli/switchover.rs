@@ -1,10 +1,17 @@
 //! `hotwarm switchover`: a planned change of the hot member.
 //!
-//! Declared; not built yet.
+//! It asks a node to begin one and tells what becomes of it; the group decides.
+
+use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failure, Global, not_built_yet};
+use super::failure::{Exit, Failure, print, tell};
+use super::remote::{client, part, print_json, wait};
+use super::{Global, table};
+use crate::api::client::Client;
+use crate::api::types::{Done, Event, Events, GroupStatus, Reason, Switchover};
+use crate::codes::Code;
 
 /// Make another member hot, without losing a request; the way back is the same command
 #[derive(Debug, Args)]
@@ -19,6 +26,71 @@ pub struct SwitchoverArgs {
     pub yes: bool,
 }
 
-pub(super) fn switchover(_args: &SwitchoverArgs, _global: &Global) -> Result<(), Failure> {
-    not_built_yet("switchover")
+/// Longer than draining, fencing and promoting may take with the defaults.
+const OVER_WITHIN: Duration = Duration::from_secs(60);
+
+pub(super) fn switchover(args: &SwitchoverArgs, global: &Global) -> Result<(), Failure> {
+    let client = client(global)?;
+    let group: GroupStatus = client.get(&format!("/api/v1/groups/{}", part(&args.group)))?;
+    let from = group.members.iter().find(|member| member.role == "hot").map(|member| member.name.clone());
+    let what = format!(
+        "switchover of {}: {} hands over to {}; requests in flight finish, new ones wait until it is done",
+        group.name,
+        from.as_deref().unwrap_or("nobody"),
+        args.to.as_deref().unwrap_or("the best candidate"),
+    );
+    table::ask(&what, args.yes)?;
+    let newest = newest(&client)?;
+    let asked = Switchover { to: args.to.clone() };
+    let begun: Done = client.post(&format!("/api/v1/groups/{}/switchover", part(&args.group)), &asked)?;
+    if !global.json {
+        begun.events.iter().filter_map(|event| event.reason.as_ref()).for_each(|reason| tell(&reason.text));
+    }
+    let (events, end) = follow(&client, &group.name, newest, !global.json)?;
+    if end.code != "opened" {
+        return Err(Failure::failed(Code::NOT_OVER, end.text).hint(format!("`hotwarm why {}` tells what holds now", group.name)));
+    }
+    if global.json {
+        let to = end.member.clone();
+        return print_json(&serde_json::json!({
+            "group": group.name, "from": from, "to": to, "epoch": end.epoch, "pause": end.pause, "events": events,
+        }));
+    }
+    print(&format!("{}\n", end.text))
+}
+
+fn newest(client: &Client) -> Result<u64, Failure> {
+    let events: Events = client.get("/api/v1/events?limit=1")?;
+    Ok(events.newest)
+}
+
+/// What happens in `group` after event `after`, until a change of the hot member is over; tells each step as it comes if `aloud`.
+fn follow(client: &Client, group: &str, mut after: u64, aloud: bool) -> Result<(Vec<Event>, Reason), Failure> {
+    let mut all = Vec::new();
+    let end = wait(OVER_WITHIN, || {
+        let path = format!("/api/v1/events?after={after}&limit=1000&group={}", part(group));
+        let new: Events = client.get(&path)?;
+        let mut end = None;
+        for event in new.events {
+            after = event.number;
+            if let Some(reason) = &event.reason {
+                let over = reason.code == "opened" || reason.code == "switchover-aborted";
+                if over {
+                    end = end.or_else(|| Some(reason.clone()));
+                } else if aloud && reason.code != "switchover-asked" {
+                    tell(&format!("  {}", reason.text));
+                }
+            }
+            all.push(event);
+        }
+        Ok(end)
+    })?;
+    match end {
+        Some(end) => Ok((all, end)),
+        None => {
+            let text = format!("the switchover is not over after {} s", OVER_WITHIN.as_secs());
+            let failure = Failure::with_code(Exit::Failed, Some(Code::NOT_OVER), text);
+            Err(failure.hint(format!("`hotwarm why {group}` tells what it waits for")))
+        }
+    }
 }

@@ -1,10 +1,14 @@
 //! `hotwarm why`: why a group is as it is.
 //!
-//! Declared; not built yet.
+//! What holds now, the change under way and what it waits for, the refusal, what each member lacks, what a death would bring.
 
 use clap::Args;
 
-use super::{Failure, Global, not_built_yet};
+use super::Global;
+use super::failure::{Failure, print};
+use super::remote::{client, part, print_json};
+use super::table::{Table, Tone, colour, paint, plain};
+use crate::api::types::Why;
 
 /// Explain a group: what holds its state, which rule refuses what, what if a member died now
 #[derive(Debug, Args)]
@@ -13,6 +17,43 @@ pub struct WhyArgs {
     pub group: String,
 }
 
-pub(super) fn why(_args: &WhyArgs, _global: &Global) -> Result<(), Failure> {
-    not_built_yet("why")
+pub(super) fn why(args: &WhyArgs, global: &Global) -> Result<(), Failure> {
+    let why: Why = client(global)?.get(&format!("/api/v1/groups/{}/why", part(&args.group)))?;
+    if global.json {
+        return print_json(&why);
+    }
+    print(&text(&why, colour()))
+}
+
+fn text(why: &Why, colour: bool) -> String {
+    let mut out = format!("{}: {}\n", paint(&why.group, Tone::Strong, colour), why.now);
+    if let Some(transition) = &why.transition {
+        out.push_str(&format!("change   {transition}\n"));
+    }
+    if let Some(refusal) = &why.refusal {
+        out.push_str(&format!("refused  {} ({})\n", refusal.text, refusal.code));
+    }
+    for problem in &why.problems {
+        out.push_str(&format!("{:<7}  {}\n         {}\n", problem.severity, problem.title, problem.advice));
+    }
+    let mut members = Table::new(&["MEMBER", "ROLE", "COULD IT BE HOT"]);
+    for standing in &why.members {
+        let could = match &standing.unfit {
+            None if standing.role == "hot" => ("it is".to_owned(), Tone::Good),
+            None => ("yes".to_owned(), Tone::Good),
+            Some(unfit) => (format!("no: {}", unfit.text), Tone::Doubtful),
+        };
+        members.row([plain(&standing.member), plain(&standing.role), could]);
+    }
+    out.push('\n');
+    out.push_str(&members.text(colour));
+    if !why.if_died.is_empty() {
+        let mut what_if = Table::new(&["IF", "THEN"]);
+        for case in &why.if_died {
+            what_if.row([plain(&case.event), plain(&case.outcome)]);
+        }
+        out.push('\n');
+        out.push_str(&what_if.text(colour));
+    }
+    out
 }

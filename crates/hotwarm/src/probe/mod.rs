@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use hotwarm_core::detect::{Hysteresis, Pace, Pacer, Verdict as Judgement};
+use hotwarm_core::detect::{Hysteresis, LatencyTracker, Pace, Pacer, Verdict as Judgement};
 use hotwarm_core::rng::Rng;
 use hyper::Method;
 use tokio::sync::{Notify, watch};
@@ -106,6 +106,9 @@ impl Control {
     }
 }
 
+/// A member is not in doubt before it has been silent for so long, however quick it usually is.
+const SILENT_AFTER: Duration = Duration::from_millis(150);
+
 /// A running prober; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Probe {
@@ -140,7 +143,16 @@ pub fn spawn(spec: Spec, control: Control) -> Probe {
     let (sender, verdict) = watch::channel(None);
     let pacer = Pacer::new(spec.check.every, Rng::new(spec.seed));
     let hysteresis = Hysteresis::new(spec.check.fall, spec.check.rise);
-    let prober = Prober { spec, control, pacer, hysteresis, verdict: sender, started: Instant::now(), refused: 0 };
+    let prober = Prober {
+        spec,
+        control,
+        pacer,
+        hysteresis,
+        verdict: sender,
+        started: Instant::now(),
+        refused: 0,
+        latency: LatencyTracker::new(clock::now()),
+    };
     Probe { verdict, task: tokio::spawn(prober.run()) }
 }
 
@@ -153,13 +165,19 @@ struct Prober {
     started: Instant,
     /// Connections refused in a row.
     refused: u32,
+    /// Of answers.
+    latency: LatencyTracker,
 }
 
 impl Prober {
     async fn run(mut self) {
         sleep(self.pause(&Ok(()))).await;
         loop {
-            let result = once(&self.spec).await;
+            let begun = clock::now();
+            let result = once_within(&self.spec, self.limit()).await;
+            if result.is_ok() {
+                self.latency.record(clock::now(), clock::now().since(begun));
+            }
             self.judge(&result);
             let pause = self.pause(&result);
             tokio::select! {
@@ -167,6 +185,14 @@ impl Prober {
                 () = self.control.0.now.notified() => {}
             }
         }
+    }
+
+    /// How long an answer may take. The configured time is the upper bound: a member that always answers in a millisecond is in doubt
+    /// long before that, and one that is slow under load is given three times what it usually takes.
+    fn limit(&self) -> Duration {
+        let bound = self.spec.check.timeout;
+        let usual = self.hysteresis.verdict() == Some(Judgement::Healthy) && !matches!(self.spec.check.kind, CheckKind::Command(_));
+        if usual { self.latency.limit(SILENT_AFTER).min(bound) } else { bound }
     }
 
     fn judge(&mut self, result: &Result<(), Failure>) {
@@ -211,7 +237,10 @@ impl Prober {
 
 /// Asks once, within the check's time limit. Used also to answer a router's suspicion at once.
 pub async fn once(spec: &Spec) -> Result<(), Failure> {
-    let limit = spec.check.timeout;
+    once_within(spec, spec.check.timeout).await
+}
+
+async fn once_within(spec: &Spec, limit: Duration) -> Result<(), Failure> {
     match timeout(limit, ask(spec)).await {
         Ok(result) => result,
         Err(_) => Err(Failure::Silent(limit)),

@@ -16,14 +16,10 @@ use super::group::State;
 use super::local::{LocalGroup, LocalTarget};
 use super::{Event, Kind};
 use crate::clock;
-use crate::config::CheckKind;
+use crate::config::{CheckKind, Protocol};
 
 /// A probe that got no answer for this long means: silent.
 const PROBE_TIME: Duration = Duration::from_millis(100);
-/// No reply is called late before this.
-const SUSPECT_FLOOR_US: u64 = 50_000;
-/// A late reply is three times later than 99 of 100.
-const SUSPECT_FACTOR: u64 = 3;
 /// Between two reports of the same kind about the same member.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 /// Between two probes of a member whose replies are late but that answers its probes.
@@ -39,8 +35,11 @@ pub(super) struct Health {
     /// Ejected because it answers nothing: what waits for it and may be repeated goes elsewhere.
     silent: AtomicBool,
     probing: AtomicBool,
+    /// It is probed for a late reply.
+    late: AtomicBool,
     probed_us: AtomicU64,
-    suspect_after_us: AtomicU64,
+    /// How often it was taken back.
+    readmissions: AtomicU64,
     reported_us: [AtomicU64; 5],
 }
 
@@ -50,8 +49,9 @@ impl Default for Health {
             ejected: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             probing: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             probed_us: AtomicU64::new(0),
-            suspect_after_us: AtomicU64::new(SUSPECT_FLOOR_US),
+            readmissions: AtomicU64::new(0),
             reported_us: Default::default(),
         }
     }
@@ -66,16 +66,8 @@ impl Health {
         self.silent.load(Ordering::Relaxed)
     }
 
-    /// How long a reply may take before the member is probed.
-    pub(super) fn suspect_after(&self) -> Duration {
-        Duration::from_micros(self.suspect_after_us.load(Ordering::Relaxed))
-    }
-
-    /// Takes in a newly measured 99th percentile; a fall is believed only by and by.
-    pub(super) fn learn(&self, p99_us: u64) {
-        let before = self.suspect_after_us.load(Ordering::Relaxed);
-        let after = (p99_us * SUSPECT_FACTOR).max(before / 8 * 7).max(SUSPECT_FLOOR_US);
-        self.suspect_after_us.store(after, Ordering::Relaxed);
+    pub(super) fn readmissions(&self) -> u64 {
+        self.readmissions.load(Ordering::Relaxed)
     }
 
     fn may_report(&self, kind: Kind, now: Mono) -> bool {
@@ -116,10 +108,12 @@ pub(super) fn broke(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, kind: Kind
     watch(group, target);
 }
 
-/// A reply is late, or an idle connection was closed: the member is probed now, unless it was a moment ago.
-pub(super) fn suspect(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, now: Mono) {
-    let probed = Mono(target.shared.health.probed_us.load(Ordering::Relaxed));
+/// A reply is late (or an idle connection was closed: `late` is false): the member is probed now, unless it was a moment ago.
+pub(super) fn suspect(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, now: Mono, late: bool) {
+    let health = &target.shared.health;
+    let probed = Mono(health.probed_us.load(Ordering::Relaxed));
     if !target.shared.is_fenced() && now.since(probed) >= SLOW_EVERY {
+        health.late.fetch_or(late, Ordering::Relaxed);
         watch(group, target);
     }
 }
@@ -157,11 +151,12 @@ fn take_result(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, result: Probe) 
         Probe::Healthy => {
             health.silent.store(false, Ordering::Relaxed);
             if health.ejected.swap(false, Ordering::SeqCst) {
+                health.readmissions.fetch_add(1, Ordering::Relaxed);
                 report(group, target, Kind::Ok, "a probe is answered again".into());
                 // Requests may be parked on every thread for want of this member.
                 group.shared.wake_all();
-            } else {
-                report(group, target, Kind::Slow, "a reply is late or a connection was closed, but a probe is answered".into());
+            } else if health.late.swap(false, Ordering::Relaxed) {
+                report(group, target, Kind::Slow, "a reply is late, but a probe is answered".into());
             }
             true
         }
@@ -185,17 +180,19 @@ async fn probe(group: &LocalGroup, target: &LocalTarget) -> Probe {
     let settings = group.settings();
     let attempt = async {
         let mut stream = TcpStream::connect(target.shared.address).await?;
-        match &settings.check {
-            CheckKind::Http { path, status, .. } => {
-                let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.shared.address);
-                stream.write_all(request.as_bytes()).await?;
-                let mut line = [0; 12];
-                stream.read_exact(&mut line).await?;
-                let code = std::str::from_utf8(&line[9..]).ok().and_then(|code| code.parse::<u16>().ok());
-                Ok(code.is_some_and(|code| if status.is_empty() { (200..400).contains(&code) } else { status.contains(&code) }))
-            }
-            CheckKind::Tcp | CheckKind::Command(_) => Ok(true),
-        }
+        // A frozen program's connections are still accepted, by its kernel: a member that speaks HTTP has to say something. Without a
+        // path to ask for, the request that RFC 9110 (section 9.3.7) calls a ping is used, and any answer will do.
+        let (ask, wanted) = match (&settings.check, settings.protocol) {
+            (CheckKind::Http { path, status, .. }, _) => (format!("GET {path}"), Some(status)),
+            (CheckKind::Tcp | CheckKind::Command(_), Protocol::Http) => ("OPTIONS *".to_owned(), None),
+            (CheckKind::Tcp | CheckKind::Command(_), Protocol::Tcp) => return Ok(true),
+        };
+        let request = format!("{ask} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.shared.address);
+        stream.write_all(request.as_bytes()).await?;
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).await?;
+        let code = std::str::from_utf8(&line[9..]).ok().and_then(|code| code.parse::<u16>().ok()).unwrap_or(0);
+        Ok(wanted.is_none_or(|status| if status.is_empty() { (200..400).contains(&code) } else { status.contains(&code) }))
     };
     match tokio::time::timeout(PROBE_TIME, attempt).await {
         Ok(Ok(true)) => Probe::Healthy,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -22,8 +22,7 @@ use crate::config;
 pub(super) struct Target {
     pub member: MemberId,
     pub address: SocketAddr,
-    pub weight: AtomicU64,
-    pub zone: String,
+    pub weight: AtomicU32,
     /// The epoch of the routes that first named it.
     pub epoch: Epoch,
     /// No longer in the table: nothing may be sent to it or released from it (S8).
@@ -38,8 +37,7 @@ impl Target {
         Self {
             member: target.member.clone(),
             address: target.address,
-            weight: AtomicU64::new(u64::from(target.weight)),
-            zone: target.zone.clone(),
+            weight: AtomicU32::new(target.weight),
             epoch,
             fenced: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -92,6 +90,8 @@ pub(super) struct Install {
     pub epoch: Epoch,
     pub exclusive: bool,
     pub state: State,
+    /// As the routes name them, in the same order as `targets`.
+    pub named: Vec<route::Target>,
     pub targets: Vec<Arc<Target>>,
     pub settings: Arc<Settings>,
 }
@@ -138,6 +138,7 @@ impl Group {
                 epoch: Epoch(0),
                 exclusive: config.mode.exclusive,
                 state: State::Held,
+                named: Vec::new(),
                 targets: Vec::new(),
                 settings: Arc::new(Settings::of(config)),
             }),
@@ -220,10 +221,12 @@ impl Group {
             State::Open | State::Draining => (routes.epoch > current.epoch).then_some(current.epoch),
         };
         let version = current.version + 1;
-        if ledger.promises.len() >= PROMISES {
-            // The newest promise covers the older ones: what it closes is later, and so is its version.
-            ledger.promises.clear();
-        }
+        let closed = if ledger.promises.len() < PROMISES {
+            closed
+        } else {
+            // The newest promise takes over what the older ones were to say: it is kept later than they would have been.
+            ledger.promises.drain(..).filter_map(|promise| promise.closed).chain(closed).max()
+        };
         ledger.promises.push(Promise { version, closed });
         ledger.routes = Some(routes.clone());
         ledger.drained_said = false;
@@ -232,6 +235,7 @@ impl Group {
             epoch: routes.epoch,
             exclusive: routes.exclusive,
             state,
+            named: named.to_vec(),
             targets,
             settings: Arc::clone(&current.settings),
         }));
@@ -247,7 +251,7 @@ impl Group {
         current.targets.iter().find(same).map_or_else(
             || Arc::new(Target::new(target, routes.epoch)),
             |old| {
-                old.weight.store(u64::from(target.weight), Ordering::Relaxed);
+                old.weight.store(target.weight, Ordering::Relaxed);
                 Arc::clone(old)
             },
         )

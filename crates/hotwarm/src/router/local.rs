@@ -12,32 +12,60 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
-use hotwarm_core::ids::{Epoch, Mono};
-use hotwarm_core::rng::Rng;
+use hotwarm_core::detect::LatencyTracker;
+use hotwarm_core::ids::Mono;
+use hotwarm_core::route::slots::SlotSet;
 use slab::Slab;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::sync::Notify;
 
+use super::balance::{Answer, Balancer};
 use super::group::{Group, Settings, State, Target};
 use super::park::Queue;
 use super::pool::{Buffers, Idle};
-use super::stats::{Failure, GroupCounters, MemberCounters, NO_SAMPLES, quantile_since};
+use super::stats::{Failure, GroupCounters, MemberCounters};
 use super::{Event, Shared, http, tcp};
 use crate::clock;
 use crate::config::Protocol;
+
+/// Connections over the limit that are told so.
+const TURNED_AWAY: usize = 100;
+/// No reply is called late before this.
+const SUSPECT_FLOOR: Duration = Duration::from_millis(50);
 
 /// A target as one thread sees it.
 pub(super) struct LocalTarget {
     pub shared: Arc<Target>,
     pub idle: Idle,
     pub counters: Arc<MemberCounters>,
-    samples: RefCell<[u64; NO_SAMPLES.len()]>,
+    /// Its number in the balancer.
+    pub slot: Cell<usize>,
+    latency: RefCell<LatencyTracker>,
+    /// How many of its readmissions the balancer was told.
+    readmissions: Cell<u64>,
+}
+
+impl LocalTarget {
+    fn new(shared: &Arc<Target>, counters: Arc<MemberCounters>, now: Mono) -> Rc<Self> {
+        Rc::new(Self {
+            readmissions: Cell::new(shared.health.readmissions()),
+            shared: Arc::clone(shared),
+            idle: Idle::default(),
+            counters,
+            slot: Cell::new(0),
+            latency: RefCell::new(LatencyTracker::new(now)),
+        })
+    }
+
+    /// How long a reply may take before the member is probed: max(50 ms, 3 x p99).
+    pub(super) fn suspect_after(&self) -> Duration {
+        self.latency.borrow().limit(SUSPECT_FLOOR)
+    }
 }
 
 /// The routes as one thread works by them.
 pub(super) struct Table {
     pub version: u64,
-    pub epoch: Epoch,
     pub exclusive: bool,
     pub state: State,
     pub targets: Vec<Rc<LocalTarget>>,
@@ -74,13 +102,14 @@ pub(super) struct LocalGroup {
     index: usize,
     table: RefCell<Rc<Table>>,
     seats: RefCell<Slab<Rc<Seat>>>,
-    rng: RefCell<Rng>,
+    balancer: RefCell<Balancer>,
     closing: Cell<bool>,
     /// Requests that were cut and have not let go of their member yet.
     cutting: Cell<usize>,
     /// The version that `group` was told of.
     told: Cell<u64>,
-    acceptors: RefCell<Vec<AbortHandle>>,
+    /// Tells the task that accepts to take what the kernel has queued, and to close the listener.
+    acceptor: RefCell<Rc<Notify>>,
 }
 
 impl LocalGroup {
@@ -88,12 +117,13 @@ impl LocalGroup {
         let install = group.install.load_full();
         let table = Table {
             version: 0,
-            epoch: Epoch(0),
             exclusive: install.exclusive,
             state: State::Held,
             targets: Vec::new(),
             settings: Arc::clone(&install.settings),
         };
+        let seed = clock::now().0 ^ (index as u64) << 48;
+        let balancer = Balancer::new(&install.settings.balance, &shared.zone, seed);
         Rc::new(Self {
             counters: Arc::clone(&group.counters[index]),
             shared,
@@ -102,11 +132,11 @@ impl LocalGroup {
             index,
             table: RefCell::new(Rc::new(table)),
             seats: RefCell::default(),
-            rng: RefCell::new(Rng::new(clock::now().0 ^ (index as u64) << 48)),
+            balancer: RefCell::new(balancer),
             closing: Cell::new(false),
             cutting: Cell::new(0),
             told: Cell::new(0),
-            acceptors: RefCell::default(),
+            acceptor: RefCell::default(),
             group,
         })
     }
@@ -143,29 +173,32 @@ impl LocalGroup {
             self.cut(|_| true);
         }
         self.say_switched();
+        for target in &self.table().targets {
+            let count = target.shared.health.readmissions();
+            if target.readmissions.replace(count) != count {
+                self.balancer.borrow_mut().readmitted(target.slot.get(), clock::now());
+            }
+        }
         self.queue.start(self);
     }
 
     /// Takes over the routes in force and cuts what is at members they no longer name.
     fn switch(&self) {
-        let install = self.group.install.load_full();
-        let old = self.table();
+        let (install, old, now) = (self.group.install.load_full(), self.table(), clock::now());
         let targets = install.targets.iter().map(|target| {
-            old.targets.iter().find(|local| Arc::ptr_eq(&local.shared, target)).cloned().unwrap_or_else(|| {
-                Rc::new(LocalTarget {
-                    shared: Arc::clone(target),
-                    idle: Idle::default(),
-                    counters: self.group.member_counters(&target.member, self.index),
-                    samples: RefCell::new(NO_SAMPLES),
-                })
-            })
+            old.targets
+                .iter()
+                .find(|local| Arc::ptr_eq(&local.shared, target))
+                .cloned()
+                .unwrap_or_else(|| LocalTarget::new(target, self.group.member_counters(&target.member, self.index), now))
         });
+        let targets: Vec<_> = targets.collect();
+        self.balancer.borrow_mut().update(now, &install.settings.balance, &install.named, &targets);
         *self.table.borrow_mut() = Rc::new(Table {
             version: install.version,
-            epoch: install.epoch,
             exclusive: install.exclusive,
             state: install.state,
-            targets: targets.collect(),
+            targets,
             settings: Arc::clone(&install.settings),
         });
         old.targets.iter().filter(|target| target.shared.is_fenced()).for_each(|target| target.idle.clear());
@@ -202,15 +235,19 @@ impl LocalGroup {
             }
         };
         // A moved listener takes the place of the old one; connections it accepted stay.
-        self.acceptors.borrow_mut().drain(..).for_each(|task| task.abort());
-        let local = Rc::clone(self);
-        let task = tokio::task::spawn_local(async move { local.accept(listener).await });
-        self.acceptors.borrow_mut().push(task.abort_handle());
+        let retire = Rc::new(Notify::new());
+        self.acceptor.replace(Rc::clone(&retire)).notify_one();
+        tokio::task::spawn_local(Rc::clone(self).accept(listener, retire));
     }
 
-    async fn accept(self: Rc<Self>, listener: TcpListener) {
+    async fn accept(self: Rc<Self>, listener: TcpListener, retire: Rc<Notify>) {
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                () = retire.notified() => return,
+            };
+            match accepted {
                 Ok((stream, peer)) => self.admit_connection(stream, peer),
                 Err(error) => {
                     // Out of descriptors, mostly: the connection stays in the kernel's queue, so waiting loses nothing.
@@ -225,9 +262,11 @@ impl LocalGroup {
         self.counters.connections.add(1);
         let settings = self.settings();
         let place = Place::take(self);
-        if self.group.connections.load(Ordering::Relaxed) > settings.http.connections {
+        let (count, limit) = (self.group.connections.load(Ordering::Relaxed), settings.http.connections);
+        if count > limit {
             self.counters.fail(Failure::Connections);
-            if settings.protocol == Protocol::Http {
+            // To tell them costs a connection too: a flood is closed without a word.
+            if settings.protocol == Protocol::Http && count <= limit + TURNED_AWAY {
                 tokio::task::spawn_local(async move { http::turn_away(stream, place).await });
             }
             return;
@@ -239,7 +278,7 @@ impl LocalGroup {
     }
 
     /// A place at a member for one request, or the advice to wait. Members in `tried` are left out.
-    pub(super) fn admit(self: &Rc<Self>, seat: &Rc<Seat>, hash: Option<u64>, tried: &[Rc<LocalTarget>]) -> Admission {
+    pub(super) fn admit(self: &Rc<Self>, seat: &Rc<Seat>, now: Mono, hash: Option<u64>, tried: &SlotSet) -> Admission {
         if self.closing.get() {
             return Admission::Stopped;
         }
@@ -250,30 +289,25 @@ impl LocalGroup {
         if table.state != State::Open || !self.lease_holds() {
             return Admission::Wait;
         }
-        let Some(target) = self.choose(&table, hash, tried) else { return Admission::Wait };
+        let chosen = self.balancer.borrow_mut().choose(now, hash, tried, table.exclusive);
+        let Some(target) = chosen else { return Admission::Wait };
         target.shared.in_flight.fetch_add(1, Ordering::SeqCst);
         *seat.target.borrow_mut() = Some(Rc::clone(&target));
-        let flight = Flight { group: Rc::clone(self), seat: Rc::clone(seat), target, exclusive: table.exclusive };
+        let flight = Flight { group: Rc::clone(self), seat: Rc::clone(seat), target, exclusive: table.exclusive, answer: Cell::new(None) };
         drop(table);
         // Fenced by another thread while this one chose: it has not switched yet, and parks until it has.
         if flight.is_over() { Admission::Wait } else { Admission::Go(flight) }
     }
 
-    fn choose(&self, table: &Table, _hash: Option<u64>, tried: &[Rc<LocalTarget>]) -> Option<Rc<LocalTarget>> {
-        let usable = |target: &Rc<LocalTarget>, panic: bool| {
-            target.shared.weight.load(Ordering::Relaxed) > 0
-                && (panic || !target.shared.health.is_ejected())
-                && !tried.iter().any(|tried| Rc::ptr_eq(tried, target))
-        };
-        let pick = |panic: bool| {
-            let candidates: Vec<_> = table.targets.iter().filter(|target| usable(target, panic)).collect();
-            let mut rng = self.rng.borrow_mut();
-            let mut draw = || candidates.get(usize::try_from(rng.below(candidates.len() as u64)).unwrap_or(0)).copied();
-            let load = |target: &&Rc<LocalTarget>| target.shared.in_flight.load(Ordering::Relaxed);
-            draw().into_iter().chain(draw()).min_by_key(load).cloned()
-        };
-        // Never everybody: with several hot members all ejected, all are used (panic mode). A single one has nobody to be unjust to.
-        pick(false).or_else(|| if table.exclusive { None } else { pick(true) })
+    /// Counts a request for the budget of repeats.
+    pub(super) fn arrived(&self, now: Mono) {
+        self.counters.requests.add(1);
+        self.balancer.borrow_mut().arrived(now);
+    }
+
+    /// True if the budget allows one more request to be repeated.
+    pub(super) fn may_repeat(&self, now: Mono) -> bool {
+        self.balancer.borrow_mut().may_repeat(now)
     }
 
     /// True if another target than `target` could take a request now.
@@ -295,12 +329,7 @@ impl LocalGroup {
     }
 
     pub(super) fn tick(&self, now: Mono) {
-        for target in &self.table().targets {
-            target.idle.expire(now);
-            if let Some(p99_us) = quantile_since(&target.counters.first_byte, &mut target.samples.borrow_mut(), 990) {
-                target.shared.health.learn(p99_us);
-            }
-        }
+        self.table().targets.iter().for_each(|target| target.idle.expire(now));
     }
 
     /// The group was closed: nothing new is accepted, what is parked is refused, what is in flight gets the drain time.
@@ -315,7 +344,7 @@ impl LocalGroup {
 
     pub(super) fn stop(&self) {
         self.closing.set(true);
-        self.acceptors.borrow_mut().drain(..).for_each(|task| task.abort());
+        self.acceptor.borrow().notify_one();
         self.seats.borrow().iter().for_each(|(_, seat)| seat.waker.wake_by_ref());
     }
 
@@ -385,6 +414,7 @@ pub(super) struct Flight {
     pub target: Rc<LocalTarget>,
     seat: Rc<Seat>,
     exclusive: bool,
+    answer: Cell<Option<Answer>>,
 }
 
 impl Flight {
@@ -395,8 +425,17 @@ impl Flight {
     }
 }
 
+impl Flight {
+    /// The reply's head is here: what the balance and the limit for late replies learn from.
+    pub(super) fn answered(&self, answer: Answer) {
+        self.target.latency.borrow_mut().record(answer.at, answer.latency);
+        self.answer.set(Some(answer));
+    }
+}
+
 impl Drop for Flight {
     fn drop(&mut self) {
+        self.group.balancer.borrow_mut().ended(self.target.slot.get(), self.answer.get());
         self.seat.target.borrow_mut().take();
         let left = self.target.shared.in_flight.fetch_sub(1, Ordering::SeqCst) - 1;
         if self.seat.cut.replace(false) {

@@ -21,6 +21,7 @@ use hotwarm_core::route::Routes;
 use crate::config;
 
 mod alarm;
+mod balance;
 mod evidence;
 mod group;
 mod http;
@@ -69,7 +70,7 @@ pub enum Kind {
     Ok,
 }
 
-/// What the router tells the agent. Called on a router thread: it must not block.
+/// What the router tells the agent. Called on a router thread: it must not block, nor stop the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// No thread admits or relays anything of `group` for `epoch` or an older one any more (S8).
@@ -141,7 +142,13 @@ impl Router {
         });
         let mut threads = Vec::new();
         for index in 0..shared.ports.len() {
-            threads.push(thread::spawn(Arc::clone(&shared), index).map_err(RouterError::Thread)?);
+            match thread::spawn(Arc::clone(&shared), index) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shared.ports.iter().for_each(Port::stop);
+                    return Err(RouterError::Thread(error));
+                }
+            }
         }
         Ok(Handle { inner: Arc::new(Inner { shared, change: Mutex::new(()), threads: Mutex::new(threads) }) })
     }

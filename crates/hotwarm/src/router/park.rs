@@ -36,8 +36,16 @@ impl Queue {
             return None;
         }
         group.counters.parked.add(1);
+        self.recall(seat);
         self.waiting.borrow_mut().push_back(Rc::clone(seat));
         Some(ticket)
+    }
+
+    /// A released request found no member after all: it no longer counts as under way.
+    fn recall(&self, seat: &Seat) {
+        if seat.released.replace(false) {
+            self.under_way.set(self.under_way.get() - 1);
+        }
     }
 
     /// True if others wait and a newcomer must join them rather than overtake.
@@ -83,9 +91,7 @@ impl Ticket {
     /// member comes, for it may have come while this request was under way.
     pub(super) fn wait_again(&self) {
         let queue = &self.group.queue;
-        if self.seat.released.replace(false) {
-            queue.under_way.set(queue.under_way.get() - 1);
-        }
+        queue.recall(&self.seat);
         queue.waiting.borrow_mut().push_front(Rc::clone(&self.seat));
         if !queue.looking.replace(true) {
             let group = Rc::clone(&self.group);

@@ -11,6 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hotwarm_core::ids::Mono;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -130,6 +132,12 @@ pub(super) struct Idle {
     connections: RefCell<Vec<(TcpStream, Mono)>>,
 }
 
+/// Asks the system: nothing to read, and no end.
+fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    matches!(recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(Errno::AGAIN))
+}
+
 const IDLE_KEPT: usize = 128;
 /// Shorter than the keep-alive time of common servers (5 s), so that they rarely close one just as it is used.
 const IDLE_TIME: Duration = Duration::from_secs(4);
@@ -141,9 +149,17 @@ impl Idle {
     pub(super) fn take(&self, cx: &mut Context<'_>, now: Mono, must_be_fresh: bool) -> Option<TcpStream> {
         let mut connections = self.connections.borrow_mut();
         while let Some((mut stream, since)) = connections.pop() {
-            if now.since(since) > if must_be_fresh { FRESH_TIME } else { IDLE_TIME } {
+            if now.since(since) > IDLE_TIME {
                 connections.clear();
                 return None;
+            }
+            if must_be_fresh && now.since(since) > FRESH_TIME {
+                connections.push((stream, since));
+                return None;
+            }
+            // What arrived since the last look at the sockets is not known yet; for a request that cannot be taken back it is asked.
+            if must_be_fresh && !is_quiet(&stream) {
+                continue;
             }
             // Costs no system call unless something arrived: the end of the stream, or bytes nobody asked for. Neither may be used.
             let mut byte = [0];

@@ -123,25 +123,6 @@ impl Histogram {
     }
 }
 
-/// The value under which `per_mille` of the samples counted since `before` lie, in microseconds; `None` with fewer than 20 samples.
-pub(super) fn quantile_since(histogram: &Histogram, before: &mut [u64; BUCKETS], per_mille: u64) -> Option<u64> {
-    let after = histogram.counts();
-    let total: u64 = after.iter().zip(before.iter()).map(|(a, b)| a.saturating_sub(*b)).sum();
-    if total < 20 {
-        return None;
-    }
-    let rank = (total * per_mille).div_ceil(1000);
-    let mut seen = 0;
-    let index = after.iter().zip(before.iter()).position(|(a, b)| {
-        seen += a.saturating_sub(*b);
-        seen >= rank
-    });
-    *before = after;
-    index.map(Histogram::upper_us)
-}
-
-pub(super) const NO_SAMPLES: [u64; BUCKETS] = [0; BUCKETS];
-
 /// What one thread counts of one member.
 #[derive(Debug, Default)]
 pub(super) struct MemberCounters {
@@ -257,16 +238,5 @@ mod tests {
             }
             assert!(index == 0 || us >= Histogram::upper_us(index - 1), "{us}");
         }
-    }
-
-    #[test]
-    fn quantiles_are_of_what_is_new() {
-        let (histogram, mut before) = (Histogram::default(), NO_SAMPLES);
-        (0..100).for_each(|_| histogram.record(1_000));
-        let p99 = quantile_since(&histogram, &mut before, 990).expect("100 samples");
-        assert!((1_000..1_300).contains(&p99), "{p99}");
-        assert_eq!(quantile_since(&histogram, &mut before, 990), None);
-        (0..100).for_each(|_| histogram.record(64_000));
-        assert!(quantile_since(&histogram, &mut before, 990).expect("100 more") > 64_000);
     }
 }

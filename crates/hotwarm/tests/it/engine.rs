@@ -242,7 +242,7 @@ async fn a_role_change_by_command_signal_and_restart() {
     agent = site.agent();
     let before = agent.start().await;
     agent.tell(promote(5)).await;
-    assert_eq!(agent.hear_fact().await, MemberEvent::Stopped { incarnation: before, cause: StopCause::Asked });
+    assert_eq!(agent.hear_fact().await, MemberEvent::Stopped { incarnation: before, cause: StopCause::Renewed { role: Role::Hot } });
     let after = before.next();
     assert_eq!(agent.hear_fact().await, MemberEvent::Started { incarnation: after, role: Role::Hot, epoch: Epoch(5) });
     assert_eq!(agent.hear_fact().await, MemberEvent::RoleChanged { incarnation: after, role: Role::Hot, epoch: Epoch(5) });
@@ -306,4 +306,26 @@ async fn output_is_kept_over_restarts() {
         lines,
         [format!("hello from {}", site.first()), "trouble".into(), format!("hello from {}", site.first().next()), "trouble".into()]
     );
+}
+
+#[tokio::test]
+async fn another_user_is_become_whole_or_refused_with_advice() {
+    let mut process = process(shell("id -u; id -G; grep -E '^(Uid|Gid):' /proc/self/status"));
+    process.user = Some("daemon".into());
+    let site = Site::new(Engine::Process(process));
+    let mut agent = site.agent();
+    agent.hear_stopped().await;
+    agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
+    let (_, cause) = agent.hear_stopped().await;
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(cause, StopCause::Exit(0));
+        let user = hotwarm::child::sys::User::find("daemon").unwrap();
+        let lines = hotwarm::engine::logs::tail(&site.place(), 10).unwrap();
+        let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
+        assert_eq!(lines[..2], [user.uid.to_string(), groups.join(" ")]);
+        // Real, effective, saved and of the file system: no way back.
+        assert!(lines[2..].iter().all(|line| !line.split_whitespace().any(|id| id == "0")), "{lines:?}");
+    } else {
+        assert!(matches!(&cause, StopCause::NotStarted(why) if why.contains("run hotwarm as root")), "{cause:?}");
+    }
 }

@@ -200,6 +200,19 @@ fn a_guard_told_to_end_by_the_system_ends_its_member_and_itself() {
 }
 
 #[test]
+fn a_killed_guard_takes_its_program_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut guard, _line, pid) = start(spec(dir.path(), "exec sleep 1000"));
+    guard.kill().unwrap();
+    guard.wait().unwrap();
+    let until = std::time::Instant::now() + PATIENCE;
+    while is_alive(pid) {
+        assert!(std::time::Instant::now() < until, "it outlives its guard");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn the_program_starts_clean() {
     let dir = tempfile::tempdir().unwrap();
     let seen = dir.path().join("seen");

@@ -3,7 +3,9 @@
 //! Nothing here waits for a time: every wait is for a condition, with a bound that only a failure reaches.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use hotwarm::config::*;
 use hotwarm::engine::{self, Handle, Place, SpawnSpec};
+use hotwarm::fence::guard::frame::{ToGuard, encode};
+use hotwarm::fence::guard::{SOCKET_FILE, short_path};
 use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
 use hotwarm_core::ids::{GroupName, Incarnation, MemberId, NodeId};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -62,7 +66,7 @@ pub(crate) fn component(kind: &str) -> Process {
 }
 
 pub(crate) fn hooks() -> Hooks {
-    Hooks { start: None, stop: None, promote: None, demote: None, fence: None, position: None, user: None, timeout: PATIENCE }
+    Hooks { start: None, stop: None, promote: None, demote: None, fence: None, position: None, user: None, timeout: PATIENCE * 100 }
 }
 
 /// A directory, an address and a configuration for one member `web/a`.
@@ -132,6 +136,18 @@ impl Site {
         };
         let (events, heard) = mpsc::channel(64);
         Agent { handle: engine::spawn(spec, events), heard }
+    }
+}
+
+impl Drop for Site {
+    /// A test that failed leaves nothing running.
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok((_directory, path)) = short_path(&self.place().dir, SOCKET_FILE)
+            && let Ok(mut guard) = UnixStream::connect(path)
+        {
+            let _ = guard.write_all(&encode(&ToGuard::Stop { grace_ms: 0 }));
+        }
     }
 }
 

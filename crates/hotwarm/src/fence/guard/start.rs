@@ -48,9 +48,10 @@ fn explain(error: &io::Error, spec: &Spec, program: &str) -> String {
         (io::ErrorKind::NotFound, _) if program.contains('/') => {
             format!("no program {program}, or not the interpreter it names: install it or correct `engine`")
         }
-        (io::ErrorKind::NotFound, _) => {
+        // Also where a directory of PATH may not be searched, or a file by this name there may not be executed.
+        (io::ErrorKind::NotFound, _) | (io::ErrorKind::PermissionDenied, None) if !program.contains('/') => {
             let path = spec.env.iter().find(|(key, _)| key == "PATH").map_or("", |(_, value)| value.as_str());
-            format!("no program {program} in PATH ({path}): install it or write its full path in `engine`")
+            format!("no program {program} that may be executed in PATH ({path}): install it or write its full path in `engine`")
         }
         (io::ErrorKind::PermissionDenied, Some(user)) if error.raw_os_error() == Some(libc::EPERM) => format!(
             "no right to run {program} as user {user}: run hotwarm as root, or with CAP_SETUID, CAP_SETGID and CAP_KILL, or leave out `user`"

@@ -20,6 +20,7 @@ use super::head::{self, Request};
 use super::problem::Problem;
 use super::reply::{self, HEAD_LIMIT, Reply, ReplyKind};
 use crate::clock;
+use crate::router::balance::Answer;
 use crate::router::evidence;
 use crate::router::group::Settings;
 use crate::router::local::Flight;
@@ -28,6 +29,7 @@ use crate::router::stats::Failure;
 
 /// How often a late reply's member is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+const LOOK_CLOSELY: Duration = Duration::from_millis(500);
 
 /// How an attempt ended.
 pub(super) enum End {
@@ -59,7 +61,7 @@ pub(super) enum Why {
     Broke { reused: bool, error: io::Error },
     Silent,
     Timeout,
-    BadReply(&'static str),
+    BadReply,
 }
 
 pub(super) struct Attempt<'a> {
@@ -102,7 +104,7 @@ impl<'a> Attempt<'a> {
     ) -> Result<Self, End> {
         let settings = client.group().settings();
         let started = client.now;
-        client.alarm.set(started, started.plus(flight.target.shared.health.suspect_after()));
+        client.alarm.set(started, started.plus(flight.target.suspect_after()));
         let pooled = if course.fresh {
             None
         } else {
@@ -165,7 +167,7 @@ impl<'a> Attempt<'a> {
             // With a body, the wait for the first byte begins when the body is out.
             self.armed = true;
             self.started = clock::now();
-            self.client.alarm.set(self.started, self.started.plus(self.flight.target.shared.health.suspect_after()));
+            self.client.alarm.set(self.started, self.started.plus(self.flight.target.suspect_after()));
         }
         if self.request_is_read() && self.client.poll_gone(cx).is_ready() {
             return Poll::Ready(End::ClientGone);
@@ -311,8 +313,8 @@ impl<'a> Attempt<'a> {
 
     /// Reads a reply's head from what has arrived; false if it is not whole yet.
     fn read_head(&mut self) -> Result<bool, End> {
-        let bad = |_| End::Failed { sent: true, why: Why::BadReply("line feed without carriage return in the head") };
-        let Some(end) = head::find_end(self.input.bytes(), &mut self.scanned).map_err(bad)? else {
+        let found = head::find_end(self.input.bytes(), &mut self.scanned);
+        let Some(end) = found.map_err(|_| self.bad_reply("line feed without carriage return in the head"))? else {
             return if self.input.len() < HEAD_LIMIT { Ok(false) } else { Err(self.bad_reply("head too large")) };
         };
         let keep = self.request.keep_alive && self.request_is_read() && !self.client.group().is_closing();
@@ -322,6 +324,8 @@ impl<'a> Attempt<'a> {
                 self.scanned = 0;
                 if reply.kind != ReplyKind::Interim {
                     self.body = Body::new(reply.framing);
+                    let (at, latency) = (self.client.now, self.client.now.since(self.started));
+                    self.flight.answered(Answer { at, latency, ok: reply.ok });
                     self.reply = Some(reply);
                     self.check_reply()?;
                 }
@@ -334,7 +338,7 @@ impl<'a> Attempt<'a> {
 
     fn bad_reply(&self, what: &'static str) -> End {
         tracing::warn!(member = %self.flight.target.shared.member, what, "reply not acceptable: look at the member");
-        self.failed(Why::BadReply(what), Failure::BadReply)
+        self.failed(Why::BadReply, Failure::BadReply)
     }
 
     /// Checks what has arrived of the reply's body; it may then be released.
@@ -407,10 +411,11 @@ impl<'a> Attempt<'a> {
             } else if late >= self.settings.timeouts.first_byte {
                 return Poll::Ready(self.failed(Why::Timeout, Failure::Timeout));
             } else {
-                if late >= health.suspect_after() {
-                    evidence::suspect(self.client.group(), &self.flight.target, now);
+                if late >= self.flight.target.suspect_after() {
+                    evidence::suspect(self.client.group(), &self.flight.target, now, true);
                 }
-                self.client.alarm.set(now, now.plus(LOOK_EVERY));
+                // One that only takes long costs little; one that froze is found out within the first looks.
+                self.client.alarm.set(now, now.plus(if late < LOOK_CLOSELY { LOOK_EVERY } else { LOOK_CLOSELY }));
             }
         }
         Poll::Pending
@@ -475,7 +480,7 @@ async fn connect(client: &mut Client, flight: &Flight, settings: &Settings) -> R
             if now.since(started) >= settings.timeouts.connect {
                 return failed(Why::Connect(io::ErrorKind::TimedOut.into()));
             }
-            evidence::suspect(client.group(), target, now);
+            evidence::suspect(client.group(), target, now, true);
             client.alarm.set(now, now.plus(LOOK_EVERY));
         }
         Poll::Pending

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use hotwarm_core::ids::Mono;
+use hotwarm_core::route::slots::SlotSet;
 
 use super::attempt::{Attempt, End, Why};
 use super::framing::Body;
@@ -17,7 +18,7 @@ use super::{After, Client};
 use crate::clock;
 use crate::router::Kind;
 use crate::router::evidence;
-use crate::router::local::{Admission, Flight, LocalTarget};
+use crate::router::local::{Admission, Flight, LocalGroup, LocalTarget};
 use crate::router::park::Ticket;
 
 /// The largest body that is kept to be sent again (S20).
@@ -37,7 +38,7 @@ pub(super) struct Course {
     /// A connection from the pool broke: the next attempt uses a new one.
     pub fresh: bool,
     keyed: bool,
-    tried: Vec<Rc<LocalTarget>>,
+    tried: SlotSet,
     sends: u32,
     ticket: Option<Ticket>,
     /// Until when it may wait; counted from when it first waited.
@@ -53,7 +54,7 @@ impl Course {
             repeatable: request.safe || request.keyed,
             fresh: false,
             keyed: request.keyed,
-            tried: Vec::new(),
+            tried: SlotSet::EMPTY,
             sends: 0,
             ticket: None,
             until: None,
@@ -77,7 +78,7 @@ impl Course {
 /// Carries out one request.
 pub(super) async fn run(client: &mut Client, request: Request) -> After {
     let mut course = Course::new(&request);
-    client.group().counters.requests.add(1);
+    client.group().arrived(client.now);
     let after = drive(client, &request, &mut course).await;
     let group = Rc::clone(client.group());
     client.seated.seat.settle(&group);
@@ -113,13 +114,14 @@ async fn drive(client: &mut Client, request: &Request, course: &mut Course) -> A
             End::ClientGone => return client.gone(),
             End::BadRequest(problem) => return client.refuse(problem, request.head, After::Close).await,
             End::Failed { sent, why } => {
+                client.now = clock::now();
                 testify(client, course, &flight, sent, &why);
+                let free = is_failover(&flight.target, &why);
                 drop(flight);
-                if let Err(problem) = course.may_go_on(sent, &why) {
+                if let Err(problem) = course.may_go_on(client.group(), client.now, sent, &why, free) {
                     return answer(client, request, course, problem).await;
                 }
                 client.group().counters.retried.add(1);
-                client.now = clock::now();
             }
         }
     }
@@ -130,23 +132,23 @@ fn testify(client: &Client, course: &mut Course, flight: &Flight, sent: bool, wh
     let (group, target) = (client.group(), &flight.target);
     target.counters.failed.add(1);
     match why {
-        Why::Cut => course.tried.clear(),
+        Why::Cut => course.tried = SlotSet::EMPTY,
         Why::Connect(error) => {
             evidence::broke(group, target, Kind::Refused, error);
-            course.tried.push(Rc::clone(target));
+            course.tried.insert(target.slot.get());
         }
         // An idle connection may close at any time: that is no fault, but worth a look.
         Why::Broke { reused: true, .. } => {
             target.idle.clear();
-            evidence::suspect(group, target, clock::now());
+            evidence::suspect(group, target, client.now, false);
             course.fresh = true;
         }
         Why::Broke { error, .. } => {
             evidence::broke(group, target, Kind::Reset, error);
-            course.tried.push(Rc::clone(target));
+            course.tried.insert(target.slot.get());
         }
-        Why::Silent => course.tried.push(Rc::clone(target)),
-        Why::Timeout | Why::BadReply(_) => {}
+        Why::Silent => course.tried.insert(target.slot.get()),
+        Why::Timeout | Why::BadReply => {}
     }
     if sent {
         course.sends += 1;
@@ -154,14 +156,21 @@ fn testify(client: &Client, course: &mut Course, flight: &Flight, sent: bool, wh
     }
 }
 
+/// The member is gone, or its idle connections are: what was in flight there has to go elsewhere, all at once.
+fn is_failover(target: &LocalTarget, why: &Why) -> bool {
+    target.shared.health.is_ejected() || target.shared.is_fenced() || matches!(why, Why::Cut | Why::Broke { reused: true, .. })
+}
+
 impl Course {
     /// Whether another attempt may follow, and what the client is told if not.
-    fn may_go_on(&self, sent: bool, why: &Why) -> Result<(), Problem> {
+    /// The first repeat after a failover is free: each request is repeated once, on a member that lives, so it is no storm. Any other
+    /// repeat needs the budget.
+    fn may_go_on(&self, group: &LocalGroup, now: Mono, sent: bool, why: &Why, free: bool) -> Result<(), Problem> {
         match why {
             Why::Timeout => Err(Problem::Timeout),
-            Why::BadReply(_) => Err(Problem::BadReply),
+            Why::BadReply => Err(Problem::BadReply),
             _ if !sent => Ok(()),
-            _ if self.repeatable && self.sends < SENDS => Ok(()),
+            _ if self.repeatable && self.sends < SENDS && ((free && self.sends == 1) || group.may_repeat(now)) => Ok(()),
             Why::Cut => Err(Problem::Cut),
             Why::Connect(_) | Why::Broke { .. } | Why::Silent => Err(Problem::Broken),
         }
@@ -185,7 +194,7 @@ enum Stop {
 async fn admit(client: &mut Client, request: &Request, course: &mut Course) -> Result<Flight, Stop> {
     loop {
         let group = Rc::clone(client.group());
-        match group.admit(&client.seated.seat, request.hash, &course.tried) {
+        match group.admit(&client.seated.seat, client.now, request.hash, &course.tried) {
             Admission::Go(flight) => return Ok(flight),
             Admission::Stopped => return Err(Stop::Problem(Problem::Stopped)),
             Admission::Wait => wait(client, course).await?,
@@ -204,7 +213,7 @@ async fn wait(client: &mut Client, course: &mut Course) -> Result<(), Stop> {
             course.ticket = Some(group.queue.join(&group, &seat, bytes).ok_or(Stop::Problem(Problem::ParkFull))?);
         }
     }
-    course.tried.clear();
+    course.tried = SlotSet::EMPTY;
     let now = clock::now();
     let until = *course.until.get_or_insert_with(|| now.plus(group.settings().park.time));
     client.alarm.set(now, until);

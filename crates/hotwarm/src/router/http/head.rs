@@ -6,6 +6,8 @@
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 
+use hotwarm_core::route::balance::hash_key;
+
 use super::framing::{Framing, is_token};
 use super::problem::Problem;
 use crate::config::HttpLimits;
@@ -48,7 +50,7 @@ impl Origin {
         let address = ip.to_string();
         let forwarded = if ip.is_ipv6() { format!("for=\"[{ip}]\";proto=http") } else { format!("for={ip};proto=http") };
         let lines = format!("X-Forwarded-For: {address}\r\nForwarded: {forwarded}\r\nX-Forwarded-Proto: http\r\n").into_bytes();
-        let hash = hash(address.as_bytes());
+        let hash = hash_key(address.as_bytes());
         Self { address, forwarded, lines, hash }
     }
 }
@@ -101,7 +103,7 @@ pub(super) fn read(bytes: &[u8], limits: &HttpLimits, origin: &Origin, hash: Has
     match parsed.parse_with_uninit_headers(bytes, &mut headers[..limits.headers.min(HEADERS)]) {
         Ok(httparse::Status::Complete(n)) if n == bytes.len() => {}
         Err(httparse::Error::TooManyHeaders) => return Err(Problem::TooLarge),
-        Err(httparse::Error::Version) => return Err(Problem::Version),
+        Err(httparse::Error::Version) if is_other_version(bytes) => return Err(Problem::Version),
         Ok(_) | Err(_) => return Err(Problem::malformed("not an HTTP/1.1 request")),
     }
     let (method, target) = (parsed.method.unwrap_or(""), parsed.path.unwrap_or(""));
@@ -125,6 +127,14 @@ pub(super) fn read(bytes: &[u8], limits: &HttpLimits, origin: &Origin, hash: Has
     let request = found.request(method, http_10, hash, origin)?;
     found.write(&request, host, origin, out);
     Ok(request)
+}
+
+/// A well-formed request line of another version.
+fn is_other_version(bytes: &[u8]) -> bool {
+    let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or(bytes);
+    let parts: Vec<_> = line.split(|byte| *byte == b' ').collect();
+    let digits = parts.get(2).and_then(|version| version.strip_prefix(b"HTTP/"));
+    parts.len() == 3 && matches!(digits, Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 /// The authority, if the target names one, and the path that goes to the member.
@@ -199,11 +209,6 @@ pub(super) fn length(value: &[u8]) -> Option<u64> {
     plain.then(|| value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
 }
 
-/// FNV-1a: spreads keys over members; nothing secret hangs on it.
-pub(super) fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
-}
-
 impl<'a> Found<'a> {
     /// Looks at one header; true if it goes to the member as it is.
     fn take(&mut self, header: &httparse::Header<'a>, hashed: HashOf<'_>) -> Result<bool, Problem> {
@@ -211,7 +216,7 @@ impl<'a> Found<'a> {
         if let HashOf::Header(wanted) = hashed
             && name.eq_ignore_ascii_case(wanted)
         {
-            self.hash = Some(hash(value));
+            self.hash = Some(hash_key(value));
         }
         let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
         match name.len() {

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hotwarm_core::ids::Mono;
+use hotwarm_core::route::balance::hash_key;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -95,7 +96,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, place: Place) {
 
 /// What the balance hashes of a client.
 pub(super) fn hash_of(peer: SocketAddr) -> u64 {
-    head::hash(peer.ip().to_canonical().to_string().as_bytes())
+    hash_key(peer.ip().to_canonical().to_string().as_bytes())
 }
 
 /// Closes so that the other side sees a reset. What the kernel still holds for it is discarded.

@@ -100,7 +100,8 @@ impl Problem {
         let retry = if self.is_retryable() { "Retry-After: 1\r\n" } else { "" };
         let connection = if close { "Connection: close\r\n" } else { "" };
         let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Hotwarm-Code: {code}\r\n{retry}{connection}\r\n",
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+             X-Hotwarm-Code: {code}\r\n{retry}{connection}\r\n",
             body.len()
         );
         out.extend_from_slice(head.as_bytes());

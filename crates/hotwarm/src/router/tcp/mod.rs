@@ -12,12 +12,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hotwarm_core::ids::Mono;
+use hotwarm_core::route::slots::SlotSet;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
 use super::http::reset;
-use super::local::{Admission, Flight, LocalTarget, Place, Seated};
+use super::local::{Admission, Flight, Place, Seated};
 use super::park::Ticket;
 use super::pool::Buf;
 use super::stats::Failure;
@@ -37,7 +38,7 @@ struct Guest {
     stream: TcpStream,
     seated: Seated,
     alarm: Alarm,
-    tried: Vec<Rc<LocalTarget>>,
+    tried: SlotSet,
     ticket: Option<Ticket>,
     until: Option<Mono>,
     /// It has sent something: no longer watched for its end, for that would mean to read.
@@ -48,8 +49,9 @@ struct Guest {
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, place: Place) {
     let seated = place.sit(peer).await;
     let group = Rc::clone(seated.group());
-    group.counters.requests.add(1);
-    let mut guest = Guest { stream, seated, alarm: Alarm::new(clock::now()), tried: Vec::new(), ticket: None, until: None, speaks: false };
+    group.arrived(clock::now());
+    let mut guest =
+        Guest { stream, seated, alarm: Alarm::new(clock::now()), tried: SlotSet::EMPTY, ticket: None, until: None, speaks: false };
     let (flight, up) = match guest.find_member().await {
         Ok(found) => found,
         Err(why) => {
@@ -68,7 +70,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, place: Place) {
         if *silent {
             evidence::broke(&group, &flight.target, Kind::Reset, error);
         } else {
-            evidence::suspect(&group, &flight.target, clock::now());
+            evidence::suspect(&group, &flight.target, clock::now(), false);
         }
     }
     if !matches!(ended, Ended::Done) {
@@ -87,17 +89,17 @@ impl Guest {
             Balance::LeastLoaded | Balance::RoundRobin => None,
         };
         loop {
-            match group.admit(&self.seated.seat, hash, &self.tried) {
+            match group.admit(&self.seated.seat, clock::now(), hash, &self.tried) {
                 Admission::Go(flight) => {
                     self.ticket = None;
                     flight.target.counters.requests.add(1);
                     match self.connect(&flight).await? {
                         Ok(up) => return Ok((flight, up)),
-                        Err(None) => self.tried.clear(),
+                        Err(None) => self.tried = SlotSet::EMPTY,
                         Err(Some(error)) => {
                             flight.target.counters.failed.add(1);
                             evidence::broke(&group, &flight.target, Kind::Refused, &error);
-                            self.tried.push(Rc::clone(&flight.target));
+                            self.tried.insert(flight.target.slot.get());
                         }
                     }
                     group.counters.retried.add(1);
@@ -114,7 +116,7 @@ impl Guest {
         target.counters.connects.add(1);
         let started = clock::now();
         let limit = self.seated.group().settings().timeouts.connect;
-        self.alarm.set(started, started.plus(target.shared.health.suspect_after()));
+        self.alarm.set(started, started.plus(target.suspect_after()));
         let mut connecting = pin!(TcpStream::connect(target.shared.address));
         poll_fn(|cx| {
             if flight.is_over() {
@@ -134,7 +136,7 @@ impl Guest {
                 if silent || now.since(started) >= limit {
                     return Poll::Ready(Ok(Err(Some(io::ErrorKind::TimedOut.into()))));
                 }
-                evidence::suspect(self.seated.group(), target, now);
+                evidence::suspect(self.seated.group(), target, now, true);
                 self.alarm.set(now, now.plus(LOOK_EVERY));
             }
             Poll::Pending
@@ -150,7 +152,7 @@ impl Guest {
             Some(ticket) => ticket.wait_again(),
             None => self.ticket = Some(group.queue.join(&group, &seat, 0).ok_or(Failure::ParkFull)?),
         }
-        self.tried.clear();
+        self.tried = SlotSet::EMPTY;
         let now = clock::now();
         let until = *self.until.get_or_insert_with(|| now.plus(group.settings().park.time));
         self.alarm.set(now, until);

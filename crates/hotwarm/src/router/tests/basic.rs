@@ -2,7 +2,9 @@
 
 use super::client::{Client, ask, get};
 use super::member::Member;
-use super::stage::Stage;
+use super::stage::{Stage, config};
+use crate::config::{Balance, Protocol};
+use hotwarm_core::route::{RouteState, Target};
 
 #[tokio::test]
 async fn a_request_reaches_a_member_and_the_reply_the_client() {
@@ -56,7 +58,8 @@ async fn bodies_pass_by_length_and_by_chunk_with_trailers() {
     stage.open(1, &[&member]);
     let reply = ask(stage.address, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
     assert!(reply.text().ends_with("\n\nhello"), "{}", reply.text());
-    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\nTE: trailers\r\n\r\n5;a=b\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 7\r\n\r\n";
+    let chunked = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\nTE: trailers\r\n\r\n\
+                   5;a=b\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 7\r\n\r\n";
     let reply = ask(stage.address, chunked).await.unwrap();
     assert!(reply.text().ends_with("\n\nhello world\nx-sum=7"), "{}", reply.text());
 }
@@ -72,4 +75,40 @@ async fn a_head_is_answered_without_a_body() {
         let reply = client.reply_to(true).await.unwrap();
         assert_eq!((reply.status, reply.header("content-length")), (200, Some("1000")));
     }
+}
+
+#[tokio::test]
+async fn the_same_key_goes_to_the_same_member() {
+    let members = [Member::good("a").await, Member::good("b").await, Member::good("c").await];
+    let mut config = config(false, Protocol::Http);
+    config.balance = Balance::HashHeader("x-user".into());
+    let stage = Stage::new(config, 2);
+    stage.open(1, &members.iter().collect::<Vec<_>>());
+    let mut used = std::collections::BTreeSet::new();
+    for user in 0..20 {
+        let request = format!("GET / HTTP/1.1\r\nHost: h\r\nX-User: {user}\r\nConnection: close\r\n\r\n");
+        let first = ask(stage.address, &request).await.unwrap().header("x-member").unwrap().to_owned();
+        for _ in 0..3 {
+            assert_eq!(ask(stage.address, &request).await.unwrap().header("x-member"), Some(&*first));
+        }
+        used.insert(first);
+    }
+    assert_eq!(used.len(), 3);
+}
+
+#[tokio::test]
+async fn in_turn_each_gets_its_share_and_a_drained_one_gets_none() {
+    let members = [Member::good("a").await, Member::good("b").await, Member::good("c").await];
+    let mut config = config(false, Protocol::Http);
+    config.balance = Balance::RoundRobin;
+    let stage = Stage::new(config, 1);
+    let drained = |targets: Vec<Target>| {
+        let weigh = |target: Target| Target { weight: if target.member.name() == "c" { 0 } else { 100 }, ..target };
+        RouteState::Open(targets.into_iter().map(weigh).collect())
+    };
+    stage.routes(1, drained, &members.iter().collect::<Vec<_>>());
+    for _ in 0..20 {
+        assert_eq!(get(stage.address, "/").await.unwrap().status, 200);
+    }
+    assert_eq!(members.each_ref().map(Member::count), [10, 10, 0]);
 }

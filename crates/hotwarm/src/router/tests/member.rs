@@ -22,8 +22,6 @@ pub(super) struct Member {
     pub address: SocketAddr,
     /// Requests (or connections, of raw ones) that came, probes left out.
     pub seen: Arc<AtomicUsize>,
-    /// What raw ones read.
-    pub heard: Arc<Mutex<Vec<u8>>>,
     accepting: JoinHandle<()>,
     connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
     pub frozen: Arc<AtomicBool>,
@@ -39,19 +37,19 @@ impl Member {
     async fn run<F: Future<Output = ()> + Send + 'static>(
         name: &str,
         address: &str,
-        each: impl Fn(TcpStream, Arc<AtomicUsize>, Arc<Mutex<Vec<u8>>>, Arc<AtomicBool>) -> F + Send + 'static,
+        each: impl Fn(TcpStream, Arc<AtomicUsize>, Arc<AtomicBool>) -> F + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (seen, heard, frozen): (Arc<AtomicUsize>, Arc<Mutex<Vec<u8>>>, Arc<AtomicBool>) = Default::default();
+        let (seen, frozen): (Arc<AtomicUsize>, Arc<AtomicBool>) = Default::default();
         let connections: Arc<Mutex<Vec<JoinHandle<()>>>> = Arc::default();
-        let (s, h, f, c) = (Arc::clone(&seen), Arc::clone(&heard), Arc::clone(&frozen), Arc::clone(&connections));
+        let (s, f, c) = (Arc::clone(&seen), Arc::clone(&frozen), Arc::clone(&connections));
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                c.lock().unwrap().push(tokio::spawn(each(stream, Arc::clone(&s), Arc::clone(&h), Arc::clone(&f))));
+                c.lock().unwrap().push(tokio::spawn(each(stream, Arc::clone(&s), Arc::clone(&f))));
             }
         });
-        Self { name: name.into(), address, seen, heard, accepting, connections, frozen }
+        Self { name: name.into(), address, seen, accepting, connections, frozen }
     }
 
     /// A good one: answers its name; what it read is told in headers and body, see [`answer`].
@@ -61,7 +59,7 @@ impl Member {
 
     pub(super) async fn good_at(name: &str, address: &str) -> Self {
         let own: Arc<str> = name.into();
-        Self::run(name, address, move |stream, seen, _, frozen| {
+        Self::run(name, address, move |stream, seen, frozen| {
             let own = Arc::clone(&own);
             async move {
                 let service = service_fn(move |request| answer(Arc::clone(&own), request, Arc::clone(&seen), Arc::clone(&frozen)));
@@ -77,7 +75,7 @@ impl Member {
         each: impl Fn(TcpStream, Vec<u8>) -> F + Send + Sync + 'static,
     ) -> Self {
         let each = Arc::new(each);
-        Self::run(name, "127.0.0.1:0", move |mut stream, seen, heard, _| {
+        Self::run(name, "127.0.0.1:0", move |mut stream, seen, _| {
             let each = Arc::clone(&each);
             async move {
                 let mut head = Vec::new();
@@ -91,7 +89,6 @@ impl Member {
                     return;
                 }
                 seen.fetch_add(1, Ordering::SeqCst);
-                heard.lock().unwrap().extend_from_slice(&head);
                 each(stream, head).await;
             }
         })
@@ -111,7 +108,7 @@ impl Member {
 
     /// Of TCP: passes every connection to `each` at once.
     pub(super) async fn tcp<F: Future<Output = ()> + Send + 'static>(name: &str, each: impl Fn(TcpStream) -> F + Send + 'static) -> Self {
-        Self::run(name, "127.0.0.1:0", move |stream, seen, _, _| {
+        Self::run(name, "127.0.0.1:0", move |stream, seen, _| {
             seen.fetch_add(1, Ordering::SeqCst);
             each(stream)
         })
@@ -143,8 +140,8 @@ async fn answer(
     frozen: Arc<AtomicBool>,
 ) -> Result<Response<http_body_util::combinators::BoxBody<Bytes, Infallible>>, Infallible> {
     let path = request.uri().path().to_owned();
-    if frozen.load(Ordering::SeqCst) {
-        std::future::pending::<()>().await;
+    while frozen.load(Ordering::SeqCst) {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     if path == "/healthz" {
         return Ok(Response::new(Full::default().boxed()));
@@ -172,7 +169,7 @@ async fn answer(
     }
     let mut text = format!("{} {}\n", request.method(), request.uri());
     for (name, value) in request.headers() {
-        text += &format!("{name}: {}\n", value.to_str().unwrap());
+        text += &format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()));
     }
     text.push('\n');
     let mut body = Vec::from(text);

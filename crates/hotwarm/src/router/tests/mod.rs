@@ -9,3 +9,7 @@ mod stage;
 
 mod basic;
 mod failover;
+mod parking;
+mod streams;
+mod strict;
+mod tunnels;

@@ -218,9 +218,14 @@ fn a_full_queue_gives_the_records_back() {
     drop(release);
 }
 
-/// Copies a directory with one segment changed, into memory where there is such a place: these are many, and no power is cut here.
+/// A directory in memory, where there is such a place: for what syncs often, and needs no power cut to be tested.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// Copies a directory with one segment changed.
 fn damaged(dir: &Path, number: u64, change: impl FnOnce(&mut Vec<u8>)) -> tempfile::TempDir {
-    let copy = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let copy = in_memory();
     for other in segment::list(dir).unwrap() {
         fs::copy(segment::path(dir, other), segment::path(copy.path(), other)).unwrap();
     }
@@ -350,7 +355,7 @@ fn relay(child: &mut Child, tell: Sender<u64>) -> JoinHandle<()> {
 
 #[test]
 fn a_killed_process_loses_nothing_that_was_persisted() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = in_memory();
     let mut before = 0;
     for life in 1..=10u64 {
         let mut child = child(dir.path(), 900, "");

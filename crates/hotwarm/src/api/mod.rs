@@ -1,0 +1,198 @@
+//! The operator's API: HTTP and JSON on the address `[node] api`, metrics and health beside it. It listens on loopback only.
+//!
+//! It shows what the agent knows and hands commands to it; it decides nothing, and a node works the same without it. Main path: [`serve`]
+//! -> `routes` (the one table) -> `read`, `write`, `stream`. [`client`] is the other end, for commands.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+use crate::agent::Handle;
+use crate::codes::Code;
+use error::Refused;
+
+pub mod client;
+mod error;
+mod extract;
+mod metrics;
+mod openapi;
+mod picture;
+mod read;
+mod routes;
+mod stream;
+pub mod types;
+mod write;
+
+/// A configuration of the longest length, escaped.
+const BODY_BYTES_MAX: usize = 4 << 20;
+/// From a request's head to its answer's head; a command takes 5 s at most.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// From a connection's beginning, or the last answer, to the next request's head.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+const CONNECTIONS_MAX: usize = 64;
+
+/// Why there is no API.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("API address {0} open to other machines: give [node] api a loopback address; reach it from elsewhere through ssh")]
+    Exposed(SocketAddr),
+    #[error("no API at {address} ({source}): free the address or change [node] api")]
+    Listen { address: SocketAddr, source: io::Error },
+}
+
+/// What every handler has.
+#[derive(Clone, Debug)]
+struct App {
+    agent: Handle,
+    stop: watch::Receiver<bool>,
+}
+
+impl App {
+    /// Returns when the API ends.
+    async fn stopping(&self) {
+        // A sender that is gone has ended it.
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
+    }
+}
+
+/// A running API; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Api {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+}
+
+impl Api {
+    /// Where it listens, with its real port.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// Listens on `address` and answers on the current runtime until the returned [`Api`] is dropped.
+///
+/// # Errors
+/// The address is not loopback, or cannot be listened on.
+pub async fn serve(address: SocketAddr, agent: Handle) -> Result<Api, ApiError> {
+    // Without a token nobody from outside may ask; the configuration refuses this too.
+    if !address.ip().is_loopback() {
+        return Err(ApiError::Exposed(address));
+    }
+    let listener = TcpListener::bind(address).await.map_err(|source| ApiError::Listen { address, source })?;
+    let address = listener.local_addr().map_err(|source| ApiError::Listen { address, source })?;
+    let (stop, stopped) = watch::channel(false);
+    let app = App { agent, stop: stopped };
+    tokio::spawn(accept(listener, app));
+    Ok(Api { address, stop })
+}
+
+fn router(app: App) -> axum::Router {
+    let router = routes::TABLE.iter().fold(axum::Router::new(), |router, route| router.route(route.path, (route.handler)()));
+    let unknown = |request: Request| async move { Refused::not_there(format!("no {} {}", request.method(), request.uri().path())) };
+    let not_allowed = |request: Request| async move {
+        Refused::new(StatusCode::METHOD_NOT_ALLOWED, Code::BAD_REQUEST, format!("no {} {}", request.method(), request.uri().path()))
+    };
+    router
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(guard))
+        .with_state(app)
+}
+
+/// Every answer comes within a bound. A page of another site open in a browser on this machine cannot ask: it may send requests here,
+/// but not with a host name of ours (DNS rebinding), nor without telling its origin.
+async fn guard(request: Request, next: Next) -> Response {
+    if is_foreign(&request) {
+        let text = "a request for another host, or from a page of another site";
+        return Refused::new(StatusCode::FORBIDDEN, Code::BAD_REQUEST, text).hint("ask for 127.0.0.1, [::1] or localhost").into_response();
+    }
+    let late = || Refused::new(StatusCode::GATEWAY_TIMEOUT, Code::UNCONFIRMED, format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
+    tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await.unwrap_or_else(|_| late().into_response())
+}
+
+fn is_foreign(request: &Request) -> bool {
+    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = header(hyper::header::HOST).or_else(|| request.uri().host()).unwrap_or_default();
+    let origin = header(hyper::header::ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
+    !is_local(host) || origin.is_some_and(|origin| !is_local(origin))
+}
+
+/// True for a host, with or without a port, that can only be this machine.
+fn is_local(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+async fn accept(listener: TcpListener, app: App) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let router = router(app.clone());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = app.stopping() => return,
+        };
+        match (accepted, Arc::clone(&connections).try_acquire_owned()) {
+            (Ok((stream, _)), Ok(permit)) => {
+                let (router, app) = (router.clone(), app.clone());
+                drop(tokio::spawn(async move {
+                    tokio::select! {
+                        () = connection(stream, router) => {}
+                        () = app.stopping() => {}
+                    }
+                    drop(permit);
+                }));
+            }
+            // Too many: this one is closed, and those that are open go on.
+            (Ok(_), Err(_)) => {}
+            // Out of descriptors: those in use come back.
+            (Err(_), _) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: axum::Router) {
+    // Answers are small; a delay is worse than a packet.
+    let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(router);
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(64 << 10);
+    // A client's errors are the client's.
+    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_local() {
+        for host in ["127.0.0.1", "127.0.0.1:7401", "localhost", "localhost:7401", "[::1]", "[::1]:7401", "127.8.9.1:1"] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in ["", "example.org", "example.org:7401", "10.0.0.1:7401", "localhost.example.org", "127.0.0.1.example.org", "null"] {
+            assert!(!is_local(host), "{host}");
+        }
+    }
+}

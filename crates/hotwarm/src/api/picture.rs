@@ -1,0 +1,470 @@
+//! From what the agent and the core know to what goes over the wire. It only rewrites; it decides nothing and asks nobody.
+//!
+//! Main path: [`status`] for most reads; [`event`], [`why`], [`traffic`] for the others.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hotwarm_core::cluster::{self, What};
+use hotwarm_core::detect::{Ailment, Grade};
+use hotwarm_core::group::explain::explain;
+use hotwarm_core::group::state::{Group, Life, Member, Pause, Phase};
+use hotwarm_core::group::{self, Effect, Refusal, problem, reason};
+use hotwarm_core::ids::{MemberId, Role};
+use hotwarm_core::node::View;
+
+use super::types::*;
+use crate::agent::{Handle, Recorded};
+
+pub(super) fn status(agent: &Handle) -> Status {
+    let view = agent.view();
+    Status {
+        cluster: cluster_status(&view),
+        node: self_status(agent, &view),
+        nodes: nodes(&view),
+        groups: view.cluster.groups.values().map(|g| group_status(agent, &view, g)).collect(),
+    }
+}
+
+fn cluster_status(view: &View) -> ClusterStatus {
+    ClusterStatus {
+        name: view.cluster.name.clone(),
+        id: format!("{:032x}", view.cluster.id),
+        leader: view.leader.as_ref().map(ToString::to_string),
+        term: view.term,
+        revision: view.cluster.revision,
+        behaviour: view.cluster.behaviour,
+        lease_ms: view.cluster.lease.length_ms,
+        quorum: quorum(view),
+    }
+}
+
+pub(super) fn quorum(view: &View) -> Quorum {
+    let reached = view.voters.iter().filter(|name| **name == view.me || view.heard.contains(name)).count();
+    Quorum { voters: view.voters.iter().map(ToString::to_string).collect(), needed: view.voters.len() / 2 + 1, reached }
+}
+
+fn self_status(agent: &Handle, view: &View) -> SelfStatus {
+    SelfStatus {
+        name: view.me.to_string(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        leads: view.leads,
+        lease_left_ms: u64::try_from(view.lease_left.as_millis()).unwrap_or(u64::MAX),
+        grade: grade(view.grade).to_owned(),
+        ailment: view.ailment.map(ailment),
+        applied: view.applied.0,
+        commit: view.commit.0,
+        certificate: agent.certificate().as_ref().map(certificate),
+    }
+}
+
+pub(super) fn certificate(identity: &crate::config::pki::Identity) -> CertificateStatus {
+    CertificateStatus { not_after_unix_seconds: identity.not_after, days_left: identity.days_left(SystemTime::now()) }
+}
+
+pub(super) const fn grade(grade: Grade) -> &'static str {
+    match grade {
+        Grade::Well => "well",
+        Grade::Slow => "slow",
+        Grade::Stalled => "stalled",
+    }
+}
+
+pub(super) fn ailment(ailment: Ailment) -> String {
+    match ailment {
+        Ailment::DiskFailed => "the disk refused a write or sync".to_owned(),
+        Ailment::Disk(took) => format!("a write and sync of the disk took {} ms", took.as_millis()),
+        Ailment::Timer(late) => format!("the decision thread ran {} ms late", late.as_millis()),
+    }
+}
+
+pub(super) fn nodes(view: &View) -> Vec<NodeStatus> {
+    let of = |(name, node): (&hotwarm_core::ids::NodeId, &cluster::Node)| NodeStatus {
+        name: name.to_string(),
+        address: node.spec.address,
+        zone: node.spec.zone.clone(),
+        role: match (node.spec.witness, node.spec.votes) {
+            (true, _) => "witness",
+            (false, true) => "voter",
+            (false, false) => "edge",
+        }
+        .to_owned(),
+        joined: node.raft_id.is_some(),
+        votes: view.voters.contains(name),
+        leads: view.leader.as_ref() == Some(name),
+        leased: node.leased,
+        silent: node.silent,
+        drained: node.drained,
+        heard: *name == view.me || view.heard.contains(name),
+    };
+    view.cluster.nodes.iter().map(of).collect()
+}
+
+pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupStatus {
+    let own = agent.members();
+    let config = agent.config();
+    let listen = config.groups.get(&group.spec.name).map(|g| &g.listen);
+    let member = |(id, member): (&MemberId, &Member)| {
+        let pid = own.get(id).and_then(|seen| seen.pid);
+        member_status(group, id, member, pid)
+    };
+    let hour_ago = view.log_now.0.saturating_sub(3_600_000);
+    GroupStatus {
+        name: group.spec.name.to_string(),
+        mode: mode(group).to_owned(),
+        exclusive: group.spec.exclusive,
+        want: wanted(group),
+        have: present(group),
+        epoch: group.epoch.0,
+        state: state(group).to_owned(),
+        pause: pause(&group.pause).to_owned(),
+        transition: group.transition.as_ref().map(transition),
+        refusal: group.refusal.as_ref().map(reason),
+        problems: problems(group),
+        failovers_last_hour: group.failovers.iter().filter(|at| at.0 >= hour_ago).count(),
+        failovers_per_hour: group.spec.bounds.failovers_per_hour,
+        listen: listen.into_iter().flatten().map(|(node, address)| (node.to_string(), *address)).collect(),
+        members: group.members.iter().map(member).collect(),
+    }
+}
+
+fn mode(group: &Group) -> &'static str {
+    let counts = wanted(group);
+    match (counts.hot, counts.warm, counts.spare) {
+        (_, 0, 0) => "hot-hot",
+        (1, _, 0) => "hot-warm",
+        (_, 0, _) => "hot-spare",
+        _ => "mixed",
+    }
+}
+
+pub(super) fn wanted(group: &Group) -> Counts {
+    let (hot, warm) = (usize::from(group.spec.hot), usize::from(group.spec.warm));
+    Counts { hot, warm, spare: group.spec.members.len().saturating_sub(hot + warm) }
+}
+
+pub(super) fn present(group: &Group) -> Counts {
+    let count = |fits: &dyn Fn(&MemberId, &Member) -> bool| group.members.iter().filter(|(id, m)| fits(id, m)).count();
+    Counts {
+        hot: count(&|_, m| m.role == Role::Hot && m.serving),
+        warm: count(&|id, m| m.role == Role::Warm && group.unfit(id).is_none()),
+        spare: count(&|_, m| m.role == Role::Spare),
+    }
+}
+
+fn state(group: &Group) -> &'static str {
+    match &group.transition {
+        Some(t) if matches!(t.phase, Phase::Draining { .. }) => "draining",
+        Some(_) => "changing",
+        None if group.closed || present(group).hot == 0 => "parked",
+        None => "serving",
+    }
+}
+
+const fn pause(pause: &Pause) -> &'static str {
+    match pause {
+        Pause::No => "no",
+        Pause::Paused => "paused",
+        Pause::Resuming { .. } => "resuming",
+    }
+}
+
+fn transition(t: &group::state::Transition) -> Transition {
+    let (phase, promoting) = match &t.phase {
+        Phase::Draining { .. } => ("draining", None),
+        Phase::Fencing { .. } => ("fencing", None),
+        Phase::Choosing { .. } => ("choosing", None),
+        Phase::Promoting { to, .. } => ("promoting", Some(to)),
+    };
+    Transition {
+        attempt: t.attempt.0,
+        why: reason(&t.why),
+        from: t.from.as_ref().map(ToString::to_string),
+        to: promoting.or(t.to.as_ref()).map(ToString::to_string),
+        planned: t.planned,
+        phase: phase.to_owned(),
+    }
+}
+
+pub(super) fn problems(group: &Group) -> Vec<Problem> {
+    let name = group.spec.name.as_str();
+    let of = |p: &problem::Problem| Problem {
+        code: p.code.to_owned(),
+        severity: match p.severity {
+            problem::Severity::Down => "down",
+            problem::Severity::Bare => "bare",
+            problem::Severity::Notice => "notice",
+        }
+        .to_owned(),
+        title: p.title.to_owned(),
+        advice: p.advice.replace("GROUP", name),
+    };
+    problem::of(group).map(of).collect()
+}
+
+fn member_status(group: &Group, id: &MemberId, member: &Member, pid: Option<u32>) -> MemberStatus {
+    let spec = group.spec.members.get(id);
+    let (life, stopped) = match &member.life {
+        Life::Unknown => ("unknown", None),
+        Life::Running => ("running", None),
+        Life::Stopped(cause) => ("stopped", Some(cause.to_string())),
+    };
+    MemberStatus {
+        name: id.to_string(),
+        node: spec.map(|s| s.node.to_string()).unwrap_or_default(),
+        address: spec.map_or_else(|| ([0, 0, 0, 0], 0).into(), |s| s.address),
+        role: member.role.to_string(),
+        serving: member.role == Role::Hot && member.serving,
+        life: life.to_owned(),
+        stopped,
+        ready: member.ready,
+        why_unready: member.why_unready.clone(),
+        drained: member.drained,
+        unfit: group.unfit(id).as_ref().map(unfit),
+        pid,
+        incarnation: member.incarnation.0,
+        priority: spec.map_or(0, |s| s.priority),
+        weight: spec.map_or(0, |s| s.weight),
+    }
+}
+
+pub(super) fn unfit(why: &Refusal) -> Unfit {
+    let code = match why {
+        Refusal::NodeLost => "node-lost",
+        Refusal::Drained => "drained",
+        Refusal::Spare => "spare",
+        Refusal::NotRunning => "not-running",
+        Refusal::NotReady => "not-ready",
+        Refusal::Suspected => "suspected",
+        Refusal::Unstable { .. } => "unstable",
+        Refusal::FailedThisTime => "failed-this-time",
+        Refusal::NoPosition => "no-position",
+        Refusal::Behind { .. } => "behind",
+        Refusal::Outranked => "outranked",
+        Refusal::KeptDown => "kept-down",
+        Refusal::OldData => "old-data",
+    };
+    Unfit { code: code.to_owned(), text: why.to_string() }
+}
+
+/// Who it is about; the rest is in its text.
+pub(super) fn reason(reason: &reason::Reason) -> Reason {
+    use reason::Reason as R;
+    let (member, node, epoch) = match reason {
+        R::NodeSilent { member, node } | R::NodeLapsed { member, node } => (Some(member), Some(node), None),
+        R::Fenced { member, epoch, .. } | R::Opened { member, epoch, .. } | R::Admitted { member, epoch } => {
+            (Some(member), None, Some(epoch.0))
+        }
+        R::SwitchoverAsked { to, .. } => (Some(to), None, None),
+        R::HotStopped { member, .. }
+        | R::HotUnready { member, .. }
+        | R::HotUnreachable { member, .. }
+        | R::HotDrained { member }
+        | R::Chosen { member, .. }
+        | R::PromoteFailed { member, .. }
+        | R::PromoteTimedOut { member, .. }
+        | R::CandidateLost { member }
+        | R::ReturnedWarm { member }
+        | R::Ejected { member, .. }
+        | R::SpareStarted { member }
+        | R::LastOne { member, .. } => (Some(member), None, None),
+        R::NoSuccessor { member, .. } => (member.as_ref(), None, None),
+        _ => (None, None, None),
+    };
+    let pause = match reason {
+        R::Opened { pause_ms, detect_ms, fence_ms, choose_ms, promote_ms, .. } => {
+            Some(Phases { pause_ms: *pause_ms, detect_ms: *detect_ms, fence_ms: *fence_ms, choose_ms: *choose_ms, promote_ms: *promote_ms })
+        }
+        _ => None,
+    };
+    Reason {
+        code: reason.code().to_owned(),
+        text: reason.to_string(),
+        refusal: reason.is_refusal(),
+        member: member.map(ToString::to_string),
+        node: node.map(ToString::to_string),
+        epoch,
+        pause,
+    }
+}
+
+pub(super) fn recorded(record: &Recorded) -> Event {
+    Event { number: record.number, ..event(&record.event, record.time) }
+}
+
+pub(super) fn event(event: &cluster::Event, time: SystemTime) -> Event {
+    Event {
+        number: 0,
+        time: rfc3339(time),
+        at_ms: event.at.0,
+        group: event.group.as_ref().map(ToString::to_string),
+        kind: kind(&event.what).to_owned(),
+        text: event.what.to_string(),
+        reason: match &event.what {
+            What::Group(Effect::Because(why)) => Some(reason(why)),
+            _ => None,
+        },
+    }
+}
+
+const fn kind(what: &What) -> &'static str {
+    match what {
+        What::Founded { .. } => "founded",
+        What::Configured { .. } => "configured",
+        What::ConfigureRefused { .. } => "configure-refused",
+        What::Admitted { .. } => "node-admitted",
+        What::Silent { .. } => "node-silent",
+        What::Heard { .. } => "node-heard",
+        What::Lapsed { .. } => "node-lapsed",
+        What::Back { .. } => "node-back",
+        What::Drained { .. } => "node-drained",
+        What::Undrained { .. } => "node-undrained",
+        What::Behaviour { .. } => "behaviour",
+        What::Group(effect) => match effect {
+            Effect::Close { .. } => "close",
+            Effect::Fence { .. } => "fence",
+            Effect::Drain { .. } => "drain",
+            Effect::Detach { .. } => "detach",
+            Effect::Promote { .. } => "promote",
+            Effect::Demote { .. } => "demote",
+            Effect::Open { .. } => "open",
+            Effect::Start { .. } => "start",
+            Effect::Stop { .. } => "stop",
+            Effect::Because(_) => "because",
+        },
+    }
+}
+
+pub(super) fn why(group: &Group) -> Why {
+    let explained = explain(group);
+    Why {
+        group: group.spec.name.to_string(),
+        epoch: group.epoch.0,
+        now: explained.now,
+        transition: explained.transition,
+        refusal: explained.refusal.as_ref().map(reason),
+        problems: problems(group),
+        members: explained
+            .members
+            .iter()
+            .map(|(id, role, why)| Standing { member: id.to_string(), role: role.to_string(), unfit: why.as_ref().map(unfit) })
+            .collect(),
+        if_died: explained
+            .if_died
+            .iter()
+            .map(|w| WhatIf { event: w.event.clone(), outcome: w.outcome.clone(), reasons: w.reasons.iter().map(reason).collect() })
+            .collect(),
+    }
+}
+
+pub(super) fn traffic(agent: &Handle) -> Traffic {
+    let member = |m: crate::router::MemberStats| MemberTraffic {
+        member: m.member.to_string(),
+        requests: m.requests,
+        failed: m.failed,
+        retried: m.retried,
+        connects: m.connects,
+        sent_bytes: m.bytes_sent,
+        received_bytes: m.bytes_received,
+        in_flight: m.in_flight,
+        ejected: m.ejected,
+        first_byte_us: m.first_byte.iter().filter(|b| b.count > 0).map(|b| (b.below_us, b.count)).collect(),
+        first_byte_sum_us: m.first_byte_sum_us,
+    };
+    let group = |g: crate::router::GroupStats| GroupTraffic {
+        group: g.group.to_string(),
+        epoch: g.epoch.0,
+        connections: g.connections,
+        connections_now: g.connections_now,
+        requests: g.requests,
+        retried: g.retried,
+        parked: g.parked,
+        parked_now: g.parked_now,
+        parked_bytes_now: g.parked_bytes_now,
+        failed: g.failed.iter().map(|(why, count)| (why.name().to_owned(), *count)).collect::<BTreeMap<_, _>>(),
+        members: g.members.into_iter().map(member).collect(),
+    };
+    let at_ms = crate::clock::now().0 / 1_000;
+    Traffic { node: agent.me().to_string(), at_ms, groups: agent.traffic().into_iter().map(group).collect() }
+}
+
+/// Up: a leader, a lease, a disk, and every group served.
+pub(super) fn health(view: &View) -> Health {
+    let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
+    if !view.cluster.founded() {
+        reasons.push("this node has not joined its cluster yet".to_owned());
+    }
+    if view.leader.is_none() {
+        let quorum = quorum(view);
+        reasons.push(format!("no leader ({} of {} voters reached, {} needed)", quorum.reached, quorum.voters.len(), quorum.needed));
+    }
+    if view.lease_left.is_zero() {
+        reasons.push("this node holds no lease".to_owned());
+    }
+    let ailing = view.ailment.map(ailment).unwrap_or_default();
+    match view.grade {
+        Grade::Well => {}
+        Grade::Slow => warnings.push(format!("this node is slow: {ailing}")),
+        Grade::Stalled => reasons.push(format!("this node is stalled: {ailing}")),
+    }
+    for group in view.cluster.groups.values() {
+        for problem in problem::of(group) {
+            let text = format!("group {}: {}", group.spec.name, problem.title);
+            let list = if problem.severity == problem::Severity::Down { &mut reasons } else { &mut warnings };
+            list.push(text);
+        }
+    }
+    let status = if reasons.is_empty() { "UP" } else { "DOWN" };
+    Health { status: status.to_owned(), node: view.me.to_string(), reasons, warnings }
+}
+
+/// RFC 3339 with milliseconds, UTC.
+fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+}
+
+/// Year, month and day of a count of days since 1970-01-01, in the Gregorian calendar.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let leap = |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
+    let (mut year, mut left) = (1970, days);
+    loop {
+        let length = if leap(year) { 366 } else { 365 };
+        if left < length {
+            break;
+        }
+        left -= length;
+        year += 1;
+    }
+    let february = if leap(year) { 29 } else { 28 };
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if left < length {
+            break;
+        }
+        left -= length;
+        month += 1;
+    }
+    (year, month, left + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        let at = |seconds: u64, ms: u64| rfc3339(UNIX_EPOCH + Duration::from_millis(seconds * 1_000 + ms));
+        assert_eq!(at(0, 0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(951_782_399, 999), "2000-02-28T23:59:59.999Z");
+        assert_eq!(at(951_782_400, 0), "2000-02-29T00:00:00.000Z");
+        assert_eq!(at(1_735_689_599, 5), "2024-12-31T23:59:59.005Z");
+        assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000Z");
+    }
+}

@@ -1,0 +1,144 @@
+//! Reads: each answers from what this node knows, with or without a quorum. None changes anything.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use hotwarm_core::ids::{GroupName, MemberId};
+use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
+use serde::Deserialize;
+
+use super::error::Refused;
+use super::types::{Configuration, Events, GroupStatus, Logs, NodeStatus, Status, Traffic, Why};
+use super::{App, metrics, openapi, picture, stream};
+use crate::agent::seen::{self, Place};
+use crate::codes::Code;
+
+/// Events of one answer, at most.
+const EVENTS_MAX: usize = 1_000;
+const EVENTS_DEFAULT: usize = 50;
+/// Lines of a member's output in one answer, at most.
+const LINES_MAX: usize = 10_000;
+const LINES_DEFAULT: usize = 100;
+
+pub(super) async fn health(State(app): State<App>) -> Response {
+    let health = picture::health(&app.agent.view());
+    let status = if health.reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(health)).into_response()
+}
+
+pub(super) async fn prometheus(State(app): State<App>) -> Response {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::page(&app.agent)).into_response()
+}
+
+pub(super) async fn described() -> Json<serde_json::Value> {
+    Json(openapi::document())
+}
+
+pub(super) async fn status(State(app): State<App>) -> Json<Status> {
+    Json(picture::status(&app.agent))
+}
+
+pub(super) async fn nodes(State(app): State<App>) -> Json<Vec<NodeStatus>> {
+    Json(picture::nodes(&app.agent.view()))
+}
+
+pub(super) async fn groups(State(app): State<App>) -> Json<Vec<GroupStatus>> {
+    Json(picture::status(&app.agent).groups)
+}
+
+pub(super) async fn group(State(app): State<App>, Path(name): Path<String>) -> Result<Json<GroupStatus>, Refused> {
+    let view = app.agent.view();
+    let group = view.cluster.groups.get(&GroupName::new(&name)).ok_or_else(|| no_group(&name))?;
+    Ok(Json(picture::group_status(&app.agent, &view, group)))
+}
+
+pub(super) async fn why(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Why>, Refused> {
+    let view = app.agent.view();
+    let group = view.cluster.groups.get(&GroupName::new(&name)).ok_or_else(|| no_group(&name))?;
+    Ok(Json(picture::why(group)))
+}
+
+pub(super) fn no_group(name: &str) -> Refused {
+    Refused::not_there(format!("group {name} not known"))
+}
+
+pub(super) async fn traffic(State(app): State<App>) -> Json<Traffic> {
+    Json(picture::traffic(&app.agent))
+}
+
+pub(super) async fn config(State(app): State<App>) -> Json<Configuration> {
+    let view = app.agent.view();
+    Json(Configuration { revision: view.cluster.revision, text: view.cluster.text.clone() })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    after: Option<u64>,
+    limit: Option<usize>,
+    group: Option<String>,
+    #[serde(default)]
+    follow: bool,
+}
+
+pub(super) async fn events(State(app): State<App>, query: Result<Query<EventsQuery>, QueryRejection>) -> Result<Response, Refused> {
+    let Query(query) = query?;
+    let limit = query.limit.unwrap_or(EVENTS_DEFAULT).min(EVENTS_MAX);
+    let wanted = stream::Wanted::group(query.group);
+    let newest = *app.agent.records().watch().borrow();
+    // Filtered before it is cut, so that a quiet group's events are found behind a busy one's.
+    let all = app.agent.records().after(query.after.unwrap_or(0), usize::MAX);
+    let of_group: Vec<_> = all.iter().filter(|record| wanted.takes(record)).collect();
+    let skipped = if query.after.is_some() { 0 } else { of_group.len().saturating_sub(limit) };
+    let events: Vec<_> = of_group.into_iter().skip(skipped).take(limit).map(picture::recorded).collect();
+    if query.follow {
+        let after = if query.after.is_some() { events.last().map_or(newest, |e| e.number) } else { newest };
+        return stream::events(app, events, after, wanted);
+    }
+    Ok(Json(Events { events, newest }).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogsQuery {
+    lines: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+pub(super) async fn logs(
+    State(app): State<App>,
+    Path((group, name)): Path<(String, String)>,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(query) = query?;
+    let member = MemberId::new(format!("{group}/{name}"));
+    let place = place(&app, &member)?;
+    let lines = query.lines.unwrap_or(LINES_DEFAULT).min(LINES_MAX);
+    if query.follow {
+        return stream::logs(&app, place, lines).await;
+    }
+    let lines = tokio::task::spawn_blocking(move || seen::tail(&place, lines)).await;
+    let lines = lines.map_err(std::io::Error::other).flatten().map_err(|error| unreadable(&member, &error))?;
+    Ok(Json(Logs { member: member.to_string(), lines }).into_response())
+}
+
+pub(super) fn unreadable(member: &MemberId, error: &std::io::Error) -> Refused {
+    Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Code::NOT_PERMITTED, format!("output of {member} not readable: {error}"))
+}
+
+/// A member's output is where it runs, and the APIs of other nodes listen on loopback only.
+fn place(app: &App, member: &MemberId) -> Result<Place, Refused> {
+    if let Some(place) = app.agent.place(member) {
+        return Ok(place);
+    }
+    let view = app.agent.view();
+    let spec = view.cluster.groups.get(&member.group()).and_then(|g| g.spec.members.get(member));
+    let Some(spec) = spec else { return Err(Refused::not_there(format!("member {member} not known"))) };
+    let (node, me) = (&spec.node, app.agent.me());
+    let text = format!("{member} runs on node {node}, its output is there; this is node {me}");
+    let hint = format!("run `hotwarm logs {member}` on node {node}, or reach its API through `ssh -L 7401:127.0.0.1:7401 {node}`");
+    Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, Code::OTHER_NODE, text).hint(hint))
+}

@@ -1,0 +1,87 @@
+//! Writes: each becomes an entry of the control log, from whichever node was asked, and is answered when it is applied.
+//!
+//! What the log refuses is an error here (409) with the rule that refused.
+
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use hotwarm_core::group::input::Operator;
+use hotwarm_core::ids::{GroupName, MemberId, NodeId};
+use hotwarm_core::node::Command;
+use hyper::StatusCode;
+
+use super::error::Refused;
+use super::extract::Body;
+use super::types::{Applied, Apply, Done, Reloaded, Resume, Switchover};
+use super::{App, picture, read};
+use crate::codes::Code;
+
+type Answer = Result<Json<Done>, Refused>;
+
+async fn command(app: &App, command: Command) -> Answer {
+    let events = app.agent.command(command).await?;
+    if let Some(refused) = Refused::among(&events) {
+        return Err(refused);
+    }
+    let now = SystemTime::now();
+    Ok(Json(Done { events: events.iter().map(|event| picture::event(event, now)).collect() }))
+}
+
+async fn operator(app: &App, group: &str, operator: Operator) -> Answer {
+    command(app, Command::Group { group: GroupName::new(group), operator }).await
+}
+
+pub(super) async fn switchover(State(app): State<App>, Path(group): Path<String>, Body(asked): Body<Switchover>) -> Answer {
+    let to = asked.to.map(|to| if to.contains('/') { MemberId::new(to) } else { MemberId::new(format!("{group}/{to}")) });
+    operator(&app, &group, Operator::Switchover { to }).await
+}
+
+pub(super) async fn pause(State(app): State<App>, Path(group): Path<String>) -> Answer {
+    operator(&app, &group, Operator::Pause).await
+}
+
+pub(super) async fn resume(State(app): State<App>, Path(group): Path<String>, Body(asked): Body<Resume>) -> Answer {
+    operator(&app, &group, Operator::Resume { force: asked.force }).await
+}
+
+pub(super) async fn drain_member(State(app): State<App>, Path(member): Path<(String, String)>) -> Answer {
+    let (group, member) = known(&app, &member)?;
+    operator(&app, &group, Operator::Drain { member }).await
+}
+
+pub(super) async fn undrain_member(State(app): State<App>, Path(member): Path<(String, String)>) -> Answer {
+    let (group, member) = known(&app, &member)?;
+    operator(&app, &group, Operator::Undrain { member }).await
+}
+
+/// The group would ignore a member that it does not have; the caller must hear of it.
+fn known(app: &App, (group, name): &(String, String)) -> Result<(String, MemberId), Refused> {
+    let (view, member) = (app.agent.view(), MemberId::new(format!("{group}/{name}")));
+    let of = view.cluster.groups.get(&GroupName::new(group)).ok_or_else(|| read::no_group(group))?;
+    match of.members.contains_key(&member) {
+        true => Ok((group.clone(), member)),
+        false => Err(Refused::not_there(format!("member {member} not known"))),
+    }
+}
+
+pub(super) async fn drain_node(State(app): State<App>, Path(node): Path<String>) -> Answer {
+    command(&app, Command::Drain { node: NodeId::new(node) }).await
+}
+
+pub(super) async fn undrain_node(State(app): State<App>, Path(node): Path<String>) -> Answer {
+    command(&app, Command::Undrain { node: NodeId::new(node) }).await
+}
+
+pub(super) async fn configure(State(app): State<App>, Body(asked): Body<Apply>) -> Result<Json<Applied>, Refused> {
+    let planned = app.agent.configure(&asked.text, asked.revision, asked.dry_run).await?;
+    Ok(Json(Applied { revision: planned.revision, dry_run: asked.dry_run, changes: planned.changes, warnings: planned.warnings }))
+}
+
+pub(super) async fn reload_certificates(State(app): State<App>) -> Result<Json<Reloaded>, Refused> {
+    let agent = app.agent.clone();
+    let reloaded = tokio::task::spawn_blocking(move || agent.reload_certificates()).await;
+    let failed = |error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Code::API_DEFECT, format!("not reloaded: {error}"));
+    let identity = reloaded.map_err(failed)??;
+    Ok(Json(Reloaded { certificate: picture::certificate(&identity) }))
+}

@@ -1,0 +1,106 @@
+//! The faults themselves: signals to processes, a node cut off its peers. What is done can be undone, and is when a drill ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// What is done to a running cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The member's program is killed.
+    Kill,
+    /// The member's program is stopped (SIGSTOP) without ending.
+    Freeze,
+    /// The node's agent, its guards and its members are killed at once, as a power cut would.
+    NodeKill,
+    /// No packet passes between the node and its peers.
+    Cut,
+}
+
+/// Sends a signal to a process of this machine.
+///
+/// # Errors
+/// It is not there, or not ours.
+pub fn signal(pid: u32, signal: Signal) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// A process and all that descends from it, children last.
+#[must_use]
+pub fn tree(root: u32) -> Vec<u32> {
+    let mut all = vec![root];
+    let mut next = 0;
+    // Bounded by the number of processes: each is listed once, under its parent.
+    while let Some(pid) = all.get(next).copied() {
+        next += 1;
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            all.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+    }
+    all
+}
+
+/// Kills a process and its descendants, each before what it could start anew: a power cut as nearly as signals can.
+pub fn kill_tree(root: u32) {
+    let all = tree(root);
+    for pid in &all {
+        let _ = signal(*pid, Signal::STOP);
+    }
+    for pid in all {
+        // Whoever is gone already needs no signal.
+        let _ = signal(pid, Signal::KILL);
+    }
+}
+
+const TABLE: &str = "hotwarm_drill";
+
+/// A node cut off; the cut ends when this is dropped.
+#[derive(Debug)]
+pub struct Cut(());
+
+impl Cut {
+    /// Drops every packet to and from `address`, a node's address for its peers, on this machine.
+    ///
+    /// # Errors
+    /// nft is missing or refuses (it needs root).
+    pub fn begin(address: SocketAddr) -> io::Result<Self> {
+        let port = address.port();
+        let family = if address.is_ipv4() { "ip" } else { "ip6" };
+        let ip = address.ip();
+        let rules = format!(
+            "add table inet {TABLE}\n\
+             add chain inet {TABLE} out {{ type filter hook output priority 0; policy accept; }}\n\
+             add rule inet {TABLE} out {family} daddr {ip} tcp dport {port} drop\n\
+             add rule inet {TABLE} out {family} saddr {ip} tcp sport {port} drop\n"
+        );
+        nft(&rules)?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        // Left behind, the table would keep the node cut off: say how to remove it.
+        if let Err(error) = nft(&format!("delete table inet {TABLE}\n")) {
+            eprintln!("the cut is not removed ({error}): run `nft delete table inet {TABLE}`");
+        }
+    }
+}
+
+fn nft(rules: &str) -> io::Result<()> {
+    use std::io::Write;
+    let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(rules.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}

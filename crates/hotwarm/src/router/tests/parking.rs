@@ -1,0 +1,134 @@
+//! Requests that wait: in order, within bounds, and only as long as somebody waits for the answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+
+use super::client::{Client, ask, get};
+use super::member::Member;
+use super::stage::{Stage, config, until};
+use crate::config::Protocol;
+use crate::router::Failure;
+
+#[tokio::test]
+async fn past_the_bounds_a_request_is_refused_at_once() {
+    let mut config = config(false, Protocol::Http);
+    config.park.requests = 2;
+    config.park.bytes = 1000;
+    let stage = Stage::new(config, 2);
+    let mut large = Client::to(stage.address).await;
+    large.send(format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(1000)).as_bytes()).await;
+    let reply = large.reply().await.unwrap();
+    assert_eq!((reply.status, reply.code(), reply.header("retry-after")), (503, "HW0808", Some("1")));
+    let mut waiting = Vec::new();
+    for n in 1..=2 {
+        let mut client = Client::to(stage.address).await;
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        waiting.push(client);
+        stage.parked(n).await;
+    }
+    assert_eq!(get(stage.address, "/").await.unwrap().code(), "HW0808");
+    assert_eq!((stage.failed(Failure::ParkFull), stage.stats().parked), (2, 2));
+    // The connection of a refused request that was read whole goes on.
+    large.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(large.reply().await.unwrap().status, 503);
+    drop(waiting);
+    stage.parked(0).await;
+    assert_eq!(stage.stats().parked_bytes_now, 0);
+}
+
+#[tokio::test]
+async fn a_wait_ends_with_its_time() {
+    let mut config = config(false, Protocol::Http);
+    config.park.time = Duration::from_millis(30);
+    let stage = Stage::new(config, 1);
+    let reply = ask(stage.address, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+    assert_eq!((reply.status, reply.code()), (503, "HW0807"));
+    assert_eq!(stage.failed(Failure::ParkTime), 1);
+}
+
+#[tokio::test]
+async fn a_parked_request_dies_with_its_client() {
+    let member = Member::good("a").await;
+    let stage = Stage::http();
+    let mut client = Client::to(stage.address).await;
+    client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").await;
+    stage.parked(1).await;
+    drop(client);
+    stage.parked(0).await;
+    stage.open(1, &[&member]);
+    assert_eq!(get(stage.address, "/").await.unwrap().status, 200);
+    assert_eq!((member.count(), stage.failed(Failure::Client)), (1, 1));
+}
+
+#[tokio::test]
+async fn the_oldest_go_first_and_not_all_at_once() {
+    let (now, most): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+    let go = Arc::new(tokio::sync::Semaphore::new(0));
+    let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (n, m, g, o) = (Arc::clone(&now), Arc::clone(&most), Arc::clone(&go), Arc::clone(&order));
+    let member = Member::raw("a", move |mut stream, head| {
+        let (n, m, g, o) = (Arc::clone(&n), Arc::clone(&m), Arc::clone(&g), Arc::clone(&o));
+        async move {
+            let text = String::from_utf8(head).unwrap();
+            o.lock().unwrap().push(text[6..].split(' ').next().unwrap().parse::<usize>().unwrap());
+            m.fetch_max(n.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            g.acquire().await.unwrap().forget();
+            n.fetch_sub(1, Ordering::SeqCst);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+        }
+    })
+    .await;
+    let stage = Stage::http();
+    let mut clients = Vec::new();
+    for k in 0..90 {
+        let mut client = Client::to(stage.address).await;
+        client.send(format!("POST /{k} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).await;
+        stage.parked(k + 1).await;
+        clients.push(client);
+    }
+    stage.open(1, &[&member]);
+    member.hangs(16).await;
+    // A newcomer does not overtake.
+    let mut late = Client::to(stage.address).await;
+    late.send(b"POST /90 HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    until("the newcomer parks", || async { stage.stats().parked == 91 }).await;
+    assert_eq!(most.load(Ordering::SeqCst), 16);
+    go.add_permits(91);
+    for client in clients.iter_mut().chain([&mut late]) {
+        assert_eq!(client.reply().await.unwrap().status, 200);
+    }
+    let order = order.lock().unwrap();
+    let mut first = order[..16].to_vec();
+    first.sort_unstable();
+    assert_eq!(first, (0..16).collect::<Vec<_>>());
+    assert!(order.iter().enumerate().all(|(at, k)| at.abs_diff(*k) <= 32), "{order:?}");
+}
+
+#[tokio::test]
+async fn closing_the_group_refuses_what_waits() {
+    let stage = Stage::http();
+    let address = stage.address;
+    let waiting = tokio::spawn(async move { get(address, "/").await });
+    stage.parked(1).await;
+    stage.handle.close(&stage.config.name);
+    assert_eq!(waiting.await.unwrap().unwrap().code(), "HW0814");
+    until("the listener is closed", || async { tokio::net::TcpStream::connect(address).await.is_err() }).await;
+    // It can be opened again, also at the same address.
+    assert_eq!(stage.handle.open(&stage.config, address).unwrap(), address);
+    let member = Member::good("a").await;
+    stage.open(1, &[&member]);
+    assert_eq!(get(address, "/").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn limits_change_while_running() {
+    let mut stage = Stage::http();
+    let address = stage.address;
+    stage.config.park.time = Duration::from_millis(20);
+    let asked = "127.0.0.1:0".parse().unwrap();
+    assert_eq!(stage.handle.open(&stage.config, asked).unwrap(), address);
+    assert_eq!(get(address, "/").await.unwrap().code(), "HW0807");
+}
