@@ -51,7 +51,7 @@ fn voters(world: &World) -> Option<String> {
 fn members(world: &World) -> Option<String> {
     for spec in &world.plan.groups {
         let of_group = world.members.iter().filter(|m| m.id.group() == spec.name);
-        let answering = of_group.filter(|m| m.answers(spec.positions)).count();
+        let answering = of_group.filter(|m| m.answers()).count();
         let wanted = usize::from(spec.hot) + usize::from(spec.warm);
         if answering < wanted {
             return Some(format!("{answering} of {wanted} members of {} answer", spec.name));
