@@ -109,8 +109,12 @@ fn write(path: &Path, records: Vec<hotwarm_core::wal::Record>) -> Result<(), Err
     let failed = told.clone();
     let callbacks = Callbacks {
         // The other end waits for one word; a second finds it gone.
-        persisted: Box::new(move |_| drop(told.try_send(true))),
-        fatal: Box::new(move |_| drop(failed.try_send(false))),
+        persisted: Box::new(move |_| {
+            let _ = told.try_send(true);
+        }),
+        fatal: Box::new(move |_| {
+            let _ = failed.try_send(false);
+        }),
     };
     let (_, log) = Wal::open(path, callbacks)?;
     let submitted = log.submit(1, records, true).is_ok();
