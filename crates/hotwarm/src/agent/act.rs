@@ -104,7 +104,7 @@ impl Hands {
             Action::Lease { until } => self.shared.router.lease().set(until),
             Action::Events { events, fresh } => {
                 if fresh {
-                    events.iter().for_each(log_event);
+                    events.iter().for_each(|event| log_event(event));
                 }
                 self.shared.records.add(events, fresh);
             }
@@ -276,7 +276,7 @@ impl Hands {
 
 /// True if nothing changed that the engine of this member uses: then it goes on undisturbed.
 fn same_engine(old: &config::Group, new: &config::Group, member: &MemberId) -> bool {
-    let uses = |g: &'_ config::Group| (g.engine.clone(), g.check.clone(), g.fence.clone(), g.stateful);
+    let uses = |g: &config::Group| (g.engine.clone(), g.check.clone(), g.fence.clone(), g.stateful);
     uses(old) == uses(new) && old.members.get(member) == new.members.get(member)
 }
 
