@@ -106,7 +106,7 @@ impl Hands {
                 if fresh {
                     events.iter().for_each(|event| log_event(event));
                 }
-                self.shared.records.add(events);
+                self.shared.records.add(events, fresh);
             }
             Action::Reply { ticket, outcome } => {
                 self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner).answer(ticket, outcome);

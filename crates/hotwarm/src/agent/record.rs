@@ -1,10 +1,12 @@
 //! What the node decided, kept for people: a bounded ring that the API reads and follows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use hotwarm_core::cluster::Event;
+use hotwarm_core::cluster::{Event, What};
+use hotwarm_core::group::{Effect, Reason};
+use hotwarm_core::ids::GroupName;
 use tokio::sync::watch;
 
 /// Events kept, at most.
@@ -20,21 +22,46 @@ pub struct Recorded {
     pub event: Event,
 }
 
+/// What happened since this node started, counted. What it only read again counts for nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Reasons by group and code.
+    pub reasons: BTreeMap<(GroupName, &'static str), u64>,
+    /// The last `Opened` of each group, read again or not.
+    pub opened: BTreeMap<GroupName, Reason>,
+}
+
+impl Tally {
+    fn count(&mut self, event: &Event, fresh: bool) {
+        let (Some(group), What::Group(Effect::Because(reason))) = (&event.group, &event.what) else { return };
+        if fresh {
+            *self.reasons.entry((group.clone(), reason.code())).or_default() += 1;
+        }
+        if matches!(reason, Reason::Opened { .. }) {
+            self.opened.insert(group.clone(), reason.clone());
+        }
+    }
+}
+
 /// The ring. Clones are the same ring.
 #[derive(Clone, Debug)]
 pub struct Records {
     ring: Arc<Mutex<VecDeque<Recorded>>>,
+    tally: Arc<Mutex<Tally>>,
     newest: watch::Sender<u64>,
 }
 
 impl Default for Records {
     fn default() -> Self {
-        Self { ring: Arc::default(), newest: watch::Sender::new(0) }
+        Self { ring: Arc::default(), tally: Arc::default(), newest: watch::Sender::new(0) }
     }
 }
 
 impl Records {
-    pub(super) fn add(&self, events: Vec<Event>) {
+    pub(super) fn add(&self, events: Vec<Event>, fresh: bool) {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().for_each(|event| tally.count(event, fresh));
+        drop(tally);
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let mut number = *self.newest.borrow();
         let time = SystemTime::now();
@@ -62,6 +89,11 @@ impl Records {
     pub fn newest(&self, limit: usize) -> Vec<Recorded> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.iter().skip(ring.len().saturating_sub(limit)).cloned().collect()
+    }
+
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes whenever something was recorded.

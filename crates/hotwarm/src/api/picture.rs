@@ -139,12 +139,12 @@ fn mode(group: &Group) -> &'static str {
     }
 }
 
-fn wanted(group: &Group) -> Counts {
+pub(super) fn wanted(group: &Group) -> Counts {
     let (hot, warm) = (usize::from(group.spec.hot), usize::from(group.spec.warm));
     Counts { hot, warm, spare: group.spec.members.len().saturating_sub(hot + warm) }
 }
 
-fn present(group: &Group) -> Counts {
+pub(super) fn present(group: &Group) -> Counts {
     let count = |fits: &dyn Fn(&MemberId, &Member) -> bool| group.members.iter().filter(|(id, m)| fits(id, m)).count();
     Counts {
         hot: count(&|_, m| m.role == Role::Hot && m.serving),
