@@ -1,7 +1,12 @@
 //! The integration tests: one binary, real processes, sockets and files.
 #![allow(clippy::unwrap_used)] // The lint's exception for tests does not reach the helpers of an integration test.
 
+mod cluster;
 mod engine;
+mod faults;
 mod guard;
 mod hooks;
+mod lan;
 mod members;
+mod netns;
+mod recorder;
