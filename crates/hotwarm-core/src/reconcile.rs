@@ -193,8 +193,10 @@ impl Context<'_> {
         }
     }
 
+    /// One whose epoch is closed is on its way out: once it has stepped down, it must not be told to be hot again.
     fn wanted_hot(&self) -> bool {
-        self.member.role == Role::Hot || self.group.promoting() == Some(self.id)
+        let closed = self.group.spec.exclusive && self.group.closed;
+        (self.member.role == Role::Hot && !closed) || self.group.promoting() == Some(self.id)
     }
 
     /// Cut from the old data while candidates are compared; following the hot member otherwise.

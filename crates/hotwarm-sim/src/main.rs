@@ -1,1 +1,168 @@
-fn main() {}
+//! `hotwarm-sim`: runs seeds and tells what broke.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use clap::Parser;
+use hotwarm_sim::coverage::Coverage;
+use hotwarm_sim::fault::Stage;
+use hotwarm_sim::plan::Plan;
+use hotwarm_sim::trace::Trace;
+use hotwarm_sim::world::{Outcome, World};
+
+/// Lines of the trace that are kept for the report of a failure.
+const LINES: usize = 60;
+
+/// Many nodes under a simulated clock, network and disk, with faults; every run follows from its seed.
+#[derive(Debug, Parser)]
+#[command(name = "hotwarm-sim")]
+struct Args {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    start: u64,
+    /// Runs this one and prints all that happens.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// One JSON object a seed, and one for the whole.
+    #[arg(long)]
+    json: bool,
+    /// Stops at the first failure.
+    #[arg(long)]
+    fail_fast: bool,
+    /// Threads; as many as there are cores if not given.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> std::process::ExitCode {
+    let args = Args::parse();
+    if let Some(seed) = args.seed {
+        return one(seed, args.json);
+    }
+    many(&args)
+}
+
+fn one(seed: u64, json: bool) -> std::process::ExitCode {
+    let outcome = World::new(Plan::draw(seed), Trace::new(!json, 0)).run();
+    print_one(&outcome, json);
+    exit(outcome.violation.is_none())
+}
+
+const fn exit(well: bool) -> std::process::ExitCode {
+    if well { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE }
+}
+
+fn print_one(outcome: &Outcome, json: bool) {
+    let healed_ms = outcome.healed_in.map(|us| us / 1000);
+    let rule = outcome.violation.as_ref().map(|v| format!("{}: {}", v.rule, v.text));
+    if json {
+        let hash = format!("{:016x}", outcome.hash);
+        let counts = outcome.counts;
+        println!(
+            "{}",
+            serde_json::json!({"seed": outcome.seed, "trace": hash, "violation": rule, "healed_ms": healed_ms, "events": counts.events,
+                "asked": counts.asked, "answered": counts.answered, "promotions": counts.promotions, "faults": counts.faults})
+        );
+    } else {
+        let verdict = rule.unwrap_or_else(|| "well".to_owned());
+        println!("seed {} trace {:016x} {:?} healed in {healed_ms:?} ms: {verdict}", outcome.seed, outcome.hash, outcome.counts);
+    }
+}
+
+fn many(args: &Args) -> std::process::ExitCode {
+    let begun = Instant::now();
+    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from));
+    let next = AtomicU64::new(args.start);
+    let end = args.start + args.seeds;
+    let (send, receive) = mpsc::sync_channel::<Outcome>(64);
+    let mut total = Total::default();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (send, next) = (send.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || send.send(run(seed)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        while let Ok(outcome) = receive.recv() {
+            let failed = outcome.violation.is_some();
+            total.add(outcome, args.json);
+            if failed && args.fail_fast {
+                break;
+            }
+        }
+        drop(receive);
+        next.store(end, Ordering::Relaxed);
+    });
+    total.print(begun.elapsed().as_secs_f64(), args.json);
+    exit(total.failed.is_empty())
+}
+
+/// A panic anywhere under a seed is that seed's failure.
+fn run(seed: u64) -> Outcome {
+    hotwarm_sim::run(seed, LINES)
+}
+
+#[derive(Debug, Default)]
+struct Total {
+    seeds: u64,
+    events: u64,
+    asked: u64,
+    answered: u64,
+    promotions: u64,
+    faults: u64,
+    healed: Vec<u64>,
+    failed: BTreeMap<u64, String>,
+    coverage: Coverage,
+}
+
+impl Total {
+    fn add(&mut self, outcome: Outcome, json: bool) {
+        self.seeds += 1;
+        self.events += outcome.counts.events;
+        self.asked += outcome.counts.asked;
+        self.answered += outcome.counts.answered;
+        self.promotions += outcome.counts.promotions;
+        self.faults += outcome.counts.faults;
+        self.healed.extend(outcome.healed_in);
+        self.coverage.add(&outcome.coverage);
+        if json {
+            print_one(&outcome, true);
+        }
+        let Some(violation) = outcome.violation else { return };
+        if !json {
+            println!("seed {} broke \"{}\": {}", outcome.seed, violation.rule, violation.text);
+        }
+        self.failed.insert(outcome.seed, violation.rule.to_owned());
+    }
+
+    fn print(&mut self, seconds: f64, json: bool) {
+        self.healed.sort_unstable();
+        let at = |share: usize| self.healed.get(self.healed.len().saturating_sub(1) * share / 100).map_or(0, |us| us / 1000);
+        let empty = self.coverage.empty().iter().filter(|(_, stage)| *stage != Stage::Vacant).count();
+        if json {
+            println!(
+                "{}",
+                serde_json::json!({"seeds": self.seeds, "failed": self.failed, "seconds": seconds, "events": self.events,
+                    "empty_cells": empty, "promotions": self.promotions})
+            );
+            return;
+        }
+        println!("{}", self.coverage);
+        println!("cells never reached: {empty}");
+        println!("{} requests, {} answered; {} promotions; {} faults", self.asked, self.answered, self.promotions, self.faults);
+        println!("all served again after the faults in {} ms (median), {} ms (99 %), {} ms (worst)", at(50), at(99), at(100));
+        let rate = self.seeds as f64 / seconds;
+        println!("{} seeds, {} events in {seconds:.1} s: {rate:.1} seeds/s; {} failed", self.seeds, self.events, self.failed.len());
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! One table for the whole program. It must never reuse a number: a retired code keeps its page. A test checks that each code has a page and
 //! each page a code. HW00xx: the command line; HW01xx: the configuration; HW02xx: keys, certificates, join files;
-//! HW04xx: the API and the commands that use it.
+//! HW03xx: what a node finds in the log and in its peers; HW04xx: the API and the commands that use it; HW05xx: a running node; HW08xx: what
+//! the router answers.
 
 use std::fmt;
 
@@ -71,6 +72,15 @@ codes! {
     CA_KEY = 202, "a CA key that cannot be used";
     CERTIFICATE = 203, "a certificate that cannot be used";
     OTHER_CLUSTER = 204, "this node belongs to another cluster";
+    PEER_UNREADABLE = 301, "a peer's message is not understood";
+    REPLICA_NOT_STARTED = 302, "the replica does not start";
+    STATE_UNREADABLE = 303, "the leader's state cannot be read";
+    ENTRY_UNREADABLE = 304, "an entry of the log cannot be read";
+    RULE_BROKEN = 305, "a safety rule is broken";
+    WRONG_CLUSTER = 306, "a node of another cluster knocks";
+    NOT_CONFIGURED = 307, "an unknown node knocks";
+    LOG_MESSAGE_REFUSED = 308, "a peer's log message is refused";
+    STATES_DIFFER = 309, "two nodes' states differ";
     NOT_THERE = 401, "no such thing in this cluster";
     BAD_REQUEST = 402, "a request that the API does not understand";
     NO_LEADER = 403, "no leader, because the quorum is not reached";
@@ -88,6 +98,27 @@ codes! {
     NOT_RECOVERABLE = 415, "no state to recover from";
     NOT_OVER = 416, "it was begun, and is not over";
     API_DEFECT = 417, "an answer that was not expected";
+    DISK_FAILED = 501, "the disk failed under the log";
+    LOG_FULL = 502, "the write-ahead log takes no more";
+    ROUTES_REFUSED = 503, "the router refuses routes";
+    CONFIG_IN_FORCE_UNREADABLE = 504, "the configuration in force cannot be read here";
+    PEERS_REFUSED = 505, "the peers' addresses are refused";
+    LISTENER_REFUSED = 506, "a group's listener does not open";
+    CLUSTER_NOT_REMEMBERED = 507, "the cluster's identity was not written";
+    REQUEST_MALFORMED = 801, "the request is not HTTP/1.1";
+    METHOD_NOT_OFFERED = 802, "the method is not offered";
+    VERSION_NOT_SPOKEN = 803, "the HTTP version is not spoken";
+    EXPECTATION_NOT_KNOWN = 804, "the expectation is not known";
+    HEAD_TOO_LARGE = 805, "the request's head is too large";
+    HEAD_TOO_SLOW = 806, "the request's head did not come in time";
+    PARKED_TOO_LONG = 807, "the request waited too long";
+    PARK_FULL = 808, "too many requests wait";
+    TOO_MANY_CONNECTIONS = 809, "too many connections";
+    OUTCOME_UNKNOWN_BROKEN = 810, "sent, and the connection broke";
+    OUTCOME_UNKNOWN_REPLACED = 811, "sent, and the member was replaced";
+    OUTCOME_UNKNOWN_SLOW = 812, "sent, and no reply in time";
+    REPLY_MALFORMED = 813, "the member's reply is not HTTP/1.1";
+    LISTENER_CLOSED = 814, "the listener is closed";
 }
 
 impl Code {

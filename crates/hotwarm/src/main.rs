@@ -2,13 +2,16 @@
 //!
 //! `guard` and `component` come before everything: they are processes of their own and must not pay for the rest.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use hotwarm::agent::recover::{self, Recovery};
 use hotwarm::agent::{Agent, Start};
 use hotwarm::api;
-use hotwarm::cli::{self, Exit, Failure, Global, RunArgs};
+use hotwarm::cli::{self, Exit, Failure, Found, Global, Recovered, RunArgs};
 use hotwarm::codes::Code;
 use hotwarm::telemetry;
+use hotwarm_core::ids::NodeId;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -16,7 +19,7 @@ fn main() -> ExitCode {
     match arguments.split_first() {
         Some((command, rest)) if command == "guard" => hotwarm::fence::guard::main(rest),
         Some((command, rest)) if command == "component" => hotwarm::component::main(rest),
-        _ => cli::main(run),
+        _ => cli::main(cli::Wired { run, recover_quorum }),
     }
 }
 
@@ -56,4 +59,25 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     // What still runs there has nobody left to tell.
     runtime.shutdown_background();
     stopped.map_err(|error| failed("signals are not received", &error))
+}
+
+/// Makes a new cluster from a stopped node's data directory, if `judge` lets it.
+fn recover_quorum(data: &Path, me: &NodeId, judge: &mut dyn FnMut(&Found) -> Result<(), Failure>) -> Result<Recovered, Failure> {
+    let failed = |error: recover::Error| Failure::failed(Code::NOT_RECOVERABLE, error.to_string());
+    let recovery = Recovery::read(data, me).map_err(failed)?;
+    let plan = &recovery.plan;
+    let nodes = &plan.cluster.nodes;
+    let found = Found {
+        cluster: plan.cluster.name.clone(),
+        revision: plan.cluster.revision,
+        last: plan.last.0,
+        commit: plan.commit.0,
+        written: recovery.written,
+        voters: nodes.iter().filter(|(_, node)| node.spec.votes).map(|(name, _)| name.clone()).collect(),
+        peers: nodes.iter().filter(|(name, _)| *name != me).map(|(name, node)| (name.clone(), node.spec.address)).collect(),
+        cut: recovery.cut.clone(),
+    };
+    let id = format!("{:032x}", plan.identity.cluster);
+    judge(&found)?;
+    Ok(Recovered { id, quarantine: recovery.carry_out().map_err(failed)? })
 }

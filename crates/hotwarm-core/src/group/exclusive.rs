@@ -45,7 +45,8 @@ impl Step {
             return self.replace_live(&hot, reason);
         }
         // A witness that stands alone is no doubt yet; the pause counts from it all the same if others follow.
-        if self.group.witnesses(&self.group.members[&hot]).is_empty() {
+        let silent = self.group.node_of(&hot).is_some_and(|n| self.group.node(n).silent);
+        if !silent && self.group.witnesses(&self.group.members[&hot]).is_empty() {
             self.group.doubt_since = None;
         }
         let node_drained = self.group.node_of(&hot).is_some_and(|n| self.group.node(n).drained);
@@ -427,7 +428,9 @@ impl Group {
         if view.lapsed {
             return Some(Reason::NodeLapsed { member: id, node });
         }
-        if view.silent {
+        // Silence alone fences nobody where the lease will tell: acting on it gains nothing, since the lease must be waited out either way,
+        // and a node that was only slow would have been failed over for nothing.
+        if view.silent && self.spec.fence != Fence::Supervisor {
             return Some(Reason::NodeSilent { member: id, node });
         }
         if !member.ready {

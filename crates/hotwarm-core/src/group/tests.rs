@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::explain::{Explanation, explain};
-use super::input::{Answer, Body, Input, Life as Told, NodeInput, Operator};
+use super::input::{Answer, Body, Input, Life as Told, Operator};
 use super::problem::{self, Severity, TABLE};
 use super::spec::{Bounds, Fence, GroupSpec, MemberSpec};
 use super::{Group, step};
@@ -130,7 +130,9 @@ fn a_vacant_group_is_down_and_names_what_each_member_lacks() {
 #[test]
 fn a_change_under_way_says_what_it_waits_for() {
     let mut group = healthy(true);
-    feed(&mut group, Body::Node(NodeInput::Silent { node: NodeId::new("a") }));
+    let a = MemberId::new("web/a");
+    let incarnation = group.members[&a].incarnation;
+    feed(&mut group, Body::Life(Told::Unready { member: a, incarnation, why: "no answer".into() }));
     assert_eq!(problems(&group), ["changing", "member-missing"]);
     let waits = explain(&group).transition.unwrap();
     assert!(waits.ends_with("waiting for proof that web/a serves no more and the routers of a, b, c to close"), "{waits}");

@@ -114,8 +114,9 @@ impl Node {
             return;
         }
         let mut heard = Vec::new();
-        for (name, node) in self.cluster.nodes.iter().filter(|(name, n)| n.leased && **name != self.options.me) {
-            let silent = self.peers.silent(name, self.now);
+        for (name, node) in self.cluster.nodes.iter().filter(|(_, n)| n.leased) {
+            // A leader before us may have found us silent: we are not.
+            let silent = *name != self.options.me && self.peers.silent(name, self.now);
             if silent && !node.silent {
                 heard.push(Body::Silent { node: name.clone(), session: node.session });
             } else if !silent && node.silent {

@@ -29,6 +29,24 @@ pub struct View {
 }
 
 impl Node {
+    /// The state that this node has applied, and up to which entry.
+    #[must_use]
+    pub const fn state(&self) -> (&Cluster, Index) {
+        (&self.cluster, self.applied)
+    }
+
+    /// This node as a replica of the control log, once it is one.
+    #[must_use]
+    pub fn replica_status(&self) -> Option<crate::consensus::Status> {
+        self.replica.as_ref().map(crate::consensus::Replica::status)
+    }
+
+    /// Its number as a replica and how it stands in elections, once it is one.
+    #[must_use]
+    pub fn leadership(&self) -> Option<(crate::ids::RaftId, crate::consensus::Leadership)> {
+        self.replica.as_ref().map(|replica| (replica.id(), replica.leadership()))
+    }
+
     /// This node now.
     #[must_use]
     pub fn view(&self) -> View {

@@ -49,6 +49,16 @@ pub(crate) fn shape(exclusive: bool) -> impl Strategy<Value = Shape> {
     )
 }
 
+/// Few members on few nodes, so that faults meet.
+fn small() -> impl Strategy<Value = Shape> {
+    let fewer = |shape: Shape| {
+        let members = shape.members.min(4);
+        let warm = if shape.positions { u16::from(members) - 1 } else { shape.warm };
+        Shape { members, nodes: shape.nodes.min(3), acks: shape.acks.min(u16::from(members) - 1), warm, ..shape }
+    };
+    shape(true).prop_map(fewer)
+}
+
 pub(crate) fn node(i: u8) -> NodeId {
     NodeId::new(format!("n{i}"))
 }
@@ -87,7 +97,8 @@ pub(crate) type Event = (u8, u8, u8);
 
 fn happen(world: &mut World, (kind, a, b): Event, shape: &Shape) -> Result<(), String> {
     let (name, id) = (node(a % shape.nodes), member(a % shape.members));
-    let nth = usize::from(a).checked_rem(world.post.len());
+    // Mostly in order, now and then not.
+    let nth = if b % 3 == 0 { usize::from(a) } else { 0 }.checked_rem(world.post.len());
     match kind {
         0..=9 => world.act(&name, [1, 3, usize::MAX, usize::MAX][usize::from(b % 4)])?,
         10..=22 => {
@@ -125,7 +136,7 @@ fn happen(world: &mut World, (kind, a, b): Event, shape: &Shape) -> Result<(), S
             world.enter(Body::Timer, wait_ms)?;
         }
         39 => world.kill(&id, StopCause::Exit(1)),
-        _ => {}
+        _ => world.calm(&name, usize::from(b))?,
     }
     world.check()
 }
@@ -142,11 +153,11 @@ fn live_through(shape: &Shape, events: &[Event]) -> Result<(), String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(600), max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(300), max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// S22, S6, S8, S10; and liveness once the faults are over.
     #[test]
-    fn one_serves_at_any_instant(shape in shape(true), events in prop::collection::vec((0u8..40, any::<u8>(), any::<u8>()), 0..160)) {
+    fn one_serves_at_any_instant(shape in small(), events in prop::collection::vec((0u8..48, any::<u8>(), any::<u8>()), 0..240)) {
         if let Err(why) = live_through(&shape, &events) {
             prop_assert!(false, "{}", why);
         }

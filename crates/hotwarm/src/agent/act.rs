@@ -82,7 +82,7 @@ impl Hands {
         let path = self.data.join("cluster");
         self.runtime.spawn_blocking(move || {
             if let Err(error) = write_atomic(&path, format!("{:032x}\n", identity.cluster).as_bytes()) {
-                error!(code = "HW0106", "{error}");
+                error!(code = "HW0507", "{error}");
             }
         });
     }
@@ -119,7 +119,7 @@ impl Hands {
     fn persist(&self, records: Vec<hotwarm_core::wal::Record>, token: Option<u64>) {
         if let Err(refused) = self.shared.wal.submit(token.unwrap_or(0), records, token.is_some()) {
             // The log is bounded in megabytes of records not yet durable: a disk that far behind is a disk that hangs.
-            error!(code = "HW0101", "write-ahead log takes no more records ({refused}): the node stops; check the disk");
+            error!(code = "HW0502", "write-ahead log takes no more records ({refused}): the node stops; check the disk");
             std::process::abort();
         }
     }
@@ -143,7 +143,7 @@ impl Hands {
             return;
         }
         if let Err(refused) = self.shared.router.set_routes(routes) {
-            error!(code = "HW0102", "routes not taken: {refused}");
+            error!(code = "HW0503", "routes not taken: {refused}");
         }
     }
 
@@ -151,13 +151,13 @@ impl Hands {
     fn configure(&mut self, node: &mut Node, revision: u64, text: &str) {
         let config = match config::parse(text, "the configuration in force", Some(&self.me)) {
             Ok(config) => config,
-            Err(errors) => return error!(code = "HW0103", revision, "configuration in force not readable by this program: {errors}"),
+            Err(errors) => return error!(code = "HW0504", revision, "configuration in force not readable by this program: {errors}"),
         };
         info!(revision, "configuration in force");
         node.set_supervision(spec::supervision(&config));
         let peers = config.cluster.nodes.clone();
         if let Err(refused) = self.shared.transport.set_peers(&peers) {
-            error!(code = "HW0104", "addresses of peers not taken: {refused}");
+            error!(code = "HW0505", "addresses of peers not taken: {refused}");
         }
         self.open_listeners(&config);
         self.spawn_engines(node, &config);
@@ -176,7 +176,7 @@ impl Hands {
                 Ok(address) => {
                     self.open.insert(group.name.clone(), address);
                 }
-                Err(refused) => error!(code = "HW0105", "{refused}"),
+                Err(refused) => error!(code = "HW0506", "{refused}"),
             }
         }
     }

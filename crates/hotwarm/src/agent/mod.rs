@@ -7,6 +7,7 @@ mod decision;
 mod handle;
 mod operate;
 mod record;
+pub mod recover;
 pub mod spec;
 
 use std::collections::BTreeMap;

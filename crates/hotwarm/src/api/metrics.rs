@@ -302,7 +302,10 @@ mod tests {
         page.one(EPOCH, &["e"], 8);
         page.one(TERM, &[], 9);
         let samples: Vec<&str> = page.text.lines().filter(|line| !line.starts_with('#')).collect();
-        assert_eq!(samples, ["hotwarm_group_epoch{group=\"a\\\"b\\\\c\\nd\"} 7", "hotwarm_group_epoch{group=\"e\"} 8", "hotwarm_cluster_term 9"]);
+        assert_eq!(
+            samples,
+            ["hotwarm_group_epoch{group=\"a\\\"b\\\\c\\nd\"} 7", "hotwarm_group_epoch{group=\"e\"} 8", "hotwarm_cluster_term 9"]
+        );
         assert_eq!(page.text.matches("# TYPE hotwarm_group_epoch gauge").count(), 1);
     }
 }

@@ -26,7 +26,12 @@ const TYPES: &[Type] = &[
     (
         "Status",
         "Everything at a glance, as the answering node sees it.",
-        &[("cluster", "ClusterStatus", ""), ("node", "SelfStatus", "The node that answers."), ("nodes", "[NodeStatus]", ""), ("groups", "[GroupStatus]", "")],
+        &[
+            ("cluster", "ClusterStatus", ""),
+            ("node", "SelfStatus", "The node that answers."),
+            ("nodes", "[NodeStatus]", ""),
+            ("groups", "[GroupStatus]", ""),
+        ],
     ),
     (
         "ClusterStatus",
@@ -66,7 +71,11 @@ const TYPES: &[Type] = &[
             ("certificate", "CertificateStatus?", ""),
         ],
     ),
-    ("CertificateStatus", "A node's certificate.", &[("not_after_unix_seconds", "integer", ""), ("days_left", "integer", "Negative once it has expired.")]),
+    (
+        "CertificateStatus",
+        "A node's certificate.",
+        &[("not_after_unix_seconds", "integer", ""), ("days_left", "integer", "Negative once it has expired.")],
+    ),
     (
         "NodeStatus",
         "One node.",
@@ -166,7 +175,13 @@ const TYPES: &[Type] = &[
     (
         "Phases",
         "The parts of a change of the hot member.",
-        &[("pause_ms", "integer", "All of it."), ("detect_ms", "integer", ""), ("fence_ms", "integer", ""), ("choose_ms", "integer", ""), ("promote_ms", "integer", "")],
+        &[
+            ("pause_ms", "integer", "All of it."),
+            ("detect_ms", "integer", ""),
+            ("fence_ms", "integer", ""),
+            ("choose_ms", "integer", ""),
+            ("promote_ms", "integer", ""),
+        ],
     ),
     (
         "Event",
@@ -196,7 +211,11 @@ const TYPES: &[Type] = &[
             ("if_died", "[WhatIf]", "What would follow each death, by the same rules."),
         ],
     ),
-    ("Standing", "A member's chances.", &[("member", "string", ""), ("role", "hot|warm|spare", ""), ("unfit", "Unfit?", "Null if it could be hot, or is.")]),
+    (
+        "Standing",
+        "A member's chances.",
+        &[("member", "string", ""), ("role", "hot|warm|spare", ""), ("unfit", "Unfit?", "Null if it could be hot, or is.")],
+    ),
     ("WhatIf", "One death and what follows.", &[("event", "string", ""), ("outcome", "string", ""), ("reasons", "[Reason]", "")]),
     (
         "Traffic",
@@ -300,7 +319,8 @@ pub(super) fn document() -> Value {
 fn operation(route: &Route) -> Value {
     let in_path = route.path.split(['{', '}']).skip(1).step_by(2);
     let path = in_path.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
-    let query = route.query.iter().map(|(name, ty, what)| json!({ "name": name, "in": "query", "description": what, "schema": { "type": ty } }));
+    let query =
+        route.query.iter().map(|(name, ty, what)| json!({ "name": name, "in": "query", "description": what, "schema": { "type": ty } }));
     let answer = match route.answer {
         "text" => json!({ "text/plain": { "schema": { "type": "string" } } }),
         name => json!({ "application/json": { "schema": notation(name) } }),

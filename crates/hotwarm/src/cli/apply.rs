@@ -1,12 +1,20 @@
 //! `hotwarm apply`: a changed configuration into the running cluster.
 //!
-//! Declared; not built yet.
+//! It shows the difference and what follows, asks, and hands it to a node; the cluster takes it whole or not at all (promise 6).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failure, Global, not_built_yet};
+use super::failure::{Failure, print, tell};
+use super::remote::{client, print_json, wait};
+use super::table::{Tone, colour, paint};
+use super::{Global, diff, read_config, table};
+use crate::api::client::Client;
+use crate::api::types::{Applied, Apply, Configuration};
+use crate::codes::Code;
+use crate::config::{self, Parsed};
 
 /// Show how a configuration file differs from what the cluster runs with, and change the cluster
 #[derive(Debug, Args)]
@@ -21,6 +29,73 @@ pub struct ApplyArgs {
     pub yes: bool,
 }
 
-pub(super) fn apply(_args: &ApplyArgs, _global: &Global) -> Result<(), Failure> {
-    not_built_yet("apply")
+/// The node that was asked has it in force by then: it has applied the entry already.
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(5);
+
+pub(super) fn apply(args: &ApplyArgs, global: &Global) -> Result<(), Failure> {
+    let text = read_config(&args.file)?;
+    let Parsed { config, found } = config::examine(&text, &args.file.to_string_lossy(), None);
+    if config.is_none() {
+        return Err(Failure::from(found));
+    }
+    found.warnings.iter().for_each(|warning| tell(&warning.to_string()));
+    let client = client(global)?;
+    change(&client, &text, args.dry_run, args.yes, global.json)
+}
+
+/// Puts `text` into force after showing what it changes.
+pub(super) fn change(client: &Client, text: &str, dry_run: bool, yes: bool, json: bool) -> Result<(), Failure> {
+    let now: Configuration = client.get("/api/v1/config")?;
+    let mut asked = Apply { text: text.to_owned(), revision: now.revision, dry_run: true };
+    let planned: Applied = client.post("/api/v1/config", &asked)?;
+    let difference = diff::unified(&now.text, text);
+    if !json {
+        print(&shown(&difference, &planned.changes, colour()))?;
+    }
+    if difference.is_empty() && now.text == text {
+        return done(json, &planned, &difference, &format!("configuration {} is this one already: nothing to do", now.revision));
+    }
+    if dry_run {
+        return done(json, &planned, &difference, "nothing was changed (--dry-run)");
+    }
+    table::ask(&format!("configuration {} becomes {}", now.revision, now.revision + 1), yes)?;
+    asked.dry_run = false;
+    let applied: Applied = client.post("/api/v1/config", &asked)?;
+    let in_force = wait(IN_FORCE_WITHIN, || {
+        let now: Configuration = client.get("/api/v1/config")?;
+        Ok((now.revision >= applied.revision).then_some(()))
+    })?;
+    if in_force.is_none() {
+        return Err(Failure::failed(Code::NOT_OVER, format!("configuration {} is agreed on, and not seen in force yet", applied.revision)));
+    }
+    done(json, &applied, &difference, &format!("configuration {} is in force", applied.revision))
+}
+
+fn done(json: bool, applied: &Applied, difference: &str, what: &str) -> Result<(), Failure> {
+    if json {
+        return print_json(&serde_json::json!({
+            "revision": applied.revision, "dry_run": applied.dry_run, "changes": applied.changes, "warnings": applied.warnings,
+            "diff": difference,
+        }));
+    }
+    print(&format!("{what}\n"))
+}
+
+fn shown(difference: &str, changes: &[String], colour: bool) -> String {
+    let mut out = String::new();
+    for line in difference.lines() {
+        let tone = match line.as_bytes().first() {
+            Some(b'+') => Tone::Good,
+            Some(b'-') => Tone::Bad,
+            Some(b'@') => Tone::Dim,
+            _ => Tone::Plain,
+        };
+        out.push_str(&paint(line, tone, colour));
+        out.push('\n');
+    }
+    if !changes.is_empty() {
+        out.push_str("\nwhat it does:\n");
+    }
+    changes.iter().for_each(|change| out.push_str(&format!("  {change}\n")));
+    out
 }

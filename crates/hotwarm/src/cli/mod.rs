@@ -18,6 +18,7 @@ mod apply;
 mod certs;
 mod check;
 mod demo;
+mod diff;
 mod drain;
 mod drill;
 mod events;
@@ -42,6 +43,7 @@ mod why;
 mod tests;
 
 pub use failure::{Exit, Failure};
+pub use recover_quorum::{Found, RecoverQuorum, Recovered};
 pub use run::RunArgs;
 
 /// Keeps a service answering while its machines fail.
@@ -111,16 +113,23 @@ pub enum Command {
 /// How the program runs a node: until it ends.
 pub type RunNode = fn(&RunArgs, &Global) -> Result<(), Failure>;
 
-/// The whole program but `run`, `guard` and `component`.
-pub fn main(run_node: RunNode) -> ExitCode {
+/// What commands do with parts of the program that this room may not enter.
+#[derive(Clone, Copy, Debug)]
+pub struct Wired {
+    pub run: RunNode,
+    pub recover_quorum: RecoverQuorum,
+}
+
+/// The whole program but `guard` and `component`.
+pub fn main(wired: Wired) -> ExitCode {
     let cli = Cli::parse();
-    match dispatch(&cli, run_node) {
+    match dispatch(&cli, wired) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(cli.global.json),
     }
 }
 
-fn dispatch(cli: &Cli, run_node: RunNode) -> Result<(), Failure> {
+fn dispatch(cli: &Cli, wired: Wired) -> Result<(), Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Demo(args) => demo::demo(args, global),
@@ -129,7 +138,7 @@ fn dispatch(cli: &Cli, run_node: RunNode) -> Result<(), Failure> {
         Command::Leave(args) => leave::leave(args, global),
         Command::Check(args) => check::check(args, global),
         Command::Apply(args) => apply::apply(args, global),
-        Command::Run(args) => run_node(args, global),
+        Command::Run(args) => (wired.run)(args, global),
         Command::Certs(args) => certs::certs(args, global),
         Command::Status(args) => status::status(args, global),
         Command::Events(args) => events::events(args, global),
@@ -142,7 +151,7 @@ fn dispatch(cli: &Cli, run_node: RunNode) -> Result<(), Failure> {
         Command::Pause(args) => pause::pause(args, global),
         Command::Resume(args) => pause::resume(args, global),
         Command::AcceptLoss(args) => accept_loss::accept_loss(args, global),
-        Command::RecoverQuorum(args) => recover_quorum::recover_quorum(args, global),
+        Command::RecoverQuorum(args) => recover_quorum::recover_quorum(args, global, wired.recover_quorum),
         Command::Drill(args) => drill::drill(args, global),
     }
 }

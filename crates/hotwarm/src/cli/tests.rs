@@ -11,7 +11,7 @@ use super::*;
 
 fn run(arguments: &[&str]) -> Result<(), Failure> {
     let cli = Cli::try_parse_from([&["hotwarm"], arguments].concat()).unwrap_or_else(|error| panic!("{error}"));
-    dispatch(&cli, |_, _| Ok(()))
+    dispatch(&cli, Wired { run: |_, _| Ok(()), recover_quorum: |_, _, _| unreachable!("no test here recovers") })
 }
 
 fn mode(path: &Path) -> u32 {

@@ -5,6 +5,7 @@
 
 mod diagnostic;
 mod draft;
+mod edit;
 mod losses;
 pub mod model;
 pub mod pki;
@@ -20,6 +21,7 @@ mod tests;
 use hotwarm_core::ids::NodeId;
 
 pub use diagnostic::{Diagnostic, Errors, Place, Severity};
+pub use edit::without_node;
 pub use losses::{GroupLoss, Loss, Lost, Report, losses};
 pub use model::*;
 pub use rules::smallest_rto;

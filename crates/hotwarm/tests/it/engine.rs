@@ -242,7 +242,7 @@ async fn a_role_change_by_command_signal_and_restart() {
     agent = site.agent();
     let before = agent.start().await;
     agent.tell(promote(5)).await;
-    assert_eq!(agent.hear_fact().await, MemberEvent::Stopped { incarnation: before, cause: StopCause::Asked });
+    assert_eq!(agent.hear_fact().await, MemberEvent::Stopped { incarnation: before, cause: StopCause::Renewed { role: Role::Hot } });
     let after = before.next();
     assert_eq!(agent.hear_fact().await, MemberEvent::Started { incarnation: after, role: Role::Hot, epoch: Epoch(5) });
     assert_eq!(agent.hear_fact().await, MemberEvent::RoleChanged { incarnation: after, role: Role::Hot, epoch: Epoch(5) });

@@ -1,6 +1,6 @@
 //! The guard: the parent of one member, which kills the member's whole tree when its deadline passes, whatever became of the agent.
 //!
-//! One thread, no runtime, no disk access once the member runs: nothing may keep it from killing in time (DESIGN.md section 5). It
+//! One thread, no runtime, no disk access once the member runs: nothing may keep it from killing in time (docs/internals/fencing.md). It
 //! survives the agent and is adopted again through its socket. It never reports a member gone while anything of it is left (S5), and a
 //! deadline that has passed is never renewed (S2). The main path: [`main`] -> `birth` -> `watch::Watch::run`.
 

@@ -66,7 +66,7 @@ impl fmt::Debug for Callbacks {
 
 /// The `fatal` callback of a node: after a failed sync nobody knows what is on the disk, so the process ends at once (S12).
 pub fn end_process(error: &WalError) {
-    error!(code = "HW0100", "{error}");
+    error!(code = "HW0501", "{error}");
     std::process::abort();
 }
 

@@ -1,0 +1,284 @@
+//! Feeding nodes and carrying out what they ask: the simulator's counterpart of the shell's agent.
+
+use std::rc::Rc;
+
+use hotwarm_core::action::MemberEvent;
+use hotwarm_core::cluster::What;
+use hotwarm_core::group::Effect;
+use hotwarm_core::ids::{Mono, Role};
+use hotwarm_core::node::{Action, Node, Options, RouterEvent};
+use hotwarm_core::wal::Record;
+
+use super::World;
+use crate::event::{Event, M, N};
+use crate::fault::Stage;
+use crate::plan::{CLOCK, MS, SECOND};
+
+impl World {
+    /// The agent's process starts.
+    pub(super) fn boot(&mut self, n: N) {
+        let machine = &mut self.machines[n];
+        if !machine.powered || machine.agent.is_some() || machine.kept_down > 0 || machine.disk.full {
+            return;
+        }
+        machine.life += 1;
+        let life = machine.life;
+        let stored = machine.disk.stored();
+        let mut options = Options::new(machine.name.clone(), "sim", machine.incarnation, self.rng.next_u64());
+        options.peers = self.plan.names.iter().cloned().collect();
+        options.heartbeat = self.plan.heartbeat;
+        options.tick = self.plan.tick;
+        options.snapshot_every = self.plan.snapshot_every;
+        options.command_base = self.now;
+        options.found = (machine.may_found && stored.identity.is_none()).then(|| (77, self.plan.spec.clone()));
+        machine.lease_until = Mono(0);
+        for table in &mut machine.tables {
+            *table = crate::router::Table::default();
+        }
+        let now = machine.clock.at(self.now);
+        match Node::new(options, stored, now) {
+            Ok(node) => machine.agent = Some(Box::new(node)),
+            Err(error) => {
+                self.checks.fail("start", format!("node {} does not start: {error}", self.machines[n].name));
+                return;
+            }
+        }
+        self.line(|w| format!("{} starts (life {life})", w.machines[n].name));
+        self.checks.started(n);
+        for m in self.machines[n].members.clone() {
+            self.adopt(n, m);
+        }
+        self.after(n);
+        self.plan_wake(n);
+        self.queue.push(self.now + SECOND / 2, Event::DiskProbe { n, life, ended: false });
+    }
+
+    /// A member's engine finds out what runs already, and says so.
+    fn adopt(&mut self, n: N, m: M) {
+        let life = self.machines[n].life;
+        let at = self.now + MS + self.rng.below(8 * MS);
+        let member = &mut self.members[m];
+        member.told_ready = None;
+        let incarnation = hotwarm_core::ids::Incarnation(member.life);
+        let (role, epoch) = member.told;
+        if member.program.is_some() {
+            let event = MemberEvent::Started { incarnation, role, epoch };
+            self.queue.push(at, Event::Told { n, life, m, event });
+            self.queue.push(at + 10 * MS, Event::Probe { n, life, m, incarnation: incarnation.0, again: true });
+        } else {
+            let cause = hotwarm_core::action::StopCause::Absent;
+            self.queue.push(at, Event::Told { n, life, m, event: MemberEvent::Stopped { incarnation, cause } });
+        }
+    }
+
+    fn plan_wake(&mut self, n: N) {
+        let machine = &mut self.machines[n];
+        let Some(node) = &machine.agent else { return };
+        let mut at = machine.clock.when(node.next_deadline()).max(self.now) + self.rng.below(300);
+        if machine.slow_us > 0 {
+            at += self.rng.below(machine.slow_us);
+        }
+        machine.wake_at = at;
+        let life = machine.life;
+        self.queue.push(at, Event::Wake { n, life });
+    }
+
+    /// Gives the agent something, and does what it asks in return.
+    fn agent(&mut self, n: N, give: impl FnOnce(&mut Node, Mono)) {
+        let now = self.local(n);
+        if let Some(node) = &mut self.machines[n].agent {
+            give(node, now);
+        }
+        self.after(n);
+    }
+
+    pub(super) fn wake(&mut self, n: N) {
+        self.trace.number(self.now << 4 | n as u64);
+        self.agent(n, |node, now| node.handle_deadline(now));
+        self.plan_wake(n);
+    }
+
+    pub(super) fn deliver(&mut self, to: N, from: N, bytes: &[u8]) {
+        let name = self.machines[from].name.clone();
+        self.agent(to, |node, now| node.handle_message(now, &name, bytes));
+    }
+
+    pub(super) fn persisted(&mut self, n: N, token: u64, through: usize) {
+        let disk = &mut self.machines[n].disk;
+        disk.synced = disk.synced.max(through);
+        self.agent(n, |node, now| node.handle_persisted(now, token));
+    }
+
+    pub(super) fn disk_probe(&mut self, n: N, ended: bool) {
+        let life = self.machines[n].life;
+        if ended {
+            if self.machines[n].disk.stalled {
+                self.queue.push(self.now + 50 * MS, Event::DiskProbe { n, life, ended });
+                return;
+            }
+            self.agent(n, |node, now| node.handle_disk(now, Some(true)));
+            self.queue.push(self.now + SECOND, Event::DiskProbe { n, life, ended: false });
+        } else {
+            self.agent(n, |node, now| node.handle_disk(now, None));
+            let takes = self.machines[n].disk.latency_us;
+            self.queue.push(self.now + takes, Event::DiskProbe { n, life, ended: true });
+        }
+    }
+
+    pub(super) fn told(&mut self, n: N, m: M, event: MemberEvent) {
+        let id = self.members[m].id.clone();
+        self.line(|w| format!("{} <- {id} {event:?}", w.machines[n].name));
+        self.agent(n, |node, now| node.handle_member(now, &id, event));
+    }
+
+    pub(super) fn router_told(&mut self, n: N, event: RouterEvent) {
+        self.agent(n, |node, now| node.handle_router(now, event));
+    }
+
+    pub(super) fn command(&mut self, n: N, command: hotwarm_core::node::Command) {
+        if !self.machines[n].runs() {
+            return;
+        }
+        self.line(|w| format!("{} is asked {command:?}", w.machines[n].name));
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.agent(n, |node, now| node.handle_command(now, ticket, command));
+    }
+
+    /// Does what the node asks for, then looks at it.
+    fn after(&mut self, n: N) {
+        while let Some(action) = self.machines[n].agent.as_mut().and_then(|node| node.poll_action()) {
+            self.act(n, action);
+        }
+        let Some(node) = &self.machines[n].agent else { return };
+        self.checks.observe(self.now, n, node);
+        let (cluster, applied) = node.state();
+        if applied > self.newest {
+            self.newest = applied;
+            if let Some(group) = cluster.groups.get(&self.plan.groups[CLOCK].name) {
+                let stage = stage_of(group);
+                self.enter(stage);
+            }
+        }
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        if self.stage == stage {
+            return;
+        }
+        self.stage = stage;
+        let faults = &self.plan.faults;
+        let (due, rest) = self.armed.iter().copied().partition(|i| faults[*i].stage == Some(stage));
+        self.armed = rest;
+        let due: Vec<usize> = due;
+        for i in due {
+            self.queue.push(self.now, Event::Fault(i));
+        }
+    }
+
+    fn act(&mut self, n: N, action: Action) {
+        match action {
+            Action::Send { to, bytes } => self.send(n, &to, bytes),
+            Action::Persist { records, token } => self.persist(n, records, token),
+            Action::Engine { member, action } => {
+                if let Some(m) = self.numbers.get(&member).copied() {
+                    self.trace.number(m as u64);
+                    self.line(|w| format!("{} -> {member} {action:?}", w.machines[n].name));
+                    self.engine(n, m, action);
+                }
+            }
+            Action::Probe { member } => {
+                if let Some(m) = self.numbers.get(&member).copied() {
+                    let (life, incarnation) = (self.machines[n].life, self.members[m].life);
+                    self.queue.push(self.now + MS, Event::Probe { n, life, m, incarnation, again: false });
+                }
+            }
+            Action::Routes(routes) => self.give_routes(n, routes),
+            Action::Lease { until } => self.give_lease(n, until),
+            Action::Events { events, fresh } => {
+                if fresh {
+                    self.tell_events(n, &events);
+                }
+            }
+            Action::Reply { ticket, .. } => self.trace.number(ticket),
+            Action::Configured { .. } => {}
+            Action::Alarm { code, text } => {
+                self.line(|w| format!("{} ALARM {code} {text}", w.machines[n].name));
+                self.checks.alarm(&self.machines[n].name, code, &text);
+            }
+        }
+    }
+
+    fn send(&mut self, n: N, to: &hotwarm_core::ids::NodeId, bytes: Vec<u8>) {
+        self.trace.bytes(&bytes);
+        let Some(to) = self.names.get(to).copied() else { return };
+        let slow = self.machines[to].slow_us + self.machines[n].slow_us;
+        let [first, second] = self.net.fate(n, to, &mut self.rng);
+        let Some(first) = first else { return };
+        let late = if slow > 0 { self.rng.below(slow) } else { 0 };
+        let bytes = Rc::new(bytes);
+        if let Some(second) = second {
+            self.queue.push(self.now + second + late, Event::Deliver { to, from: n, bytes: bytes.clone() });
+        }
+        self.queue.push(self.now + first + late, Event::Deliver { to, from: n, bytes });
+    }
+
+    fn persist(&mut self, n: N, records: Vec<Record>, token: Option<u64>) {
+        self.checks.records(n, &records);
+        self.trace.number(records.len() as u64 | token.unwrap_or(0) << 16);
+        let life = self.machines[n].life;
+        let disk = &mut self.machines[n].disk;
+        let ends = disk.write(self.now, records, &mut self.rng);
+        let through = disk.batches.len();
+        match (token, ends) {
+            (Some(token), Some(at)) => self.queue.push(at, Event::Persisted { n, life, token, through }),
+            (Some(token), None) => disk.waiting.push((token, through)),
+            (None, _) => {}
+        }
+    }
+
+    fn give_lease(&mut self, n: N, until: Mono) {
+        let machine = &mut self.machines[n];
+        let renewed = until > machine.lease_until;
+        machine.lease_until = until;
+        let ends = machine.clock.when(until);
+        if let Some(node) = &machine.agent {
+            let session = node.state().0.nodes.get(&machine.name).map(|node| node.session);
+            self.checks.lease(n, session, ends);
+        }
+        if renewed {
+            for g in 0..self.plan.groups.len() {
+                self.release_parked(n, g);
+            }
+        }
+    }
+
+    fn tell_events(&mut self, n: N, events: &[hotwarm_core::cluster::Event]) {
+        for event in events {
+            if let What::Group(Effect::Promote { .. }) = &event.what {
+                self.counts.promotions += 1;
+            }
+            self.line(|w| {
+                let group = event.group.as_ref().map_or_else(String::new, |g| format!("{g}: "));
+                let what = match &event.what {
+                    What::Group(Effect::Because(reason)) => reason.to_string(),
+                    other => format!("{other:?}"),
+                };
+                format!("{}  | {group}{what}", w.machines[n].name)
+            });
+        }
+        self.checks.events(self.now, n, &self.machines, events);
+    }
+}
+
+fn stage_of(group: &hotwarm_core::group::Group) -> Stage {
+    use hotwarm_core::group::state::Phase;
+    match group.transition.as_ref().map(|t| &t.phase) {
+        Some(Phase::Draining { .. }) => Stage::Draining,
+        Some(Phase::Fencing { .. }) => Stage::Fencing,
+        Some(Phase::Choosing { .. }) => Stage::Choosing,
+        Some(Phase::Promoting { .. }) => Stage::Promoting,
+        None if group.members.values().any(|m| m.role == Role::Hot) => Stage::Steady,
+        None => Stage::Vacant,
+    }
+}
