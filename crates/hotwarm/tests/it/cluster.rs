@@ -71,6 +71,8 @@ impl Site {
         for machine in &mut site.machines {
             machine.peer = SocketAddr::new(lan.address(machine.name), 7400);
             machine.api = SocketAddr::from(([127, 0, 0, 1], 7401));
+            // Where `hotwarm join --root` puts it.
+            machine.data = site.dir.path().join(machine.name).join("var/lib/hotwarm");
         }
         site.lan = Some(lan);
         site
@@ -112,13 +114,16 @@ impl Site {
         self.dir.path().join("hotwarm.toml")
     }
 
+    /// What the file says of each machine's own.
+    pub(crate) fn machines_text(&self) -> String {
+        let each = |m: &Machine| format!("[node.{}]\ndata = \"{}\"\napi = \"{}\"\n", m.name, m.data.display(), m.api);
+        self.machines.iter().map(each).collect()
+    }
+
     fn text(&self) -> String {
         let nodes: Vec<_> = self.machines.iter().map(|m| format!("{} = \"{}\"", m.name, m.peer)).collect();
-        let mut text = format!("[cluster]\nname = \"it\"\nnodes = {{ {} }}\n", nodes.join(", "));
-        for m in &self.machines {
-            let _ = writeln!(text, "[node.{}]\ndata = \"{}\"\napi = \"{}\"", m.name, m.data.display(), m.api);
-        }
-        text + &self.groups
+        let cluster = format!("[cluster]\nname = \"it\"\nnodes = {{ {} }}\n", nodes.join(", "));
+        cluster + &self.machines_text() + &self.groups
     }
 
     /// Writes the files by hand, as on loopback, and starts every node; the first may found the cluster.
@@ -264,10 +269,16 @@ impl Cluster {
     /// Every node answers, holds a lease and votes; every group has what it wants; every member is ready.
     pub(crate) fn wait_whole(&self) {
         let names = self.names();
-        self.wait_for("a whole cluster", || names.iter().map(|name| self.not_whole(name)).find(|problem| problem.is_some()).flatten());
+        self.wait_for("a whole cluster", || names.iter().find_map(|name| self.not_whole(name, group_not_whole)));
     }
 
-    fn not_whole(&self, name: &str) -> Option<String> {
+    /// As [`Self::wait_whole`], but a member that failed lately may still be held down: fit, and not hot yet.
+    pub(crate) fn wait_settled(&self) {
+        let names = self.names();
+        self.wait_for("a settled cluster", || names.iter().find_map(|name| self.not_whole(name, group_not_settled)));
+    }
+
+    fn not_whole(&self, name: &str, group: fn(&GroupStatus) -> Option<String>) -> Option<String> {
         let status = match self.status_of(name) {
             Ok(status) => status,
             Err(error) => return Some(format!("node {name}: {error}")),
@@ -279,7 +290,7 @@ impl Cluster {
         if let Some(node) = status.nodes.iter().find(|n| !n.leased || n.silent || !n.heard || !n.votes) {
             return Some(format!("node {name} sees {node:?}"));
         }
-        status.groups.iter().find_map(|g| group_not_whole(g)).map(|problem| format!("node {name} sees {problem}"))
+        status.groups.iter().find_map(group).map(|problem| format!("node {name} sees {problem}"))
     }
 
     /// Waits until `problem` tells none.
@@ -287,7 +298,7 @@ impl Cluster {
         let until = Instant::now() + PATIENCE;
         while let Some(problem) = problem() {
             assert!(Instant::now() < until, "waited in vain for {what}: {problem}");
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -330,6 +341,13 @@ fn group_not_whole(group: &GroupStatus) -> Option<String> {
     }
     let unready = group.members.iter().find(|m| m.role != "spare" && !m.ready);
     unready.map(|m| format!("{} not ready: {} {}", m.name, m.life, m.why_unready))
+}
+
+fn group_not_settled(group: &GroupStatus) -> Option<String> {
+    let mut group = group.clone();
+    group.want.warm = group.want.warm.max(group.want.hot.saturating_sub(group.have.hot));
+    group.want.hot = 1;
+    group_not_whole(&group)
 }
 
 fn unfit(group: &GroupStatus) -> String {
@@ -380,6 +398,14 @@ fn is_guard(pid: Pid) -> bool {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in self.names() {
+                for path in ["groups/clock/why", "traffic", "status"] {
+                    let told = self.on(name, || self.client(name).get_text(&format!("/api/v1/{path}")));
+                    eprintln!("---- node {name}: {path}\n{told:?}");
+                }
+            }
+        }
         self.end();
         if std::thread::panicking() {
             for name in self.names() {

@@ -86,7 +86,7 @@ impl Lan {
 
     /// Ends what [`Lan::deafen`] did to `to`.
     pub(crate) fn undeafen(&self, to: &str) {
-        run("ip", &format!("netns exec {} nft delete table ip cut", self.space(to)));
+        run("ip", &format!("netns exec {} nft flush ruleset", self.space(to)));
     }
 }
 

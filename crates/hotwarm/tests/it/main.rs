@@ -10,3 +10,4 @@ mod lan;
 mod members;
 mod netns;
 mod recorder;
+mod upgrade;

@@ -29,7 +29,9 @@ pub(crate) struct Said {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
-    pub(crate) asked: SocketAddr,
+    /// Only to be shown.
+    #[allow(dead_code)]
+    asked: SocketAddr,
     pub(crate) through_router: bool,
     pub(crate) sent: Instant,
     pub(crate) done: Instant,
