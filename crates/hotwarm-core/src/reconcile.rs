@@ -19,6 +19,8 @@ pub struct Local {
     pub incarnation: Incarnation,
     pub life: LocalLife,
     pub ready: bool,
+    /// Its probe has come to a verdict in this life, as far as this agent knows: of one that was adopted, not having looked yet is no failure.
+    pub judged: bool,
     pub why_unready: String,
     /// The role it last confirmed, and for which epoch.
     pub role: Option<Role>,
@@ -251,7 +253,7 @@ fn life(id: &MemberId, member: &Member, local: &Local) -> Option<Body> {
         LocalLife::Running if local.incarnation == member.incarnation && local.ready && !member.ready => {
             Told::Ready { member: member_id, incarnation }
         }
-        LocalLife::Running if local.incarnation == member.incarnation && !local.ready && member.ready => {
+        LocalLife::Running if local.incarnation == member.incarnation && local.judged && !local.ready && member.ready => {
             Told::Unready { member: member_id, incarnation, why: local.why_unready.clone() }
         }
         LocalLife::Stopped(_) | LocalLife::Running => return None,

@@ -155,12 +155,11 @@ impl World {
     }
 
     pub(super) fn probe(&mut self, n: N, life: u32, m: M, incarnation: u64, again: bool) {
-        let keeps = self.keeps_data(m);
         let member = &mut self.members[m];
         if member.living(incarnation).is_none() {
             return;
         }
-        let answers = member.answers(keeps);
+        let answers = member.answers();
         // Before the first answer there is nothing to tell.
         let changed = member.told_ready.unwrap_or(false) != answers;
         member.told_ready = Some(answers);
