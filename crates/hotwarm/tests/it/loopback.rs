@@ -256,7 +256,8 @@ impl Drop for Cluster {
 
 /// Kills what has its working directory under `folder`: members have, each in its own. Their guards end with them.
 fn kill_all_in(folder: &Path) {
-    for _ in 0..100 {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) {
         let found: Vec<Pid> = processes().filter(|(_, cwd)| cwd.starts_with(folder)).map(|(pid, _)| pid).collect();
         if found.is_empty() {
             return;
