@@ -207,14 +207,14 @@ impl World {
 
     /// For a while most goes well: nodes keep up, but for one; messages arrive, but for one in four.
     pub(crate) fn calm(&mut self, behind: &NodeId, held: usize) -> Result<(), String> {
-        let names: Vec<NodeId> = self.nodes.keys().filter(|name| *name != behind || held % 2 == 0).cloned().collect();
+        let names: Vec<NodeId> = self.nodes.keys().filter(|name| *name != behind || held.is_multiple_of(2)).cloned().collect();
         for round in 0..3 {
             for name in &names {
                 self.back(name)?;
                 self.act(name, usize::MAX)?;
             }
             for (nth, body) in std::mem::take(&mut self.post).into_iter().enumerate() {
-                if (nth + round + held) % 4 == 0 {
+                if (nth + round + held).is_multiple_of(4) {
                     self.send(body);
                 } else {
                     self.arrive(body, 1)?;
