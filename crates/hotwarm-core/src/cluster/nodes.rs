@@ -23,6 +23,9 @@ impl Cluster {
         let served = |g: &Group| g.spec.exclusive && g.may_serve().next().is_some();
         let gone = self.groups.iter().filter(|(name, g)| !spec.groups.contains_key(*name) && served(g));
         why.extend(gone.map(|(name, _)| format!("group {name} is removed while a member is hot: `hotwarm drain` its members first")));
+        // Nobody would wait its lease out: its routers and members might go on serving, and nobody would know (S2, S8).
+        let leased = self.nodes.iter().filter(|(name, node)| node.leased && !spec.nodes.contains_key(*name));
+        why.extend(leased.map(|(name, _)| format!("node {name} is removed while it holds a lease: stop hotwarm there first")));
         why
     }
 

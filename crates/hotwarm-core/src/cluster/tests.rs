@@ -104,3 +104,17 @@ fn snapshots_survive_their_bytes_and_other_versions_are_named() {
     assert_eq!(Cluster::decode(&bytes), Err(DecodeError::UnknownVersion { what: "cluster snapshot", version: 9 }));
     assert!(Cluster::decode(&[]).is_err());
 }
+
+#[test]
+fn s2_a_node_leaves_only_after_its_lease() {
+    let mut c = found();
+    let b = NodeId::from("b");
+    apply(&mut c, 2, Body::Admit { node: b.clone(), incarnation: 71, behaviour: 1 });
+    apply(&mut c, 3, Body::Back { node: b.clone(), session: Session(0) });
+    let without = || Body::Configure { spec: Box::new(spec(&["a"])), revision: 1 };
+    assert!(matches!(&apply(&mut c, 4, without())[..], [What::ConfigureRefused { why }] if why.contains("node b")));
+    assert!(c.nodes.contains_key(&b));
+    apply(&mut c, 5, Body::Lapsed { node: b.clone(), session: Session(1) });
+    assert!(matches!(&apply(&mut c, 6, without())[..], [What::Configured { revision: 2 }]));
+    assert!(!c.nodes.contains_key(&b));
+}

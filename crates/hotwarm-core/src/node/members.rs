@@ -93,6 +93,7 @@ impl Node {
             }
             MemberEvent::Ready { .. } => {
                 local.ready = true;
+                local.judged = true;
                 local.hung = false;
                 local.why_unready.clear();
                 line.answered = true;
@@ -101,6 +102,7 @@ impl Node {
             }
             MemberEvent::Unready { why, .. } => {
                 local.ready = false;
+                local.judged = true;
                 local.why_unready = why;
                 line.ready_since = None;
                 line.unready_since.get_or_insert(now);
@@ -207,6 +209,7 @@ impl Local {
     fn stopped(&mut self, cause: StopCause) {
         self.life = LocalLife::Stopped(cause);
         self.ready = false;
+        self.judged = false;
         self.role = None;
         self.epoch = Epoch(0);
         self.promote_failed = None;

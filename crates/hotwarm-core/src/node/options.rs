@@ -87,12 +87,10 @@ impl Stored {
         }
         Ok(Self { identity: None, log: Recovered::default(), rejoins: Some(identity.cluster) })
     }
-}
 
-impl Stored {
-    /// As [`Self::from_logs`], but whatever was cut: for the way out of a lost quorum, where a damaged end is better than nothing.
+    /// From what is left, cut or not: for the guided way out of a lost quorum only, where a person judges.
     #[must_use]
-    pub fn as_found(mut logs: BTreeMap<LogId, LogState>) -> Self {
+    pub fn to_recover_from(mut logs: BTreeMap<LogId, LogState>) -> Self {
         let identity = logs.get(&NODE_LOG).and_then(|log| Identity::from_snapshot(log.snapshot.as_ref()?));
         Self { identity, log: logs.remove(&CONTROL).unwrap_or_default().into(), rejoins: None }
     }

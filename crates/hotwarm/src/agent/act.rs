@@ -185,10 +185,10 @@ impl Hands {
         let prefix = self.prefix(node);
         let before = self.shared.config.load_full();
         for group in config.groups.values() {
-            let same = before.groups.get(&group.name) == Some(group);
+            let known = before.groups.get(&group.name);
             let shared = Arc::new(group.clone());
             for (id, member) in group.members.iter().filter(|(_, m)| m.node == self.me) {
-                if same && self.engines.contains_key(id) {
+                if known.is_some_and(|known| same_engine(known, group, id)) && self.engines.contains_key(id) {
                     continue;
                 }
                 let spec = engine::SpawnSpec {
@@ -272,6 +272,12 @@ impl Hands {
         self.shared.transport.stop();
         self.shared.wal.stop();
     }
+}
+
+/// True if nothing changed that the engine of this member uses: then it goes on undisturbed.
+fn same_engine(old: &config::Group, new: &config::Group, member: &MemberId) -> bool {
+    let uses = |g: &config::Group| (g.engine.clone(), g.check.clone(), g.fence.clone(), g.stateful);
+    uses(old) == uses(new) && old.members.get(member) == new.members.get(member)
 }
 
 /// One line a decision; the reasons say why.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hotwarm_core::ids::NodeId;
 use hotwarm_core::node::Stored;
 use hotwarm_core::node::recover::{self, RecoverError};
+use hotwarm_core::wal::Cut;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -46,7 +47,7 @@ pub struct Recovery {
     pub plan: recover::Recovery,
     /// When the log was last written, by the files' times.
     pub written: Option<SystemTime>,
-    /// The log lost records that this node may have acknowledged, and where (S12).
+    /// Where the log had to be cut, if what was cut may have been acknowledged (S12).
     pub cut: Option<String>,
 }
 
@@ -63,9 +64,11 @@ impl Recovery {
         let written = last_written(&dir.path().join("wal"));
         let (recovered, log) = Wal::open(&dir.path().join("wal"), quiet())?;
         log.stop();
-        let possibly_cut = recovered.logs.values().any(|log| log.possibly_cut);
-        let cut = possibly_cut.then(|| format!("cut ({:?})", recovered.cut));
-        let stored = Stored::as_found(recovered.logs);
+        let cut = match recovered.cut {
+            Cut::None | Cut::Torn { .. } => None,
+            Cut::MaybeSynced { file, offset } => Some(format!("cut in {file} at byte {offset}")),
+        };
+        let stored = Stored::to_recover_from(recovered.logs);
         let plan = recover::recover(&stored, me, dir.incarnation(), random()?)?;
         Ok(Self { dir, plan, written, cut })
     }
@@ -106,8 +109,12 @@ fn write(path: &Path, records: Vec<hotwarm_core::wal::Record>) -> Result<(), Err
     let failed = told.clone();
     let callbacks = Callbacks {
         // The other end waits for one word; a second finds it gone.
-        persisted: Box::new(move |_| drop(told.try_send(true))),
-        fatal: Box::new(move |_| drop(failed.try_send(false))),
+        persisted: Box::new(move |_| {
+            let _ = told.try_send(true);
+        }),
+        fatal: Box::new(move |_| {
+            let _ = failed.try_send(false);
+        }),
     };
     let (_, log) = Wal::open(path, callbacks)?;
     let submitted = log.submit(1, records, true).is_ok();

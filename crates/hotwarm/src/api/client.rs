@@ -210,6 +210,7 @@ impl Lines {
     ///
     /// # Errors
     /// The connection broke, or the node is silent for longer than its empty lines allow.
+    #[allow(clippy::should_implement_trait)] // An iterator has one type of item; here the caller names it.
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             let mut line = Vec::new();

@@ -198,8 +198,11 @@ fn reasons(page: &mut Page, agent: &Handle) {
     }
 }
 
+/// What a metric shows of one thing counted.
+type Of<T> = fn(&T) -> u64;
+
 fn router(page: &mut Page, groups: &[GroupStats]) {
-    let by_group: [(Family, fn(&GroupStats) -> u64); 7] = [
+    let by_group: [(Family, Of<GroupStats>); 7] = [
         (CLIENTS, |g| g.requests),
         (RETRIED, |g| g.retried),
         (PARKED, |g| g.parked),
@@ -219,7 +222,7 @@ fn router(page: &mut Page, groups: &[GroupStats]) {
         page.one(ROUTED, &[group, m.member.as_str(), "replied"], m.requests.saturating_sub(m.failed));
         page.one(ROUTED, &[group, m.member.as_str(), "failed"], m.failed);
     }
-    let by_member: [(Family, fn(&MemberStats) -> u64); 5] = [
+    let by_member: [(Family, Of<MemberStats>); 5] = [
         (CONNECTS, |m| m.connects),
         (SENT, |m| m.bytes_sent),
         (RECEIVED, |m| m.bytes_received),

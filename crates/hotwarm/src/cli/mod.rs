@@ -203,8 +203,3 @@ fn read_config(path: &std::path::Path) -> Result<String, Failure> {
 fn duration(text: &str) -> Result<Duration, String> {
     config::duration(text)
 }
-
-/// What is declared and not there yet.
-fn not_built_yet(what: &str) -> Result<(), Failure> {
-    Err(Failure::plain(Exit::Failed, format!("`{what}` is not built yet")))
-}

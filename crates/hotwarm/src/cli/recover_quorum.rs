@@ -19,8 +19,8 @@ use crate::codes::Code;
 /// Make a new cluster of this node alone when most voters are lost for good; the node must be stopped
 #[derive(Debug, Args)]
 pub struct RecoverQuorumArgs {
-    /// Nodes that are lost and will never come back
-    #[arg(long, required = true, value_delimiter = ',', value_name = "NODE")]
+    /// Nodes that are lost and will never come back; not needed where this node alone votes and its log is damaged
+    #[arg(long, value_delimiter = ',', value_name = "NODE")]
     pub lost: Vec<String>,
     /// Do it without asking
     #[arg(long)]
@@ -88,7 +88,9 @@ fn judge(args: &RecoverQuorumArgs, me: &NodeId, found: &Found) -> Result<(), Fai
         }
     }
     let left = found.voters.iter().filter(|voter| !args.lost.contains(&voter.to_string())).count();
-    if left > found.voters.len() / 2 {
+    // A log that lost its end needs the others, and they are asked first; where there are none, this is the way out.
+    let damaged_alone = found.cut.is_some() && found.voters.len() == 1;
+    if left > found.voters.len() / 2 && !damaged_alone {
         let text = format!("{left} of {} voters are left: that is a quorum, and nothing need be given up", found.voters.len());
         return Err(Failure::refused(Code::STILL_ALIVE, text).hint("start these nodes; `hotwarm status` tells what they lack"));
     }

@@ -15,6 +15,18 @@ use super::{Errors, parse};
 /// # Errors
 /// What is wrong with the text before or after.
 pub fn without_node(text: &str, node: &NodeId) -> Result<String, Errors> {
+    without(text, node, true)
+}
+
+/// `text` without what the node does for groups: its members and, where they are given node by node, its listeners.
+///
+/// # Errors
+/// What is wrong with the text before or after.
+pub fn without_work_of(text: &str, node: &NodeId) -> Result<String, Errors> {
+    without(text, node, false)
+}
+
+fn without(text: &str, node: &NodeId, itself: bool) -> Result<String, Errors> {
     let config = parse(text, "the configuration in force", None)?;
     let members: Vec<(&str, &str)> = config
         .groups
@@ -23,13 +35,15 @@ pub fn without_node(text: &str, node: &NodeId) -> Result<String, Errors> {
         .collect();
     let (root, _) = DeTable::parse_recoverable(text);
     let mut cuts = Cuts { text, ranges: Vec::new() };
-    if let Some(cluster) = table(root.get_ref(), "cluster") {
+    if let Some(cluster) = table(root.get_ref(), "cluster").filter(|_| itself) {
         cuts.key_of(cluster, "nodes", node.as_str());
         cuts.key_of(cluster, "zones", node.as_str());
         cuts.item_of(cluster, "witness", node.as_str());
         cuts.item_of(cluster, "edge", node.as_str());
     }
-    cuts.key_of(root.get_ref(), "node", node.as_str());
+    if itself {
+        cuts.key_of(root.get_ref(), "node", node.as_str());
+    }
     for (name, group) in table(root.get_ref(), "group").into_iter().flat_map(|groups| groups.iter()) {
         let Some(group) = group.get_ref().as_table() else { continue };
         cuts.key_of(group, "listen", node.as_str());
@@ -163,6 +177,11 @@ engine   = { process = ["/bin/web"] }
 a = "10.0.0.1:9080"
 "#;
         assert_eq!(text, expected);
+        let idle = without_work_of(TEXT, &"d".into()).unwrap();
+        assert!(
+            idle.contains("d = \"10.0.0.4:7400\"") && idle.contains("[node.d]") && !idle.contains(":9081") && !idle.contains(":80,"),
+            "{idle}"
+        );
         assert!(without_node(&text, &"c".into()).unwrap().contains("witness = []"));
         assert!(without_node(&text, &"a".into()).is_err(), "the group would have no member");
     }

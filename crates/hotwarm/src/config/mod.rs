@@ -21,7 +21,7 @@ mod tests;
 use hotwarm_core::ids::NodeId;
 
 pub use diagnostic::{Diagnostic, Errors, Place, Severity};
-pub use edit::without_node;
+pub use edit::{without_node, without_work_of};
 pub use losses::{GroupLoss, Loss, Lost, Report, losses};
 pub use model::*;
 pub use rules::smallest_rto;

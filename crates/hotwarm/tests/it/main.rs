@@ -1,7 +1,10 @@
 //! The integration tests: one binary, real processes, sockets and files.
 #![allow(clippy::unwrap_used)] // The lint's exception for tests does not reach the helpers of an integration test.
 
+mod cluster;
 mod engine;
 mod guard;
 mod hooks;
 mod members;
+mod operator;
+mod schema;
