@@ -86,7 +86,6 @@ const SLEEPS: [(&str, &str, &str); 5] = [
         "a_kept_connection_that_the_member_closed_is_not_used",
         "the kernel tells nobody but the router when the end of a stream has arrived",
     ),
-    ("crates/hotwarm/tests/it/faults.rs", "moment", "faults come at random moments, whatever the cluster is doing then"),
 ];
 
 #[test]
