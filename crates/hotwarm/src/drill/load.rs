@@ -185,7 +185,12 @@ mod tests {
 
     fn shot(start: Instant, at_ms: u64, took_ms: u64, ok: bool) -> Shot {
         let outcome = if ok { Ok(200) } else { Err("refused".to_owned()) };
-        Shot { to: SocketAddr::from(([127, 0, 0, 1], 1)), at: start + Duration::from_millis(at_ms), took: Duration::from_millis(took_ms), outcome }
+        Shot {
+            to: SocketAddr::from(([127, 0, 0, 1], 1)),
+            at: start + Duration::from_millis(at_ms),
+            took: Duration::from_millis(took_ms),
+            outcome,
+        }
     }
 
     #[test]
