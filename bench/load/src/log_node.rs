@@ -211,4 +211,3 @@ async fn client(mut stream: TcpStream, inbox: SyncSender<Input>) -> std::io::Res
         stream.write_u8(u8::from(done)).await?;
     }
 }
-

@@ -7,7 +7,11 @@
 pub(crate) enum Reply {
     Partial,
     /// Its status, its length, and whether the connection may carry another request.
-    Whole { status: u16, bytes: usize, keep: bool },
+    Whole {
+        status: u16,
+        bytes: usize,
+        keep: bool,
+    },
     Malformed,
 }
 

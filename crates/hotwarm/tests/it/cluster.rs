@@ -19,8 +19,8 @@ use hotwarm::api::types::{GroupStatus, MemberStatus, Status};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use crate::members::{HOTWARM, free_address, is_alive, parent};
 use crate::lan::Lan;
+use crate::members::{HOTWARM, free_address, is_alive, parent};
 
 /// Reached only by a test that fails: two cores may be shared by many clusters.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -352,7 +352,10 @@ fn group_not_settled(group: &GroupStatus) -> Option<String> {
 
 fn unfit(group: &GroupStatus) -> String {
     let refusal = group.refusal.iter().map(|r| r.text.clone());
-    refusal.chain(group.members.iter().filter_map(|m| Some(format!("{}: {}", m.name, m.unfit.as_ref()?.text)))).collect::<Vec<_>>().join("; ")
+    refusal
+        .chain(group.members.iter().filter_map(|m| Some(format!("{}: {}", m.name, m.unfit.as_ref()?.text))))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 pub(crate) fn members(status: &Status) -> impl Iterator<Item = &MemberStatus> {

@@ -20,7 +20,10 @@ const RATE: u32 = 60;
 /// What is said while faults are done, and why that is right.
 pub(crate) const EXPECTED: &[(&str, &str)] = &[
     ("not connected:", "the peer was killed or stopped"),
-    ("reason=\"no-successor\"", "the hot one is stopped for a moment while the others, struck before, are held down: kept, and the reason told"),
+    (
+        "reason=\"no-successor\"",
+        "the hot one is stopped for a moment while the others, struck before, are held down: kept, and the reason told",
+    ),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +37,8 @@ enum Strike {
     StopMember,
 }
 
-const STRIKES: [Strike; 7] = [
-    Strike::KillAgent,
-    Strike::KillGuard,
-    Strike::KillMember,
-    Strike::KillNode,
-    Strike::StopAgent,
-    Strike::StopGuard,
-    Strike::StopMember,
-];
+const STRIKES: [Strike; 7] =
+    [Strike::KillAgent, Strike::KillGuard, Strike::KillMember, Strike::KillNode, Strike::StopAgent, Strike::StopGuard, Strike::StopMember];
 
 /// A cluster under load, watched.
 struct Trial {
@@ -154,7 +150,8 @@ impl Trial {
                 let pid = if strike == Strike::KillMember { member_pid } else { guard_pid };
                 self.cluster.signal(pid, Signal::KILL);
                 self.cluster.wait_until("the member to die, with its guard too", || !is_alive(member_pid));
-                self.cluster.wait_until("another life of the member", || self.cluster.member_pid(member).is_some_and(|now| now != member_pid));
+                self.cluster
+                    .wait_until("another life of the member", || self.cluster.member_pid(member).is_some_and(|now| now != member_pid));
             }
             _ => {
                 let pid = if strike == Strike::StopGuard { guard_pid } else { member_pid };

@@ -4,6 +4,7 @@
 mod cluster;
 mod engine;
 mod faults;
+mod first_hour;
 mod guard;
 mod hooks;
 mod lan;
@@ -11,3 +12,4 @@ mod members;
 mod netns;
 mod recorder;
 mod upgrade;
+mod wipe;

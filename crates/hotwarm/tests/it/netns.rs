@@ -94,11 +94,13 @@ impl Stage {
 
     /// One question from a client beside a node, at that node's own listener.
     fn asks_beside(&self, node: &str, address: SocketAddr) -> bool {
-        self.lan.on(node, || Load::start(vec![address], RATE).is_ok_and(|load| {
-            let since = Instant::now();
-            self.cluster.wait_until("an answer beside the node", || load.answered_since(since) > 0);
-            true
-        }))
+        self.lan.on(node, || {
+            Load::start(vec![address], RATE).is_ok_and(|load| {
+                let since = Instant::now();
+                self.cluster.wait_until("an answer beside the node", || load.answered_since(since) > 0);
+                true
+            })
+        })
     }
 
     fn end(self, loads: Vec<Load>) {
