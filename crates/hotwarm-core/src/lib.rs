@@ -12,6 +12,7 @@ pub mod detect;
 pub mod group;
 pub mod ids;
 pub mod node;
+pub mod plant;
 pub mod reconcile;
 pub mod rng;
 pub mod route;

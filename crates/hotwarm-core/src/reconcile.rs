@@ -12,6 +12,7 @@ use crate::group::input::{Answer, Body, Life as Told, Testimony};
 use crate::group::reason::Evidence;
 use crate::group::state::{Group, Life, Member, Pause, Phase};
 use crate::ids::{Attempt, Epoch, GroupName, Incarnation, MemberId, Millis, NodeId, Position, Role};
+use crate::plant::{self, Bug};
 
 /// What this node sees of one of its own members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -210,7 +211,7 @@ impl Context<'_> {
         }
         match self.group.transition.as_ref() {
             Some(t) if matches!(t.phase, Phase::Choosing { .. }) => {
-                let reported = self.local.position.is_some_and(|(attempt, _)| attempt == t.attempt);
+                let reported = self.local.position.is_some_and(|(attempt, _)| attempt == t.attempt || plant::is(Bug::S7AnyAttempt));
                 (!reported).then_some(EngineAction::Detach { epoch: self.group.epoch, attempt: t.attempt })
             }
             None if self.local.detached.is_some() && !self.group.closed && self.member.role != Role::Hot => {
@@ -283,7 +284,9 @@ fn answers(group: &Group, id: &MemberId, member: &Member, local: &Local) -> Vec<
             answers.push(Answer::PromoteFailed { member: member_id.clone(), incarnation, epoch, attempt, why: why.clone() });
         }
     }
-    if let Some((attempt, position)) = local.position
+    // S7: a position is that of its attempt.
+    let now = |of: Attempt| if plant::is(Bug::S7AnyAttempt) { attempt } else { of };
+    if let Some((attempt, position)) = local.position.map(|(of, position)| (now(of), position))
         && member.position != Some((attempt, position))
         && group.transition.as_ref().is_some_and(|t| t.attempt == attempt)
     {

@@ -130,6 +130,15 @@ impl Disk {
         self.lose_power(Left::Beginning, rng);
     }
 
+    /// The last of what was synced is lost: the disk promised too much.
+    pub fn lose_synced(&mut self, rng: &mut Rng) {
+        let Some(encoder) = &self.encoder else { return };
+        let Some(last) = self.segments.last_mut() else { return };
+        let (sector, end) = (SECTOR_BYTES as usize, encoder.offset() as usize);
+        let from = end.saturating_sub(sector * rng.between(1, 24) as usize).max(HEADER_BYTES as usize);
+        last[from..end].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    }
+
     /// A bit of what was synced turns.
     pub fn rot(&mut self, rng: &mut Rng) {
         let Some(encoder) = &self.encoder else { return };

@@ -29,7 +29,9 @@ kinds! {
     AgentStopped "agent stopped (SIGSTOP)",
     MachineStopped "machine suspended",
     NodeSlow "node slow",
+    PairCrashed "hot and another machine crash together",
     CutOff "node cut off",
+    CutLate "node cut off, its last messages late",
     CutOneWay "link cut one way",
     CutPartial "link cut, third node sees both",
     Split "network split",
@@ -58,11 +60,13 @@ pub enum Stage {
     Fencing,
     Choosing,
     Promoting,
+    /// A new hot member has just been opened.
+    Opened,
     Vacant,
 }
 
 impl Stage {
-    pub const ALL: &[Self] = &[Self::Steady, Self::Draining, Self::Fencing, Self::Choosing, Self::Promoting, Self::Vacant];
+    pub const ALL: &[Self] = &[Self::Steady, Self::Draining, Self::Fencing, Self::Choosing, Self::Promoting, Self::Opened, Self::Vacant];
 
     #[must_use]
     pub const fn text(self) -> &'static str {
@@ -72,6 +76,7 @@ impl Stage {
             Self::Fencing => "fencing",
             Self::Choosing => "choosing",
             Self::Promoting => "promoting",
+            Self::Opened => "opened",
             Self::Vacant => "vacant",
         }
     }
@@ -117,6 +122,9 @@ pub enum Healing {
     Resume(N),
     Speed(N),
     Links(Vec<(N, N)>),
+    /// The second half of a fault.
+    Crash(N, u64),
+    CutOut(N, u64),
     Quality,
     DiskSpeed(N),
     DiskSpace(N),

@@ -15,6 +15,8 @@ pub mod machine;
 pub mod member;
 pub mod net;
 pub mod plan;
+#[cfg(feature = "plant")]
+pub mod planted;
 pub mod router;
 pub mod trace;
 pub mod world;

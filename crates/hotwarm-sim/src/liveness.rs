@@ -41,6 +41,10 @@ fn voters(world: &World) -> Option<String> {
     let Some(leader) = views.filter(leads).max_by_key(|n| n.leadership().map(|(_, l)| l.term)) else {
         return Some("nobody leads".to_owned());
     };
+    let view = leader.state().0.nodes.values().find(|node| Some(leader.leadership().map(|(id, _)| id)) == Some(node.raft_id));
+    if view.is_some_and(|node| node.spec.witness) {
+        return Some("a witness leads (S19)".to_owned());
+    }
     let status = leader.replica_status()?;
     let (voters, learners) = (&status.voters.voters, &status.voters.learners);
     let edges = world.machines.len() - wanted;

@@ -41,6 +41,8 @@ pub struct Machine {
     pub tables: Vec<Table>,
     /// What comes to it is this much later, and its timers too.
     pub slow_us: u64,
+    /// What is sent to it takes so much longer, at most.
+    pub late_us: u64,
     pub wake_at: u64,
     /// Faults that keep the agent from running.
     pub kept_down: u16,

@@ -34,6 +34,14 @@ struct Args {
     /// Stops at the first failure.
     #[arg(long)]
     fail_fast: bool,
+    /// Plants one bug after another and requires that each is caught within so many seeds.
+    #[cfg(feature = "plant")]
+    #[arg(long)]
+    planted: Option<u64>,
+    /// Only this bug.
+    #[cfg(feature = "plant")]
+    #[arg(long)]
+    bug: Option<String>,
     /// Threads; as many as there are cores if not given.
     #[arg(long)]
     threads: Option<usize>,
@@ -44,7 +52,30 @@ fn main() -> std::process::ExitCode {
     if let Some(seed) = args.seed {
         return one(seed, args.json);
     }
+    #[cfg(feature = "plant")]
+    if let Some(seeds) = args.planted {
+        return planted(seeds, args.bug.as_deref());
+    }
     many(&args)
+}
+
+/// The table: which bug was caught by which rule, after how many seeds.
+#[cfg(feature = "plant")]
+fn planted(seeds: u64, only: Option<&str>) -> std::process::ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = 0;
+    println!("{:<20} {:<64} {:>6}  caught by", "bug", "what is broken", "seeds");
+    for bug in hotwarm_core::plant::Bug::ALL.iter().filter(|bug| only.is_none_or(|only| bug.name() == only)) {
+        let (needed, by) = hotwarm_sim::planted::caught(*bug, seeds).map_or_else(
+            || {
+                missed += 1;
+                (seeds, "NOT CAUGHT".to_owned())
+            },
+            |(needed, violation)| (needed, format!("{}: {}", violation.rule, violation.text.chars().take(90).collect::<String>())),
+        );
+        println!("{:<20} {:<64} {needed:>6}  {by}", bug.name(), bug.what());
+    }
+    exit(missed == 0)
 }
 
 fn one(seed: u64, json: bool) -> std::process::ExitCode {

@@ -106,7 +106,7 @@ fn group(name: &str, names: &[NodeId], hosts: &[usize]) -> GroupSpec {
             (MemberId::of(&group, names[*n].as_str()), spec)
         })
         .collect();
-    let bounds = Bounds { promote_ms: 2_000, drain_ms: 1_000, positions_ms: 1_000, failovers_per_hour: 1_000, ..Bounds::default() };
+    let bounds = Bounds { promote_ms: 2_000, drain_ms: 300, positions_ms: 1_000, failovers_per_hour: 1_000, ..Bounds::default() };
     GroupSpec {
         name: group,
         hot: 1,
@@ -136,7 +136,7 @@ fn web(rng: &mut Rng, names: &[NodeId], hosts: &[usize]) -> GroupSpec {
 fn clock(rng: &mut Rng, names: &[NodeId], hosts: &[usize]) -> GroupSpec {
     let mut spec = group("clock", names, hosts);
     spec.exclusive = true;
-    spec.stateful = !rng.one_in(4);
+    spec.stateful = !rng.one_in(3);
     let all = spec.members.len() as u16;
     if rng.one_in(4) {
         spec.warm = 1;
@@ -158,7 +158,8 @@ fn faults(rng: &mut Rng, heal_at: u64, positions: bool) -> Vec<Fault> {
 
 fn fault(rng: &mut Rng, heal_at: u64, positions: bool) -> Fault {
     let kind = Kind::ALL[rng.below(Kind::ALL.len() as u64) as usize];
-    let stage = match rng.below(8) {
+    let stage = match rng.below(9) {
+        4 => Some(Stage::Opened),
         0 => Some(Stage::Draining),
         1 => Some(Stage::Fencing),
         2 if positions => Some(Stage::Choosing),

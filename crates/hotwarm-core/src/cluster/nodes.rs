@@ -7,6 +7,7 @@ use crate::group::input::NodeInput;
 use crate::group::state::NodeView;
 use crate::group::{self, Group};
 use crate::ids::{Millis, NodeId, RaftId, Session};
+use crate::plant::{self, Bug};
 
 impl Cluster {
     /// Why this configuration cannot be applied now; sentences for the operator.
@@ -87,6 +88,9 @@ impl Cluster {
             return Vec::new();
         }
         node.incarnation = incarnation;
+        if plant::is(Bug::S11SameNumber) && node.raft_id.is_some() {
+            return Vec::new();
+        }
         node.raft_id = Some(raft_id);
         self.next_raft_id += 1;
         vec![self.event(What::Admitted { node: name.clone(), raft_id })]

@@ -16,6 +16,7 @@ use super::message::{self, Body, Message};
 use super::ready::{Leadership, Outstanding, PeerProgress, ReadState, Ready, ReplicaRole, Status, Unpersisted, tidy};
 use super::{Error, Options, ProposeError, Proposed, ReadError, Recovered, SnapshotError, TransferError};
 use crate::ids::{Mono, RaftId};
+use crate::plant::{self, Bug};
 use crate::wal::{EntryKind, HardState, LogId, Record, Snapshot, Voters};
 
 /// Entries appended and not yet committed, at most.
@@ -99,7 +100,7 @@ impl Replica {
             check_quorum: true,
             pre_vote: true,
             // S15
-            read_only_option: raft::ReadOnlyOption::Safe,
+            read_only_option: if plant::is(Bug::S15LeaseReads) { raft::ReadOnlyOption::LeaseBased } else { raft::ReadOnlyOption::Safe },
             max_uncommitted_size: options.max_uncommitted_bytes as u64,
             max_committed_size_per_ready: COMMITTED_BYTES,
             ..raft::Config::default()
@@ -661,7 +662,9 @@ impl Replica {
         let raft = &mut self.raft.raft;
         let standing = (raft.term, raft.state as u8, raft.leader_id);
         let timeout = self.jitter.timeout(standing, began_election);
-        raft.set_randomized_election_timeout(timeout);
+        if !plant::is(Bug::S16Jitter) {
+            raft.set_randomized_election_timeout(timeout);
+        }
         if !was_leader && raft.state == StateRole::Leader {
             let own = self.acks.before(raft.term);
             self.older_term_acked_until = self.grants.acked_until(raft.term, own);

@@ -14,6 +14,7 @@ use super::state::{Group, Phase, Stamps, Transition};
 use super::{Refusal, Step};
 use crate::action::StopCause;
 use crate::ids::{MemberId, Role};
+use crate::plant::{self, Bug};
 
 /// A step moves through at most this many phases: each phase once, and once more after a candidate was lost.
 const PHASES_MAX: usize = 12;
@@ -327,6 +328,7 @@ impl Step {
         let reported: Vec<&MemberId> = self.group.reports(t.attempt, t.from.as_ref()).map(|(id, _)| id).collect();
         let old_reported = t.from.as_ref().is_some_and(|from| reported.contains(&from));
         let reports = u16::try_from(reported.iter().filter(|id| Some(**id) != t.from.as_ref()).count()).unwrap_or(u16::MAX);
+        let needed = if plant::is(Bug::P2OneReport) { 1 } else { needed };
         if reports < needed && !old_reported {
             if late {
                 self.refuse(Reason::TooFewReports { reports, needed });
@@ -383,6 +385,11 @@ impl Step {
         if let Some(t) = &mut self.group.transition {
             t.refused.insert(failed.clone());
             t.planned = false;
+            if plant::is(Bug::S6NotFenced)
+                && let Some(member) = self.group.members.get_mut(failed)
+            {
+                member.may_serve = None;
+            }
             t.phase = Phase::Fencing { until };
         }
         self.tell_fences();
@@ -500,7 +507,8 @@ impl Group {
     /// True while somebody may still serve an epoch that was closed, or may be reached by a router that has not closed it.
     #[must_use]
     pub fn fencing_waits(&self) -> bool {
-        self.may_serve().next().is_some() || self.routers_reach()
+        let serves = self.may_serve().next().is_some() && !plant::is(Bug::S22NotFenced);
+        serves || (self.routers_reach() && !plant::is(Bug::S8OpenEarly))
     }
 
     /// True while a router that has not closed an older epoch may reach a member that was hot in it.

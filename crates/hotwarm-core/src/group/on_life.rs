@@ -6,6 +6,7 @@ use super::state::Life;
 use super::{Reason, Refusal, Step};
 use crate::action::StopCause;
 use crate::ids::{Incarnation, MemberId, Role};
+use crate::plant::{self, Bug};
 
 impl Step {
     pub(super) fn on_life(&mut self, life: &Told) {
@@ -50,7 +51,8 @@ impl Step {
     fn on_stopped(&mut self, id: &MemberId, incarnation: Incarnation, cause: &StopCause) {
         let Some(member) = self.group.members.get_mut(id) else { return };
         // Said again it proves nothing: the next life may have begun in between, and not been told yet (S4).
-        if incarnation < member.incarnation || (incarnation == member.incarnation && member.stopped()) {
+        let older = incarnation < member.incarnation && !plant::is(Bug::S4AnyLife);
+        if older || (incarnation == member.incarnation && member.stopped()) {
             return;
         }
         member.incarnation = incarnation;

@@ -8,6 +8,7 @@ use super::{Message, Node};
 use crate::cluster::{BEHAVIOUR, Body};
 use crate::consensus::{Change, ConfChange};
 use crate::ids::{Index, Millis, Mono, NodeId, RaftId};
+use crate::plant::{self, Bug};
 
 /// A phi of 8: one wrong suspicion in 10^8 heartbeats of the usual spread.
 pub(crate) const PHI: f64 = 8.0;
@@ -42,7 +43,7 @@ impl Node {
             return;
         }
         // S3: an older leader can have granted nothing after the electors last acknowledged it.
-        let floor = replica.older_term_acked_until().unwrap_or(Mono(0));
+        let floor = replica.older_term_acked_until().filter(|_| !plant::is(Bug::S3NoFloor)).unwrap_or(Mono(0));
         self.lead = Some(Lead {
             landlord: Landlord::new(floor),
             base: (self.log_now(), self.now),
@@ -61,6 +62,9 @@ impl Node {
     pub(super) fn stamp(&mut self) -> Option<Millis> {
         let (now, at) = (self.now, self.cluster.at);
         let lead = self.lead.as_mut()?;
+        if plant::is(Bug::S18OwnClock) {
+            return Some(Millis(now.0 / 1000));
+        }
         let passed = u64::try_from(now.since(lead.base.1).as_millis()).unwrap_or(u64::MAX);
         let stamp = lead.base.0.plus(passed);
         if at > stamp {
@@ -139,6 +143,9 @@ impl Node {
         if node.leased {
             lead.returning.remove(&renewal.node);
             if renewal.session == node.session {
+                if plant::is(Bug::S1NoRound) {
+                    return self.grant_unheld(&renewal);
+                }
                 lead.landlord.renewal(renewal);
             }
             self.begin_read_round();
@@ -150,6 +157,16 @@ impl Node {
         if *beats >= BEATS_TO_RETURN || node.session.0 == 0 {
             let body = Body::Back { node: renewal.node.clone(), session: node.session };
             self.propose_once(body, AGAIN);
+        }
+    }
+
+    /// What must never be done (S1): it is reached only with a bug planted on purpose.
+    fn grant_unheld(&mut self, renewal: &Renewal) {
+        let index = self.applied;
+        if renewal.node == self.options.me {
+            self.holder.granted(self.now, renewal.number, renewal.session, index);
+        } else {
+            self.send(&renewal.node, Message::Grant { number: renewal.number, session: renewal.session, index });
         }
     }
 
@@ -170,7 +187,7 @@ impl Node {
         let Some(lead) = &mut self.lead else { return };
         for renewal in lead.landlord.confirmed(context) {
             if renewal.node == self.options.me {
-                self.holder.granted(renewal.number, renewal.session, index);
+                self.holder.granted(self.now, renewal.number, renewal.session, index);
             } else {
                 self.send(&renewal.node, Message::Grant { number: renewal.number, session: renewal.session, index });
             }
@@ -243,7 +260,7 @@ impl Node {
     /// A witness leads only to bring another level (S19); a node with a stalled disk leads no longer than it must.
     fn hand_over(&mut self) {
         let witness = self.cluster.nodes.get(&self.options.me).is_some_and(|n| n.spec.witness);
-        if witness || self.health.abstains(self.now) {
+        if (witness && !plant::is(Bug::S19WitnessLeads)) || self.health.abstains(self.now) {
             self.step_down();
         }
     }

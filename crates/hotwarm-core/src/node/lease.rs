@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, Lease};
 use crate::ids::{Index, Mono, NodeId, Session};
+use crate::plant::{self, Bug};
 
 /// How much faster than the landlord's a holder's clock may run: 1 in this many.
 const DRIFT: u32 = 100;
@@ -20,6 +21,9 @@ const SENT_MAX: usize = 64;
 #[must_use]
 pub fn wait(lease: Lease) -> Duration {
     let length = Duration::from_millis(lease.longest_ms);
+    if plant::is(Bug::S2ShortWait) {
+        return length / 2;
+    }
     length + length / DRIFT + MARGIN
 }
 
@@ -42,7 +46,10 @@ impl Holder {
         }
     }
 
-    pub(crate) fn granted(&mut self, number: u64, session: Session, index: Index) {
+    pub(crate) fn granted(&mut self, now: Mono, number: u64, session: Session, index: Index) {
+        if plant::is(Bug::S2FromGrant) {
+            self.sent.insert(number, now);
+        }
         if self.pending.len() < SENT_MAX {
             self.pending.push((number, session, index));
         }
@@ -59,7 +66,7 @@ impl Holder {
         }
         let length = Duration::from_millis(cluster.lease.length_ms);
         for (number, session, index) in std::mem::take(&mut self.pending) {
-            if index > applied {
+            if index > applied && !plant::is(Bug::S1NotApplied) {
                 self.pending.push((number, session, index));
             } else if node.leased
                 && session == node.session
@@ -228,7 +235,7 @@ mod tests {
         apply(&mut cluster, Body::Back { node: "a".into(), session: Session(0) });
         let (me, mut holder) = (NodeId::from("a"), Holder::default());
         holder.asked(1, at(100));
-        holder.granted(1, Session(1), Index(9));
+        holder.granted(at(100), 1, Session(1), Index(9));
         holder.settle(&cluster, &me, Index(8));
         assert_eq!(holder.until(), Mono(0));
         holder.settle(&cluster, &me, Index(9));
@@ -237,7 +244,7 @@ mod tests {
         holder.settle(&cluster, &me, Index(10));
         assert_eq!(holder.until(), Mono(0));
         holder.asked(2, at(200));
-        holder.granted(2, Session(1), Index(9));
+        holder.granted(at(200), 2, Session(1), Index(9));
         holder.settle(&cluster, &me, Index(10));
         assert_eq!(holder.until(), Mono(0), "a grant of the session that is over");
     }

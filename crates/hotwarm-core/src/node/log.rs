@@ -4,6 +4,7 @@ use super::{Action, Identity, Message, Node, StartError};
 use crate::cluster::{Body, Cluster, Entry, Item};
 use crate::consensus::{self, Recovered, Replica};
 use crate::ids::{Index, Mono, NodeId, RaftId};
+use crate::plant::{self, Bug};
 use crate::wal::{EntryKind, LogId, Snapshot};
 
 /// The control log.
@@ -161,6 +162,9 @@ impl Node {
     fn apply_entry(&mut self, index: u64, entry: &Entry) {
         self.probe_who_is_doubted(entry);
         let (events, applied) = self.cluster.apply(entry);
+        if plant::is(Bug::S17Differs) {
+            self.cluster.at = self.cluster.at.plus(self.options.seed % 2);
+        }
         self.applied_at = self.now;
         for done in applied {
             self.on_applied(done);

@@ -34,6 +34,7 @@ use crate::consensus::Replica;
 use crate::detect::SelfHealth;
 use crate::group::reason::Evidence;
 use crate::ids::{Epoch, GroupName, Incarnation, Index, MemberId, Millis, Mono, NodeId, RaftId};
+use crate::plant::{self, Bug};
 use crate::reconcile::Observed;
 use crate::route::Routes;
 use crate::wal::{LogId, Record};
@@ -320,7 +321,10 @@ impl Node {
 
     fn tell_routes(&mut self) {
         for (name, group) in &self.cluster.groups {
-            let routes = group.routes();
+            let mut routes = group.routes();
+            if plant::is(Bug::S10HotHotStops) && !group.spec.exclusive && self.now >= self.holder.until() {
+                routes.state = crate::route::RouteState::Held;
+            }
             let before = self.routes.get(name);
             if before == Some(&routes) {
                 continue;

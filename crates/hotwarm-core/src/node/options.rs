@@ -10,6 +10,7 @@ use crate::cluster::ClusterSpec;
 use crate::consensus::Recovered;
 use crate::detect::HealthLimits;
 use crate::ids::{NodeId, RaftId};
+use crate::plant::{self, Bug};
 use crate::wal::{LogId, LogState, Record, Snapshot};
 
 /// Where a node keeps what it knows of itself: not a replicated log, but kept like one, in the same write-ahead log.
@@ -78,7 +79,7 @@ impl Stored {
         let identity = logs.get(&NODE_LOG).and_then(|log| Identity::from_snapshot(log.snapshot.as_ref()?));
         let Some(identity) = identity else { return Ok(Self::default()) };
         let control = logs.remove(&CONTROL).unwrap_or_default();
-        if !control.possibly_cut {
+        if !control.possibly_cut || plant::is(Bug::S12GoesOn) {
             return Ok(Self { identity: Some(identity), log: control.into(), rejoins: None });
         }
         let alone = control.snapshot.as_ref().is_some_and(|s| s.voters.voters == [identity.raft_id.0] && s.voters.outgoing.is_empty());

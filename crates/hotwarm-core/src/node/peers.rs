@@ -188,7 +188,7 @@ impl Node {
         match message {
             Message::Log(message) => self.on_log(from, *message),
             Message::Beat(beat) => self.on_beat(from, relayed, beat),
-            Message::Grant { number, session, index } => self.holder.granted(number, session, index),
+            Message::Grant { number, session, index } => self.holder.granted(self.now, number, session, index),
             Message::Propose { items } => self.on_propose(from, items),
             Message::Hello { cluster, name, incarnation, behaviour } => self.on_hello(from, cluster, &name, incarnation, behaviour),
             Message::Welcome { cluster, incarnation, raft_id } => self.on_welcome(cluster, incarnation, raft_id),

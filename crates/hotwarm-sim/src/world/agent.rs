@@ -15,6 +15,9 @@ use crate::event::{Event, M, N};
 use crate::fault::Stage;
 use crate::plan::{CLOCK, MS, SECOND};
 
+/// So long a hot member counts as just opened.
+const OPENED_US: u64 = 300 * MS;
+
 impl World {
     /// The agent's process starts.
     pub(super) fn boot(&mut self, n: N) {
@@ -190,13 +193,26 @@ impl World {
         if self.stage == stage {
             return;
         }
+        let opened = self.stage == Stage::Promoting && stage == Stage::Steady;
+        if opened {
+            self.opened_at = self.now;
+        }
         self.stage = stage;
+        let stage = if opened { Stage::Opened } else { stage };
         let faults = &self.plan.faults;
         let (due, rest) = self.armed.iter().copied().partition(|i| faults[*i].stage == Some(stage));
         self.armed = rest;
         let due: Vec<usize> = due;
         for i in due {
             self.queue.push(self.now, Event::Fault(i));
+        }
+    }
+
+    /// The stage, for a fault that strikes now.
+    pub(super) const fn stage_now(&self) -> Stage {
+        match self.stage {
+            Stage::Steady if self.now < self.opened_at + OPENED_US => Stage::Opened,
+            stage => stage,
         }
     }
 
@@ -236,7 +252,7 @@ impl World {
     fn send(&mut self, n: N, to: &hotwarm_core::ids::NodeId, bytes: Vec<u8>) {
         self.trace.bytes(&bytes);
         let Some(to) = self.names.get(to).copied() else { return };
-        let slow = self.machines[to].slow_us + self.machines[n].slow_us;
+        let slow = self.machines[to].slow_us + self.machines[n].slow_us + self.machines[to].late_us;
         let [first, second] = self.net.fate(n, to, &mut self.rng);
         let Some(first) = first else { return };
         let late = if slow > 0 { self.rng.below(slow) } else { 0 };

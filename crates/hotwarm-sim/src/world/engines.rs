@@ -3,6 +3,8 @@
 use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
 use hotwarm_core::ids::{Epoch, Incarnation, Position, Role};
 
+use hotwarm_core::plant::{self, Bug};
+
 use super::World;
 use crate::event::{Event, M, N};
 use crate::member::Program;
@@ -137,7 +139,17 @@ impl World {
             self.queue.push(self.now + MS, Event::Told { n, life, m, event });
             return;
         }
-        let takes = if graceful { MS + self.rng.below(150 * MS) } else { MS + self.rng.below(4 * MS) };
+        if plant::is(Bug::S5StoppedEarly) {
+            let event = MemberEvent::Stopped { incarnation: Incarnation(incarnation), cause: StopCause::Asked };
+            self.queue.push(self.now + 100, Event::Told { n, life, m, event });
+        }
+        let takes = if plant::is(Bug::S5StoppedEarly) {
+            500 * MS
+        } else if graceful {
+            MS + self.rng.below(150 * MS)
+        } else {
+            MS + self.rng.below(4 * MS)
+        };
         self.queue.push(self.now + takes, Event::End { m, incarnation, then: Some(life) });
     }
 

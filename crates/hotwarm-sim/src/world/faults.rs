@@ -24,7 +24,7 @@ impl World {
         }
         let fault = self.plan.faults[i];
         let overdue = self.now >= fault.at + PATIENCE_US;
-        if fault.stage.is_some_and(|stage| stage != self.stage) && !overdue {
+        if fault.stage.is_some_and(|stage| stage != self.stage_now()) && !overdue {
             if !self.armed.contains(&i) {
                 self.armed.push(i);
                 self.queue.push(fault.at + PATIENCE_US, Event::Fault(i));
@@ -38,9 +38,10 @@ impl World {
         self.armed.retain(|armed| *armed != i);
         self.counts.faults += 1;
         let n = self.victim(fault.target);
-        self.coverage.count(fault.kind, self.stage);
+        let stage = self.stage_now();
+        self.coverage.count(fault.kind, stage);
         self.trace.number(i as u64 | (n as u64) << 8);
-        self.line(|w| format!("FAULT {} at {} ({}) for {} ms", fault.kind.text(), w.machines[n].name, w.stage.text(), fault.lasts_us / MS));
+        self.line(|w| format!("FAULT {} at {} ({}) for {} ms", fault.kind.text(), w.machines[n].name, stage.text(), fault.lasts_us / MS));
         self.checks.fault(self.now);
         self.strike(&fault, n);
     }
@@ -105,10 +106,10 @@ impl World {
     fn strike(&mut self, fault: &Fault, n: N) {
         let lasts = fault.lasts_us;
         match fault.kind {
-            Kind::AgentKilled | Kind::MachineCrashed | Kind::AgentStopped | Kind::MachineStopped | Kind::NodeSlow => {
+            Kind::AgentKilled | Kind::MachineCrashed | Kind::PairCrashed | Kind::AgentStopped | Kind::MachineStopped | Kind::NodeSlow => {
                 self.strike_node(fault.kind, n, lasts);
             }
-            Kind::CutOff | Kind::CutOneWay | Kind::CutPartial | Kind::Split | Kind::Lossy | Kind::Swizzle => {
+            Kind::CutOff | Kind::CutLate | Kind::CutOneWay | Kind::CutPartial | Kind::Split | Kind::Lossy | Kind::Swizzle => {
                 self.strike_network(fault.kind, n, lasts);
             }
             Kind::DiskSlow | Kind::DiskStalled | Kind::DiskFull | Kind::DiskTorn | Kind::DiskRotten | Kind::Wiped => {
@@ -134,6 +135,7 @@ impl World {
                 self.crash(n);
                 self.later(lasts, Healing::Boot(n));
             }
+            Kind::PairCrashed => self.crash_pair(lasts),
             Kind::AgentStopped | Kind::MachineStopped if self.machines[n].paused == Paused::No => {
                 self.machines[n].paused = if kind == Kind::AgentStopped { Paused::Agent } else { Paused::Machine };
                 self.later(lasts, Healing::Resume(n));
@@ -143,6 +145,24 @@ impl World {
                 self.later(lasts, Healing::Speed(n));
             }
             _ => {}
+        }
+    }
+
+    /// One follower is cut from the hot member for a moment; then the hot member's machine and one that followed it crash.
+    fn crash_pair(&mut self, lasts: u64) {
+        let Some(hot) = self.hot_member().map(|m| self.members[m].node) else { return };
+        let count = self.machines.len();
+        let cut = (hot + 1 + self.rng.below(count as u64 - 1) as usize) % count;
+        let links = vec![(hot, cut), (cut, hot)];
+        links.iter().for_each(|(from, to)| self.net.cut(*from, *to));
+        let moment = self.rng.between(100 * MS, 700 * MS);
+        self.later(moment + 50 * MS, Healing::Links(links));
+        self.later(moment, Healing::Crash(hot, lasts));
+        let followers: Vec<N> = (0..count).filter(|n| *n != hot && *n != cut && !self.machines[*n].members.is_empty()).collect();
+        if !followers.is_empty() {
+            let other = followers[self.rng.below(followers.len() as u64) as usize];
+            let back = self.rng.between(500 * MS, 3 * SECOND);
+            self.later(moment, Healing::Crash(other, back));
         }
     }
 
@@ -204,6 +224,12 @@ impl World {
                 let others = (0..count).filter(|o| *o != n);
                 others.for_each(|o| links.extend([(n, o), (o, n)]));
             }
+            Kind::CutLate => {
+                self.machines[n].late_us = self.rng.between(100 * MS, 900 * MS);
+                let moment = self.rng.between(100 * MS, 900 * MS);
+                self.later(moment, Healing::CutOut(n, lasts));
+                return;
+            }
             Kind::CutOneWay => {
                 let other = (n + 1 + self.rng.below(count as u64 - 1) as usize) % count;
                 let whole = self.rng.one_in(2);
@@ -221,9 +247,9 @@ impl World {
                 links.extend(all.filter(|(a, b)| side[*a] != side[*b]));
             }
             Kind::Lossy => {
-                let net = &mut self.net;
-                (net.lost, net.doubled, net.late) = (20 + self.rng.below(200), self.rng.below(100), self.rng.below(200));
-                net.late_us = self.rng.between(10 * MS, 800 * MS);
+                let rng = &mut self.rng;
+                (self.net.lost, self.net.doubled, self.net.late) = (20 + rng.below(200), rng.below(100), rng.below(200));
+                self.net.late_us = if rng.one_in(3) { rng.between(SECOND, 4 * SECOND) } else { rng.between(10 * MS, 800 * MS) };
                 self.later(lasts, Healing::Quality);
             }
             _ => return self.swizzle(lasts),
@@ -269,7 +295,8 @@ impl World {
                 let torn = rest_is_whole && kind == Kind::DiskTorn;
                 self.crash_leaving(n, torn.then_some(Left::Sectors));
                 match kind {
-                    Kind::DiskRotten if rest_is_whole => self.machines[n].disk.rot(&mut self.rng),
+                    Kind::DiskRotten if rest_is_whole && self.rng.one_in(2) => self.machines[n].disk.rot(&mut self.rng),
+                    Kind::DiskRotten if rest_is_whole => self.machines[n].disk.lose_synced(&mut self.rng),
                     Kind::Wiped if rest_is_whole => self.forget(n),
                     _ => {}
                 }
@@ -356,6 +383,16 @@ impl World {
             Healing::Resume(n) => self.resume(n),
             Healing::Speed(n) => self.machines[n].slow_us = 0,
             Healing::Links(links) => links.iter().for_each(|(from, to)| self.net.mend(*from, *to)),
+            Healing::Crash(n, lasts) if !self.healed => {
+                self.crash(n);
+                self.later(lasts, Healing::Boot(n));
+            }
+            Healing::CutOut(n, lasts) if !self.healed => {
+                self.machines[n].late_us = 0;
+                let links = (0..self.machines.len()).filter(|o| *o != n).map(|o| (n, o)).collect();
+                self.cut(links, lasts);
+            }
+            Healing::Crash(..) | Healing::CutOut(..) => {}
             Healing::Quality => (self.net.lost, self.net.doubled, self.net.late) = (0, 0, 0),
             Healing::DiskSpeed(n) => self.machines[n].disk.latency_us = MS,
             Healing::DiskSpace(n) => {
@@ -415,7 +452,7 @@ impl World {
         self.line(|_| "everything is healed".to_owned());
         self.net.mend_all();
         for n in 0..self.machines.len() {
-            self.machines[n].slow_us = 0;
+            (self.machines[n].slow_us, self.machines[n].late_us) = (0, 0);
             self.machines[n].disk.latency_us = MS;
             self.machines[n].disk.full = false;
             self.disk_goes_on(n);

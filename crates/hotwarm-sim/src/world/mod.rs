@@ -47,6 +47,7 @@ pub struct World {
     pub trace: Trace,
     pub coverage: Coverage,
     pub stage: Stage,
+    opened_at: u64,
     /// The newest state that any node has applied.
     newest: Index,
     armed: Vec<usize>,
@@ -102,6 +103,7 @@ impl World {
             trace,
             coverage: Coverage::default(),
             stage: Stage::Vacant,
+            opened_at: 0,
             newest: Index(0),
             armed: Vec::new(),
             struck: vec![false; plan.faults.len()],
@@ -288,6 +290,7 @@ fn machine(plan: &Plan, n: N, members: &[Member], rng: &mut Rng) -> Machine {
         lease_until: Mono(0),
         tables: plan.groups.iter().map(|_| Table::default()).collect(),
         slow_us: 0,
+        late_us: 0,
         wake_at: 0,
         kept_down: 0,
         members: mine,
