@@ -104,7 +104,7 @@ impl Hands {
             Action::Lease { until } => self.shared.router.lease().set(until),
             Action::Events { events, fresh } => {
                 if fresh {
-                    events.iter().for_each(|event| log_event(event));
+                    events.iter().for_each(log_event);
                 }
                 self.shared.records.add(events, fresh);
             }

@@ -42,36 +42,29 @@ fn free() -> SocketAddr {
 
 /// What a cluster is to be.
 #[derive(Default)]
-pub struct Builder {
+pub(crate) struct Builder {
     nodes: Vec<&'static str>,
-    witnesses: Vec<&'static str>,
     /// Name, mode, component.
     groups: Vec<(&'static str, &'static str, &'static str)>,
 }
 
 impl Builder {
-    pub fn witness(mut self, name: &'static str) -> Self {
-        self.witnesses.push(name);
-        self
-    }
-
     /// A group of web components, all hot.
-    pub fn web(mut self) -> Self {
+    pub(crate) fn web(mut self) -> Self {
         self.groups.push(("web", "hot-hot", "web"));
         self
     }
 
     /// A group of clock components, one hot.
-    pub fn clock(mut self) -> Self {
+    pub(crate) fn clock(mut self) -> Self {
         self.groups.push(("clock", "hot-warm", "clock"));
         self
     }
 
     /// Starts every node; returns when every group serves with all its members.
-    pub fn start(self) -> Cluster {
+    pub(crate) fn start(self) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
-        let hosts: Vec<&str> = self.nodes.iter().copied().filter(|node| !self.witnesses.contains(node)).collect();
-        let mut text = format!("[cluster]\nname = \"test\"\nnodes = {}\nwitness = {:?}\n", each(&self.nodes), self.witnesses);
+        let mut text = format!("[cluster]\nname = \"test\"\nnodes = {}\n", each(&self.nodes));
         let mut apis = BTreeMap::new();
         for node in &self.nodes {
             let (data, api) = (dir.path().join(node), free());
@@ -80,10 +73,11 @@ impl Builder {
             apis.insert(*node, api);
         }
         for (name, mode, component) in &self.groups {
-            let (listen, members) = (each(&hosts), each(&hosts));
+            let (listen, members) = (each(&self.nodes), each(&self.nodes));
             text.push_str(&format!(
                 "\n[group.{name}]\nmode = \"{mode}\"\nlisten = {listen}\nprotocol = \"http\"\nmembers = {members}\n\
-                 engine = {{ process = [{HOTWARM:?}, \"component\", \"{component}\"] }}\ncheck = {{ http = \"/healthz\" }}\n"
+                 engine = {{ process = [{HOTWARM:?}, \"component\", \"{component}\"], env = {{ {MARK} = {:?} }} }}\ncheck = {{ http = \"/healthz\" }}\n",
+                dir.path()
             ));
         }
         fs::write(dir.path().join("hotwarm.toml"), &text).unwrap();
@@ -102,67 +96,67 @@ fn each(nodes: &[&str]) -> String {
     format!("{{ {} }}", each.join(", "))
 }
 
-pub fn is_whole(group: &GroupStatus) -> bool {
+pub(crate) fn is_whole(group: &GroupStatus) -> bool {
     group.have == group.want && group.state == "serving" && group.problems.is_empty()
 }
 
 /// A running cluster.
-pub struct Cluster {
+pub(crate) struct Cluster {
     dir: TempDir,
     apis: BTreeMap<&'static str, SocketAddr>,
     running: BTreeMap<&'static str, Child>,
 }
 
 /// What a command did.
-pub struct Ran {
-    pub exit: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) exit: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Cluster {
-    pub fn of(nodes: &[&'static str]) -> Builder {
+    pub(crate) fn of(nodes: &[&'static str]) -> Builder {
         Builder { nodes: nodes.to_vec(), ..Builder::default() }
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.file("hotwarm.toml")
     }
 
-    pub fn api(&self, node: &str) -> Client {
+    pub(crate) fn api(&self, node: &str) -> Client {
         Client::at(self.apis[node])
     }
 
     /// The command with `--api` of a node and nobody at the terminal.
-    pub fn run(&self, node: &str, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, node: &str, arguments: &[&str]) -> Ran {
         self.hotwarm(&[&["--api", self.api(node).url()], arguments].concat())
     }
 
-    pub fn hotwarm(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn hotwarm(&self, arguments: &[&str]) -> Ran {
         let output = Command::new(HOTWARM).arg("--config").arg(self.config()).args(arguments).stdin(Stdio::null()).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Ran { exit: output.status.code().expect("an exit code"), out: text(output.stdout), err: text(output.stderr) }
     }
 
     /// A command that is to be done.
-    pub fn done(&self, node: &str, arguments: &[&str]) -> String {
+    pub(crate) fn done(&self, node: &str, arguments: &[&str]) -> String {
         let ran = self.run(node, arguments);
         assert_eq!(ran.exit, 0, "{arguments:?}: {}{}", ran.out, ran.err);
         ran.out
     }
 
     /// A command that a rule is to refuse; tells what it says.
-    pub fn refused(&self, node: &str, arguments: &[&str]) -> String {
+    pub(crate) fn refused(&self, node: &str, arguments: &[&str]) -> String {
         let ran = self.run(node, arguments);
         assert_eq!(ran.exit, 3, "{arguments:?}: {}{}", ran.out, ran.err);
         ran.err
     }
 
-    pub fn start_node(&mut self, node: &'static str) {
+    pub(crate) fn start_node(&mut self, node: &'static str) {
         let log = File::options().create(true).append(true).open(self.file(&format!("{node}.log"))).unwrap();
         let child = Command::new(HOTWARM)
             .args(["run", "--node", node, "--config"])
@@ -176,11 +170,11 @@ impl Cluster {
     }
 
     /// Asks the node's process to end, and waits until it has. Its members live on.
-    pub fn stop_node(&mut self, node: &str) {
+    pub(crate) fn stop_node(&mut self, node: &str) {
         self.end_node(node, Signal::TERM);
     }
 
-    pub fn kill_node(&mut self, node: &str) {
+    pub(crate) fn kill_node(&mut self, node: &str) {
         self.end_node(node, Signal::KILL);
     }
 
@@ -190,13 +184,13 @@ impl Cluster {
         child.wait().unwrap();
     }
 
-    /// The members of a node, and whatever else runs in its directory.
-    pub fn kill_members(&self, node: &str) {
-        kill_all_in(&self.file(node));
+    /// The members of a node, which are named like it.
+    pub(crate) fn kill_members(&self, node: &str) {
+        kill_members(self.dir.path(), &format!("/{node}"));
     }
 
     /// Waits until some node that runs says so.
-    pub fn wait(&self, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
+    pub(crate) fn wait(&self, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
         let until = Instant::now() + PATIENCE;
         let mut last = None;
         loop {
@@ -213,22 +207,22 @@ impl Cluster {
     }
 
     /// Waits until every node that runs says so.
-    pub fn wait_all(&self, what: &str, condition: impl Fn(&Status) -> bool) {
+    pub(crate) fn wait_all(&self, what: &str, condition: impl Fn(&Status) -> bool) {
         self.running.keys().for_each(|node| drop(self.wait(what, |status| status.node.name == **node && condition(status))));
     }
 
-    pub fn group(&self, name: &str) -> GroupStatus {
+    pub(crate) fn group(&self, name: &str) -> GroupStatus {
         let node = self.running.keys().next().expect("a node that runs");
         self.api(node).get(&format!("/api/v1/groups/{name}")).unwrap()
     }
 
     /// The member that is hot.
-    pub fn hot(&self, group: &str) -> String {
+    pub(crate) fn hot(&self, group: &str) -> String {
         self.group(group).members.into_iter().find(|member| member.role == "hot").expect("a hot member").name
     }
 
     /// Ends everything; every line of WARN or ERROR must hold one of `listed`.
-    pub fn end(mut self, listed: &[&str]) {
+    pub(crate) fn end(mut self, listed: &[&str]) {
         let nodes: Vec<&str> = self.running.keys().copied().collect();
         nodes.iter().for_each(|node| self.stop_node(node));
         let mut unlisted = Vec::new();
@@ -248,34 +242,52 @@ impl Drop for Cluster {
             let _ = child.kill();
             let _ = child.wait();
         }
-        kill_all_in(self.dir.path());
+        kill_members(self.dir.path(), "");
         if std::thread::panicking() {
             for node in self.apis.keys() {
-                let text = fs::read_to_string(self.file(&format!("{node}.log"))).unwrap_or_default();
-                let lines: Vec<&str> = text.lines().collect();
-                eprintln!("--- node {node}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+                show_end(&self.file(&format!("{node}.log")));
+                let groups = fs::read_dir(self.file(&format!("{node}/run"))).into_iter().flatten().flatten();
+                let members = groups.flat_map(|group| fs::read_dir(group.path()).into_iter().flatten().flatten());
+                members.for_each(|member| show_end(&member.path().join("output.log")));
             }
         }
     }
 }
 
-/// Kills what has its working directory under `folder`: members have, each in its own. Their guards end with them.
-fn kill_all_in(folder: &Path) {
-    for _ in 0..100 {
-        let found: Vec<Pid> = processes().filter(|(_, cwd)| cwd.starts_with(folder)).map(|(pid, _)| pid).collect();
+/// For whoever looks into a failure.
+fn show_end(file: &Path) {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    eprintln!("--- {}\n{}", file.display(), lines[lines.len().saturating_sub(40)..].join("\n"));
+}
+
+/// In the environment of every member: which cluster's it is.
+const MARK: &str = "CLUSTER_OF_TEST";
+
+/// Kills the members of the cluster in `folder` whose names end so. Their guards end with them.
+fn kill_members(folder: &Path, name: &str) {
+    let mark = format!("{MARK}={}", folder.display());
+    let is_one = |environment: &str| {
+        let has = |wanted: &dyn Fn(&str) -> bool| environment.split('\0').any(wanted);
+        has(&|one| one == mark) && has(&|one| one.strip_prefix("HOTWARM_MEMBER=").is_some_and(|member| member.ends_with(name)))
+    };
+    for _ in 0..500 {
+        let found: Vec<Pid> = environments().filter(|(_, environment)| is_one(environment)).map(|(pid, _)| pid).collect();
         if found.is_empty() {
             return;
         }
-        // One may have ended meanwhile.
-        found.iter().for_each(|pid| drop(kill_process(*pid, Signal::KILL)));
+        for pid in found {
+            // One may have ended meanwhile.
+            let _ = kill_process(pid, Signal::KILL);
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-fn processes() -> impl Iterator<Item = (Pid, PathBuf)> {
+fn environments() -> impl Iterator<Item = (Pid, String)> {
     fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let path = entry.ok()?.path();
         let pid = Pid::from_raw(path.file_name()?.to_str()?.parse().ok()?)?;
-        Some((pid, fs::read_link(path.join("cwd")).ok()?))
+        Some((pid, String::from_utf8_lossy(&fs::read(path.join("environ")).ok()?).into_owned()))
     })
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// Every field is described, every required one there, every value of its kind; `at` names the place in failures.
-pub fn check(document: &Value, schema: &Value, value: &Value, at: &str) {
+pub(crate) fn check(document: &Value, schema: &Value, value: &Value, at: &str) {
     if let Err(wrong) = fits(document, schema, value, at) {
         panic!("{wrong}");
     }
