@@ -76,7 +76,7 @@ impl Builder {
             let (listen, members) = (each(&self.nodes), each(&self.nodes));
             text.push_str(&format!(
                 "\n[group.{name}]\nmode = \"{mode}\"\nlisten = {listen}\nprotocol = \"http\"\nmembers = {members}\n\
-                 engine = {{ process = [{HOTWARM:?}, \"component\", \"{component}\"], env = {{ {MARK} = {:?} }} }}\ncheck = {{ http = \"/healthz\" }}\n",
+                 engine = {{ process = [{HOTWARM:?}, \"component\", \"{component}\"], env = {{ {MARK} = {:?} }} }}\ncheck = {{ http = \"/healthz\" }}\ndrain = \"300ms\"\n",
                 dir.path()
             ));
         }
