@@ -36,9 +36,8 @@ pub fn missing(world: &World) -> Option<String> {
 
 fn voters(world: &World) -> Option<String> {
     let wanted = world.plan.spec.nodes.values().filter(|node| node.votes).count();
-    let views = world.machines.iter().filter_map(|m| m.agent.as_ref());
-    let leads =
-        |n: &&Box<hotwarm_core::node::Node>| n.leadership().is_some_and(|(_, l)| l.role == hotwarm_core::consensus::ReplicaRole::Leader);
+    let views = world.machines.iter().filter_map(|m| m.agent.as_deref());
+    let leads = |n: &&hotwarm_core::node::Node| n.leadership().is_some_and(|(_, l)| l.role == hotwarm_core::consensus::ReplicaRole::Leader);
     let Some(leader) = views.filter(leads).max_by_key(|n| n.leadership().map(|(_, l)| l.term)) else {
         return Some("nobody leads".to_owned());
     };
@@ -52,7 +51,7 @@ fn voters(world: &World) -> Option<String> {
 fn members(world: &World) -> Option<String> {
     for spec in &world.plan.groups {
         let of_group = world.members.iter().filter(|m| m.id.group() == spec.name);
-        let answering = of_group.filter(|m| m.answers(spec.positions)).count();
+        let answering = of_group.filter(|m| m.answers()).count();
         let wanted = usize::from(spec.hot) + usize::from(spec.warm);
         if answering < wanted {
             return Some(format!("{answering} of {wanted} members of {} answer", spec.name));
@@ -93,7 +92,7 @@ pub fn picture(world: &World) -> Vec<String> {
         };
         lines.push(format!("   {}", view.cluster.nodes.iter().map(state).collect::<Vec<_>>().join("; ")));
     }
-    let newest = world.machines.iter().filter_map(|m| m.agent.as_ref()).max_by_key(|node| node.state().1);
+    let newest = world.machines.iter().filter_map(|m| m.agent.as_deref()).max_by_key(|node| node.state().1);
     for group in newest.iter().flat_map(|node| node.state().0.groups.values()) {
         lines.push(format!(
             "{}: closed {} epoch {} stale {:?} transition {:?}",

@@ -89,12 +89,10 @@ impl Member {
         (self.life == incarnation).then_some(self.program.as_mut()).flatten()
     }
 
-    /// Whether a check of it succeeds: it is up, answers, and its data is in line with what the group went on with.
+    /// Whether a check of it succeeds.
     #[must_use]
-    pub fn answers(&self, keeps_data: bool) -> bool {
-        let Some(program) = &self.program else { return false };
-        let in_line = !keeps_data || program.role == Role::Hot || self.data.was_hot.is_none_or(|epoch| epoch >= self.data.floor);
-        program.up && !program.hung && in_line
+    pub fn answers(&self) -> bool {
+        self.program.as_ref().is_some_and(|program| program.up && !program.hung)
     }
 }
 

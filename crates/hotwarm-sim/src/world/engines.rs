@@ -94,8 +94,7 @@ impl World {
     fn start(&mut self, n: N, m: M, epoch: Epoch) {
         let life = self.machines[n].life;
         let member = &mut self.members[m];
-        if member.program.is_some() {
-            let (role, epoch) = member.told;
+        if let Some((role, epoch)) = member.program.as_ref().map(|program| (program.role, program.epoch)) {
             let event = MemberEvent::Started { incarnation: Incarnation(member.life), role, epoch };
             member.told_ready = None;
             self.queue.push(self.now + MS, Event::Told { n, life, m, event });
@@ -155,12 +154,11 @@ impl World {
     }
 
     pub(super) fn probe(&mut self, n: N, life: u32, m: M, incarnation: u64, again: bool) {
-        let keeps = self.keeps_data(m);
         let member = &mut self.members[m];
         if member.living(incarnation).is_none() {
             return;
         }
-        let answers = member.answers(keeps);
+        let answers = member.answers();
         // Before the first answer there is nothing to tell.
         let changed = member.told_ready.unwrap_or(false) != answers;
         member.told_ready = Some(answers);

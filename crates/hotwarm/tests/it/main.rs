@@ -3,8 +3,14 @@
 
 mod cluster;
 mod engine;
+mod faults;
 mod guard;
 mod hooks;
+mod lan;
+mod loopback;
 mod members;
+mod netns;
 mod operator;
+mod recorder;
 mod schema;
+mod upgrade;

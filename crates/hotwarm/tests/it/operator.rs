@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use hotwarm::api::types::{Configuration, Events};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, is_whole};
+use crate::loopback::{Cluster, is_whole};
 use crate::schema;
 
 #[test]

@@ -42,11 +42,11 @@ pub(crate) fn functions(file: &File) -> Vec<(usize, String, usize)> {
     for (at, line) in lines.iter().enumerate() {
         let Some(name) = function_name(&line.code) else { continue };
         let code = line.code.trim_end();
-        let depth = indent(line.raw);
+        let depth = indent(&line.code);
         let one_line = code.ends_with(';') || (code.ends_with('}') && code.contains('{'));
         let rest = lines[at + 1..].iter().position(|l| {
             let code = l.code.trim_end();
-            !code.trim().is_empty() && indent(l.raw) == depth && (code.trim() == "}" || code.ends_with(';') || code.ends_with("{}"))
+            !code.trim().is_empty() && indent(code) == depth && (code.trim() == "}" || code.ends_with(';') || code.ends_with("{}"))
         });
         let length = if one_line { 1 } else { rest.map_or(usize::MAX, |n| n + 2) };
         found.push((line.number, name, length));

@@ -88,11 +88,11 @@ impl File {
         let mut tests: Option<usize> = None;
         for ((number, raw), code) in (1..).zip(self.text.lines()).zip(blanked.lines()) {
             if tests.is_none() && code.trim_start().starts_with("#[cfg(test)]") {
-                tests = Some(indent(raw));
+                tests = Some(indent(code));
             }
             lines.push(Line { number, raw, code: code.to_owned(), test: self.is_test() || tests.is_some() });
             // The item ends with its brace, or at once.
-            let end = tests.is_some_and(|at| indent(raw) == at && (raw.trim() == "}" || code.trim_end().ends_with(';')));
+            let end = tests.is_some_and(|at| indent(code) == at && (code.trim() == "}" || code.trim_end().ends_with(';')));
             if end {
                 tests = None;
             }
@@ -182,8 +182,8 @@ fn comments_and_strings_are_blank() {
 
 #[test]
 fn tests_inside_a_file_are_known_as_such() {
-    let text = "fn a() {}\n#[cfg(test)]\nuse x;\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\nfn c() {}\n".to_owned();
+    let text = "fn a() {}\n#[cfg(test)]\nuse x;\n#[cfg(test)]\nmod tests {\n    const T: &str = r#\"\n}\n\"#;\n}\nfn c() {}\n".to_owned();
     let file = File { path: "crates/x/src/y.rs".into(), text };
     let tests: Vec<bool> = file.lines().iter().map(|line| line.test).collect();
-    assert_eq!(tests, [false, true, true, true, true, true, true, false]);
+    assert_eq!(tests, [false, true, true, true, true, true, true, true, true, false]);
 }
