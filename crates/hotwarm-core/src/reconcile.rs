@@ -338,5 +338,5 @@ fn testimony(group: &Group, router: &LocalRouter, me: &NodeId, now: Millis) -> V
 fn hook_answers(group: &Group, observed: &Observed) -> Vec<Body> {
     let fenced = |id: &MemberId| observed.members.get(id).map(|local| local.fenced).unwrap_or_default();
     let confirmed = group.may_serve().filter(|(id, told)| fenced(id) > *told);
-    confirmed.map(|(id, told)| Body::Answer(Answer::Fenced { member: id.clone(), epoch: told })).collect()
+    confirmed.map(|(id, _)| Body::Answer(Answer::Fenced { member: id.clone(), epoch: fenced(id) })).collect()
 }

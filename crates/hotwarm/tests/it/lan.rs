@@ -30,7 +30,7 @@ impl Lan {
         let lan = Self { id, names: names.to_vec() };
         lan.add_space("switch");
         ip(&format!("-n {} link add br0 type bridge forward_delay 0", lan.space("switch")));
-        ip(&format!("-n {} addr add 10.77.0.254/24 dev br0", lan.space("switch")));
+        ip(&format!("-n {} addr add 10.0.0.254/24 dev br0", lan.space("switch")));
         ip(&format!("-n {} link set br0 up", lan.space("switch")));
         for name in names {
             let (space, switch) = (lan.space(name), lan.space("switch"));
@@ -54,7 +54,7 @@ impl Lan {
 
     pub(crate) fn address(&self, name: &str) -> IpAddr {
         let at = self.names.iter().position(|n| *n == name).expect("a machine of this network");
-        IpAddr::V4(Ipv4Addr::new(10, 77, 0, u8::try_from(at).unwrap() + 1))
+        IpAddr::V4(Ipv4Addr::new(10, 0, 0, u8::try_from(at).unwrap() + 1))
     }
 
     /// Runs `work` on a thread in the machine's network (`switch`: the clients'); what it starts stays there.

@@ -4,6 +4,7 @@
 mod cluster;
 mod engine;
 mod faults;
+mod first_hour;
 mod guard;
 mod hooks;
 mod lan;
@@ -14,3 +15,4 @@ mod operator;
 mod recorder;
 mod schema;
 mod upgrade;
+mod wipe;

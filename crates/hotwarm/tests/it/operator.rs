@@ -109,7 +109,7 @@ fn is_refused_with_a_code_and_a_page(cluster: &Cluster) {
         assert!((400..500).contains(&status) && text.contains("\"page\":\"docs/reference/errors/HW04"), "{path}: {status} {text}");
     }
     let mut elsewhere = Command::new("curl");
-    elsewhere.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Origin: http://example.org"]);
+    elsewhere.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Origin: http://another-site"]);
     let output = elsewhere.arg(format!("{}/api/v1/status", cluster.api("a").url())).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "403", "a page of another site");
 }
