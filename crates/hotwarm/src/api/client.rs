@@ -210,8 +210,7 @@ impl Lines {
     ///
     /// # Errors
     /// The connection broke, or the node is silent for longer than its empty lines allow.
-    #[allow(clippy::should_implement_trait)] // An iterator has one type of item; here the caller names it.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
+    pub fn next_object<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             let mut line = Vec::new();
             let read = self.body.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);

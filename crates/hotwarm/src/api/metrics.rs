@@ -85,6 +85,9 @@ const FAILOVER_REASONS: [&str; 5] = ["hot-stopped", "hot-unready", "hot-unreacha
 /// Every so many of the router's buckets become one of ours: 24 an exposition instead of 96.
 const BUCKETS_TOGETHER: usize = 4;
 
+/// A family and how its value is read from what was counted.
+type Column<T> = (Family, fn(&T) -> u64);
+
 /// The page under construction. A family's samples must be written one after the other.
 #[derive(Default)]
 struct Page {
@@ -198,11 +201,8 @@ fn reasons(page: &mut Page, agent: &Handle) {
     }
 }
 
-/// What a metric shows of one thing counted.
-type Of<T> = fn(&T) -> u64;
-
 fn router(page: &mut Page, groups: &[GroupStats]) {
-    let by_group: [(Family, Of<GroupStats>); 7] = [
+    let by_group: [Column<GroupStats>; 7] = [
         (CLIENTS, |g| g.requests),
         (RETRIED, |g| g.retried),
         (PARKED, |g| g.parked),
@@ -222,7 +222,7 @@ fn router(page: &mut Page, groups: &[GroupStats]) {
         page.one(ROUTED, &[group, m.member.as_str(), "replied"], m.requests.saturating_sub(m.failed));
         page.one(ROUTED, &[group, m.member.as_str(), "failed"], m.failed);
     }
-    let by_member: [(Family, Of<MemberStats>); 5] = [
+    let by_member: [Column<MemberStats>; 5] = [
         (CONNECTS, |m| m.connects),
         (SENT, |m| m.bytes_sent),
         (RECEIVED, |m| m.bytes_received),

@@ -121,7 +121,7 @@ pub(super) async fn logs(
         return stream::logs(&app, place, lines).await;
     }
     let lines = tokio::task::spawn_blocking(move || seen::tail(&place, lines)).await;
-    let lines = lines.map_err(std::io::Error::other).and_then(|read| read).map_err(|error| unreadable(&member, &error))?;
+    let lines = lines.unwrap_or_else(|ended| Err(std::io::Error::other(ended))).map_err(|error| unreadable(&member, &error))?;
     Ok(Json(Logs { member: member.to_string(), lines }).into_response())
 }
 

@@ -32,7 +32,7 @@ pub(super) fn events(args: &EventsArgs, global: &Global) -> Result<(), Failure> 
     }
     if args.follow {
         let mut stream = client.stream(&format!("{path}&follow=true"))?;
-        while let Some(event) = stream.next::<Event>()? {
+        while let Some(event) = stream.next_object::<Event>()? {
             print(&if global.json { format!("{}\n", serde_json::json!(event)) } else { line(&event) })?;
         }
         return Ok(());

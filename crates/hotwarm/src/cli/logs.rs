@@ -28,7 +28,7 @@ pub(super) fn logs(args: &LogsArgs, global: &Global) -> Result<(), Failure> {
     let client = client(global)?;
     if args.follow {
         let mut stream = client.stream(&format!("{path}&follow=true"))?;
-        while let Some(line) = stream.next::<LogLine>()? {
+        while let Some(line) = stream.next_object::<LogLine>()? {
             print(&if global.json { format!("{}\n", serde_json::json!(line)) } else { format!("{}\n", line.line) })?;
         }
         return Ok(());

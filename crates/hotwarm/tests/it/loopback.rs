@@ -5,11 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use hotwarm::api::client::Client;
@@ -17,34 +16,17 @@ use hotwarm::api::types::{GroupStatus, Status};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::members::HOTWARM;
+use crate::members::{HOTWARM, free_address};
 
 /// Reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// What every start of several nodes says, because one is the first.
 const EXPECTED: &[&str] = &["not connected: "];
 
-/// A port below those that the system gives to outgoing connections, which could otherwise take it before its owner does.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + u16::try_from(std::process::id() % 200).unwrap() * 100;
-    loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-fn free() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], free_port()))
-}
-
 /// What a cluster is to be.
 #[derive(Default)]
 pub(crate) struct Builder {
     nodes: Vec<&'static str>,
-    witnesses: Vec<&'static str>,
     /// Name, mode, component.
     groups: Vec<(&'static str, &'static str, &'static str)>,
 }
@@ -65,20 +47,20 @@ impl Builder {
     /// Starts every node; returns when every group serves with all its members.
     pub(crate) fn start(self) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
-        let hosts: Vec<&str> = self.nodes.iter().copied().filter(|node| !self.witnesses.contains(node)).collect();
-        let mut text = format!("[cluster]\nname = \"test\"\nnodes = {}\nwitness = {:?}\n", each(&self.nodes), self.witnesses);
+        let mut text = format!("[cluster]\nname = \"test\"\nnodes = {}\n", each(&self.nodes));
         let mut apis = BTreeMap::new();
         for node in &self.nodes {
-            let (data, api) = (dir.path().join(node), free());
+            let (data, api) = (dir.path().join(node), free_address());
             DirBuilder::new().mode(0o700).create(&data).unwrap();
             text.push_str(&format!("\n[node.{node}]\ndata = {data:?}\napi = \"{api}\"\n"));
             apis.insert(*node, api);
         }
         for (name, mode, component) in &self.groups {
-            let (listen, members) = (each(&hosts), each(&hosts));
+            let (listen, members) = (each(&self.nodes), each(&self.nodes));
             text.push_str(&format!(
                 "\n[group.{name}]\nmode = \"{mode}\"\nlisten = {listen}\nprotocol = \"http\"\nmembers = {members}\n\
-                 engine = {{ process = [{HOTWARM:?}, \"component\", \"{component}\"] }}\ncheck = {{ http = \"/healthz\" }}\n"
+                 engine = {{ process = [{HOTWARM:?}, \"component\", \"{component}\"], env = {{ {MARK} = {:?} }} }}\ncheck = {{ http = \"/healthz\" }}\ndrain = \"300ms\"\n",
+                dir.path()
             ));
         }
         fs::write(dir.path().join("hotwarm.toml"), &text).unwrap();
@@ -93,7 +75,7 @@ impl Builder {
 }
 
 fn each(nodes: &[&str]) -> String {
-    let each: Vec<String> = nodes.iter().map(|node| format!("{node} = \"{}\"", free())).collect();
+    let each: Vec<String> = nodes.iter().map(|node| format!("{node} = \"{}\"", free_address())).collect();
     format!("{{ {} }}", each.join(", "))
 }
 
@@ -185,9 +167,9 @@ impl Cluster {
         child.wait().unwrap();
     }
 
-    /// The members of a node, and whatever else runs in its directory.
+    /// The members of a node, which are named like it.
     pub(crate) fn kill_members(&self, node: &str) {
-        kill_all_in(&self.file(node));
+        kill_members(self.dir.path(), &format!("/{node}"));
     }
 
     /// Waits until some node that runs says so.
@@ -243,38 +225,52 @@ impl Drop for Cluster {
             let _ = child.kill();
             let _ = child.wait();
         }
-        kill_all_in(self.dir.path());
+        kill_members(self.dir.path(), "");
         if std::thread::panicking() {
             for node in self.apis.keys() {
-                let text = fs::read_to_string(self.file(&format!("{node}.log"))).unwrap_or_default();
-                let lines: Vec<&str> = text.lines().collect();
-                eprintln!("--- node {node}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+                show_end(&self.file(&format!("{node}.log")));
+                let groups = fs::read_dir(self.file(&format!("{node}/run"))).into_iter().flatten().flatten();
+                let members = groups.flat_map(|group| fs::read_dir(group.path()).into_iter().flatten().flatten());
+                members.for_each(|member| show_end(&member.path().join("output.log")));
             }
         }
     }
 }
 
-/// Kills what has its working directory under `folder`: members have, each in its own. Their guards end with them.
-fn kill_all_in(folder: &Path) {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(10) {
-        let found: Vec<Pid> = processes().filter(|(_, cwd)| cwd.starts_with(folder)).map(|(pid, _)| pid).collect();
+/// For whoever looks into a failure.
+fn show_end(file: &Path) {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    eprintln!("--- {}\n{}", file.display(), lines[lines.len().saturating_sub(40)..].join("\n"));
+}
+
+/// In the environment of every member: which cluster's it is.
+const MARK: &str = "CLUSTER_OF_TEST";
+
+/// Kills the members of the cluster in `folder` whose names end so. Their guards end with them.
+fn kill_members(folder: &Path, name: &str) {
+    let mark = format!("{MARK}={}", folder.display());
+    let is_one = |environment: &str| {
+        let has = |wanted: &dyn Fn(&str) -> bool| environment.split('\0').any(wanted);
+        has(&|one| one == mark) && has(&|one| one.strip_prefix("HOTWARM_MEMBER=").is_some_and(|member| member.ends_with(name)))
+    };
+    for _ in 0..500 {
+        let found: Vec<Pid> = environments().filter(|(_, environment)| is_one(environment)).map(|(pid, _)| pid).collect();
         if found.is_empty() {
             return;
         }
-        // One may have ended meanwhile.
-        for pid in &found {
-            // Whoever is gone already needs no signal.
-            let _ = kill_process(*pid, Signal::KILL);
+        for pid in found {
+            // One may have ended meanwhile.
+            let _ = kill_process(pid, Signal::KILL);
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-fn processes() -> impl Iterator<Item = (Pid, PathBuf)> {
+fn environments() -> impl Iterator<Item = (Pid, String)> {
     fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let path = entry.ok()?.path();
         let pid = Pid::from_raw(path.file_name()?.to_str()?.parse().ok()?)?;
-        Some((pid, fs::read_link(path.join("cwd")).ok()?))
+        Some((pid, String::from_utf8_lossy(&fs::read(path.join("environ")).ok()?).into_owned()))
     })
 }

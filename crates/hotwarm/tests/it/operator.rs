@@ -138,7 +138,7 @@ fn reads_output_where_it_is(cluster: &Cluster) {
     assert_eq!(other.exit, 1);
     assert!(other.err.contains("web/a runs on node a") && other.err.contains("hotwarm logs web/a` on node a"), "{}", other.err);
     let mut lines = cluster.api("a").stream("/api/v1/members/web/a/logs?follow=true").unwrap();
-    assert!(lines.next::<Value>().unwrap().unwrap()["line"].as_str().unwrap().contains("listens on"));
+    assert!(lines.next_object::<Value>().unwrap().unwrap()["line"].as_str().unwrap().contains("listens on"));
 }
 
 fn hands_over(cluster: &Cluster) {
@@ -160,7 +160,7 @@ fn follows_events(cluster: &Cluster) {
     cluster.done("a", &["switchover", "clock", "--yes"]);
     let mut codes = Vec::new();
     while codes.last().is_none_or(|code| code != "opened") {
-        let event: Value = stream.next().unwrap().expect("an event");
+        let event: Value = stream.next_object().unwrap().expect("an event");
         assert_eq!(event["group"], "clock");
         codes.extend(event["reason"]["code"].as_str().map(str::to_owned));
     }
