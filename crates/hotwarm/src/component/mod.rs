@@ -137,7 +137,7 @@ impl Program {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         match self {
             Self::Web(web) => web.answer(request).await,
-            Self::Clock(clock) => clock.answer(&request),
+            Self::Clock(clock) => clock.answer(request).await,
         }
     }
 }

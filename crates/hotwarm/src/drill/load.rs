@@ -2,13 +2,14 @@
 //! an outage is seen in full and not hidden by clients that wait.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 /// A request that was not answered by then has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -17,9 +18,16 @@ const KEPT_MAX: usize = 200_000;
 /// Bytes of a reply that are read, at most.
 const REPLY_MAX: usize = 64 * 1024;
 
+/// What a load is to do: go on, send no more and wait for the answers, or end at once.
+const RUN: u8 = 0;
+const FINISH: u8 = 1;
+const END: u8 = 2;
+
 /// One request and what became of it.
 #[derive(Clone, Debug)]
 pub struct Shot {
+    /// Whom it was sent to.
+    pub to: SocketAddr,
     /// When it was due.
     pub at: Instant,
     pub took: Duration,
@@ -55,7 +63,7 @@ pub struct Seen {
 /// A running load; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Load {
-    stop: Arc<AtomicBool>,
+    stop: Arc<AtomicU8>,
     shots: Arc<Mutex<Vec<Shot>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -67,7 +75,7 @@ impl Load {
     /// No thread or runtime can be made.
     pub fn start(addresses: Vec<SocketAddr>, rate: u32) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, shots) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (stop, shots) = (Arc::new(AtomicU8::new(RUN)), Arc::new(Mutex::new(Vec::new())));
         let (stopped, kept) = (Arc::clone(&stop), Arc::clone(&shots));
         let every = Duration::from_secs(1) / rate.max(1);
         let work = move || runtime.block_on(fire(&addresses, every, &stopped, &kept));
@@ -88,11 +96,22 @@ impl Load {
         let shots = self.shots.lock().unwrap_or_else(PoisonError::into_inner);
         shots.iter().filter(|shot| shot.at >= moment && shot.answered()).count()
     }
+
+    /// Sends no more, waits until every request is decided (each is within ten seconds), and tells all of them.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<Shot> {
+        self.stop.store(FINISH, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // See `drop`.
+            let _ = thread.join();
+        }
+        std::mem::take(&mut *self.shots.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(END, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             // A load that panicked has said so; there is nothing to save.
             let _ = thread.join();
@@ -100,25 +119,28 @@ impl Drop for Load {
     }
 }
 
-async fn fire(addresses: &[SocketAddr], every: Duration, stop: &AtomicBool, shots: &Arc<Mutex<Vec<Shot>>>) {
+async fn fire(addresses: &[SocketAddr], every: Duration, stop: &AtomicU8, shots: &Arc<Mutex<Vec<Shot>>>) {
     let mut due = Instant::now();
     let mut turn = 0;
-    while !stop.load(Ordering::Relaxed) {
+    let mut flying = JoinSet::new();
+    while stop.load(Ordering::Relaxed) == RUN {
         tokio::time::sleep_until(due.into()).await;
+        while flying.try_join_next().is_some() {}
         let Some(address) = addresses.get(turn % addresses.len().max(1)).copied() else { return };
         turn += 1;
         let (at, shots) = (due, Arc::clone(shots));
         due += every;
-        tokio::spawn(async move {
+        flying.spawn(async move {
             let outcome = tokio::time::timeout(PATIENCE, ask(address)).await;
             let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
-            let shot = Shot { at, took: at.elapsed(), outcome };
+            let shot = Shot { to: address, at, took: at.elapsed(), outcome };
             let mut shots = shots.lock().unwrap_or_else(PoisonError::into_inner);
             if shots.len() < KEPT_MAX {
                 shots.push(shot);
             }
         });
     }
+    while stop.load(Ordering::Relaxed) == FINISH && flying.join_next().await.is_some() {}
 }
 
 async fn ask(address: SocketAddr) -> Result<u16, String> {
@@ -163,7 +185,12 @@ mod tests {
 
     fn shot(start: Instant, at_ms: u64, took_ms: u64, ok: bool) -> Shot {
         let outcome = if ok { Ok(200) } else { Err("refused".to_owned()) };
-        Shot { at: start + Duration::from_millis(at_ms), took: Duration::from_millis(took_ms), outcome }
+        Shot {
+            to: SocketAddr::from(([127, 0, 0, 1], 1)),
+            at: start + Duration::from_millis(at_ms),
+            took: Duration::from_millis(took_ms),
+            outcome,
+        }
     }
 
     #[test]

@@ -204,11 +204,14 @@ async fn probe(group: &LocalGroup, target: &LocalTarget) -> Probe {
 }
 
 impl LocalGroup {
-    /// True if a parked request that is let go has a member to go to.
+    /// True if a parked request that is let go has a member to go to. One that is fenced already is none, although this thread has not
+    /// switched yet.
     pub(super) fn may_release(&self) -> bool {
         let table = self.table();
-        table.state == State::Open
-            && (!table.exclusive || self.shared.lease.is_valid())
-            && table.targets.iter().any(|target| !target.shared.health.is_ejected() && target.shared.weight.load(Ordering::Relaxed) > 0)
+        let usable = |target: &Rc<LocalTarget>| {
+            let shared = &target.shared;
+            !shared.is_fenced() && !shared.health.is_ejected() && shared.weight.load(Ordering::Relaxed) > 0
+        };
+        table.state == State::Open && (!table.exclusive || self.shared.lease.is_valid()) && table.targets.iter().any(usable)
     }
 }

@@ -218,7 +218,8 @@ impl Group {
         }
         let closed = match state {
             State::Held => Some(routes.epoch),
-            State::Open | State::Draining => (routes.epoch > current.epoch).then_some(current.epoch),
+            // All before it is closed, also what never was in force here: a router that begins anew, or skips an epoch, is waited for too.
+            State::Open | State::Draining => (routes.epoch > current.epoch).then(|| Epoch(routes.epoch.0.saturating_sub(1))),
         };
         let version = current.version + 1;
         let closed = if ledger.promises.len() < PROMISES {

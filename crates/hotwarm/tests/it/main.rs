@@ -1,7 +1,18 @@
 //! The integration tests: one binary, real processes, sockets and files.
 #![allow(clippy::unwrap_used)] // The lint's exception for tests does not reach the helpers of an integration test.
 
+mod cluster;
 mod engine;
+mod faults;
+mod first_hour;
 mod guard;
 mod hooks;
+mod lan;
+mod loopback;
 mod members;
+mod netns;
+mod operator;
+mod recorder;
+mod schema;
+mod upgrade;
+mod wipe;

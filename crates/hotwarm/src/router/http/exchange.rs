@@ -207,17 +207,18 @@ async fn wait(client: &mut Client, course: &mut Course) -> Result<(), Stop> {
     let group = Rc::clone(client.group());
     let seat = Rc::clone(&client.seated.seat);
     match &course.ticket {
+        // Not started here: let go at once and again in vain, it would keep this thread from ever doing anything else.
         Some(ticket) => ticket.wait_again(),
         None => {
             let bytes = client.head.len() + client.input.len() + course.replay.len();
             course.ticket = Some(group.queue.join(&group, &seat, bytes).ok_or(Stop::Problem(Problem::ParkFull))?);
+            group.queue.start(&group);
         }
     }
     course.tried = SlotSet::EMPTY;
     let now = clock::now();
     let until = *course.until.get_or_insert_with(|| now.plus(group.settings().park.time));
     client.alarm.set(now, until);
-    group.queue.start(&group);
     poll_fn(|cx| {
         if seat.released.get() {
             return Poll::Ready(Ok(()));

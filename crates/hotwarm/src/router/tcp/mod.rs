@@ -149,14 +149,17 @@ impl Guest {
         let group = Rc::clone(self.seated.group());
         let seat = Rc::clone(&self.seated.seat);
         match &self.ticket {
+            // Not started here: let go at once and again in vain, it would keep this thread from ever doing anything else.
             Some(ticket) => ticket.wait_again(),
-            None => self.ticket = Some(group.queue.join(&group, &seat, 0).ok_or(Failure::ParkFull)?),
+            None => {
+                self.ticket = Some(group.queue.join(&group, &seat, 0).ok_or(Failure::ParkFull)?);
+                group.queue.start(&group);
+            }
         }
         self.tried = SlotSet::EMPTY;
         let now = clock::now();
         let until = *self.until.get_or_insert_with(|| now.plus(group.settings().park.time));
         self.alarm.set(now, until);
-        group.queue.start(&group);
         poll_fn(|cx| {
             if seat.released.get() {
                 return Poll::Ready(Ok(()));

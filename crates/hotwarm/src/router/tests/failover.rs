@@ -227,6 +227,26 @@ async fn a_new_epoch_cuts_what_is_under_way_and_repeats_what_is_safe() {
     assert_eq!(old.count(), 2);
 }
 
+/// A request that meets a target which is fenced already, on a thread that has not switched yet, waits: it must not keep the thread from
+/// switching.
+#[tokio::test]
+async fn epochs_that_follow_one_another_under_load_stop_no_thread() {
+    let member = Member::good("a").await;
+    let stage = Stage::new(config(true, Protocol::Http), 2).leased();
+    stage.open(1, &[&member]);
+    let address = stage.address;
+    let clients: Vec<_> = (0..8).map(|_| tokio::spawn(async move { while get(address, "/").await.is_some() {} })).collect();
+    const LAST: u64 = 1000;
+    for epoch in 2..=LAST {
+        stage.open(epoch, &[&member]);
+        let before = stage.stats().requests;
+        until("requests to come", || async { stage.stats().requests > before }).await;
+    }
+    stage.held(LAST);
+    stage.heard(|event| matches!(event, Event::Closed { epoch: Epoch(LAST), .. })).await;
+    clients.into_iter().for_each(|client| client.abort());
+}
+
 #[tokio::test]
 async fn a_reply_is_cut_in_the_middle_when_its_epoch_ends() {
     for exclusive in [false, true] {

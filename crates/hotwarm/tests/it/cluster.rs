@@ -1,0 +1,443 @@
+//! A real cluster for tests: real node processes with directories, ports and logs of their own, on loopback or in network namespaces.
+//!
+//! It waits for conditions and never for a time, reads the nodes' logs at the end ([`Cluster::finish`]: a warning or an error that the
+//! test did not list fails it), and leaves no process behind, however the test ends. Main path: [`Site::new`], [`Site::start`],
+//! [`Cluster::wait_whole`].
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hotwarm::api::client::{Client, ClientError};
+use hotwarm::api::types::{GroupStatus, MemberStatus, Status};
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::lan::Lan;
+use crate::members::{HOTWARM, free_address, is_alive, parent};
+
+/// Reached only by a test that fails: two cores may be shared by many clusters.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// A variable in the environment of every member of a test.
+const MARK: &str = "IT_SITE";
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// One machine of a test.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) name: &'static str,
+    pub(crate) peer: SocketAddr,
+    pub(crate) api: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) log: PathBuf,
+}
+
+/// What a cluster is made of, before it runs.
+pub(crate) struct Site {
+    pub(crate) dir: TempDir,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) lan: Option<Arc<Lan>>,
+    /// Text of the groups.
+    pub(crate) groups: String,
+    /// Members' addresses: by them their processes are found.
+    members: Vec<SocketAddr>,
+}
+
+impl Site {
+    /// `nodes` machines on loopback, without groups.
+    pub(crate) fn new(nodes: usize) -> Self {
+        let dir = tempfile::Builder::new().prefix("hotwarm-it-").tempdir().unwrap();
+        let machine = |name: &&'static str| Machine {
+            name,
+            peer: free_address(),
+            api: free_address(),
+            data: dir.path().join(name),
+            log: dir.path().join(format!("{name}.log")),
+        };
+        let machines = NAMES[..nodes].iter().map(machine).collect();
+        Self { dir, machines, lan: None, groups: String::new(), members: Vec::new() }
+    }
+
+    /// `nodes` machines with a network namespace each, on one switch.
+    pub(crate) fn in_namespaces(nodes: usize) -> Self {
+        let lan = Arc::new(Lan::new(&NAMES[..nodes]));
+        let mut site = Self::new(nodes);
+        for machine in &mut site.machines {
+            machine.peer = SocketAddr::new(lan.address(machine.name), 7400);
+            machine.api = SocketAddr::from(([127, 0, 0, 1], 7401));
+            // Where `hotwarm join --root` puts it.
+            machine.data = site.dir.path().join(machine.name).join("var/lib/hotwarm");
+        }
+        site.lan = Some(lan);
+        site
+    }
+
+    /// A group with a listener and a member on every node. `more` are further lines of its table.
+    pub(crate) fn group(mut self, name: &str, mode: &str, more: &str) -> Self {
+        let number = u16::try_from(self.members.len()).unwrap();
+        let address = |machine: &Machine, port: u16| match &self.lan {
+            Some(lan) => SocketAddr::new(lan.address(machine.name), port + number),
+            None => free_address(),
+        };
+        let each = |port| self.machines.iter().map(|m| (m.name, address(m, port))).collect::<Vec<_>>();
+        let (listen, members) = (each(8080), each(9080));
+        let map = |all: &[(&str, SocketAddr)]| all.iter().map(|(n, a)| format!("{n} = \"{a}\"")).collect::<Vec<_>>().join(", ");
+        let (listen, table) = (map(&listen), map(&members));
+        self.members.extend(members.iter().map(|(_, address)| *address));
+        let _ = writeln!(self.groups, "[group.{name}]\nmode = \"{mode}\"\nlisten = {{ {listen} }}\nmembers = {{ {table} }}\n{more}");
+        self
+    }
+
+    /// The two groups of the demo: `web`, every member hot, and `clock`, one hot, which learns its role and tells it.
+    pub(crate) fn web_and_clock(self) -> Self {
+        let check = "protocol = \"http\"\ncheck = { http = \"/healthz\" }\n";
+        let web = format!("{check}{}", self.engine(&[HOTWARM, "component", "web"], ""));
+        let clock = self.engine(&[HOTWARM, "component", "clock"], "on_role_change = { http = \"/role\" }");
+        // What is tested here is not the budget.
+        let clock = format!("{check}failovers_per_hour = 1000\n{clock}");
+        self.group("web", "hot-hot", &web).group("clock", "hot-warm", &clock)
+    }
+
+    /// The line of a supervised program. Its processes bear a mark by which they are found when the test ends.
+    pub(crate) fn engine(&self, argv: &[&str], more: &str) -> String {
+        let comma = if more.is_empty() { "" } else { ", " };
+        format!("engine = {{ process = {argv:?}, env = {{ {MARK} = \"{}\" }}{comma}{more} }}\n", self.dir.path().display())
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.path().join("hotwarm.toml")
+    }
+
+    /// What the file says of each machine's own.
+    pub(crate) fn machines_text(&self) -> String {
+        let each = |m: &Machine| format!("[node.{}]\ndata = \"{}\"\napi = \"{}\"\n", m.name, m.data.display(), m.api);
+        self.machines.iter().map(each).collect()
+    }
+
+    fn text(&self) -> String {
+        let nodes: Vec<_> = self.machines.iter().map(|m| format!("{} = \"{}\"", m.name, m.peer)).collect();
+        let cluster = format!("[cluster]\nname = \"it\"\nnodes = {{ {} }}\n", nodes.join(", "));
+        cluster + &self.machines_text() + &self.groups
+    }
+
+    /// Writes the files by hand, as on loopback, and starts every node; the first may found the cluster.
+    pub(crate) fn start(self) -> Cluster {
+        for machine in &self.machines {
+            private(&machine.data);
+        }
+        fs::write(self.machines[0].data.join("bootstrap"), "the first node's right\n").unwrap();
+        fs::write(self.file(), self.text()).unwrap();
+        let file = self.file();
+        let configs = self.machines.iter().map(|m| (m.name, file.clone())).collect();
+        let mut cluster = Cluster::new(self, configs);
+        for name in cluster.names() {
+            cluster.start(name);
+        }
+        cluster
+    }
+}
+
+pub(crate) fn private(path: &Path) {
+    if !path.exists() {
+        fs::DirBuilder::new().mode(0o700).create(path).unwrap();
+    }
+}
+
+pub(crate) struct Cluster {
+    pub(crate) site: Site,
+    configs: BTreeMap<&'static str, PathBuf>,
+    agents: BTreeMap<&'static str, Child>,
+    /// Processes that the test has stopped: they would not end by themselves.
+    frozen: Vec<Pid>,
+}
+
+impl Cluster {
+    /// Nothing is started yet; `configs` is the configuration file of each node.
+    pub(crate) const fn new(site: Site, configs: BTreeMap<&'static str, PathBuf>) -> Self {
+        Self { site, configs, agents: BTreeMap::new(), frozen: Vec::new() }
+    }
+
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        self.site.machines.iter().map(|m| m.name).collect()
+    }
+
+    pub(crate) fn machine(&self, name: &str) -> &Machine {
+        self.site.machines.iter().find(|m| m.name == name).expect("a machine of this site")
+    }
+
+    /// Starts a node's agent. One that still runs is not replaced: kill it first.
+    pub(crate) fn start(&mut self, name: &'static str) {
+        let machine = self.machine(name).clone();
+        let log = fs::OpenOptions::new().create(true).append(true).open(&machine.log).unwrap();
+        let mut command = Command::new(HOTWARM);
+        command.args(["run", "--node", name, "--config"]).arg(&self.configs[name]);
+        command.env_remove("HOTWARM_NODE").env_remove("HOTWARM_CONFIG").env_remove("HOTWARM_API").env_remove("HOTWARM_LOG");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = self.on(name, move || command.spawn().unwrap());
+        if let Some(mut before) = self.agents.insert(name, child) {
+            before.wait().unwrap();
+        }
+    }
+
+    /// Does something where the node's machine is: in its network namespace, if it has one.
+    pub(crate) fn on<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> T {
+        match &self.site.lan {
+            Some(lan) => lan.on(name, work),
+            None => work(),
+        }
+    }
+
+    pub(crate) fn agent(&self, name: &str) -> Pid {
+        Pid::from_child(&self.agents[name])
+    }
+
+    /// The member's program on its node.
+    pub(crate) fn member_pid(&self, member: &str) -> Option<Pid> {
+        let node = member.rsplit_once('/').expect("GROUP/MEMBER").1;
+        let status = self.status_of(node).ok()?;
+        let found = members(&status).find(|m| m.name == member)?.pid?;
+        Pid::from_raw(i32::try_from(found).ok()?)
+    }
+
+    /// The guard of a member that runs.
+    pub(crate) fn guard_pid(&self, member: &str) -> Option<Pid> {
+        self.member_pid(member).map(parent)
+    }
+
+    pub(crate) fn signal(&mut self, pid: Pid, signal: Signal) {
+        match signal {
+            Signal::STOP => self.frozen.push(pid),
+            Signal::CONT => self.frozen.retain(|frozen| *frozen != pid),
+            _ => {}
+        }
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub(crate) fn kill_agent(&mut self, name: &str) {
+        let agent = self.agents.get_mut(name).unwrap();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+
+    /// The whole machine at once: agent, guards, members.
+    pub(crate) fn kill_node(&mut self, name: &'static str) {
+        hotwarm::drill::fault::kill_tree(self.agents[name].id());
+        self.agents.get_mut(name).unwrap().wait().unwrap();
+        end_members(self.site.dir.path(), Some(&self.member_addresses(name)));
+    }
+
+    /// Where the members of a node serve, by the configuration.
+    fn member_addresses(&self, name: &str) -> Vec<SocketAddr> {
+        let count = self.site.machines.len();
+        let at = self.site.machines.iter().position(|m| m.name == name).unwrap();
+        self.site.members.iter().skip(at).step_by(count).copied().collect()
+    }
+
+    pub(crate) fn client(&self, name: &str) -> Client {
+        Client::at(self.machine(name).api)
+    }
+
+    pub(crate) fn status_of(&self, name: &str) -> Result<Status, ClientError> {
+        self.on(name, || self.client(name).get("/api/v1/status"))
+    }
+
+    /// What any node says that runs, other than those named.
+    pub(crate) fn status_but(&self, not: &[&str]) -> Option<Status> {
+        let names = self.names().into_iter().filter(|name| !not.contains(name));
+        let runs = |name: &&'static str| !self.frozen.contains(&self.agent(name)) && is_alive(self.agent(name));
+        names.filter(runs).find_map(|name| self.status_of(name).ok())
+    }
+
+    pub(crate) fn listen(&self, group: &str) -> BTreeMap<String, SocketAddr> {
+        let status = self.status_but(&[]).expect("a node that answers");
+        status.groups.iter().find(|g| g.name == group).expect("a group of this name").listen.clone()
+    }
+
+    /// The member of `group` that serves, as the nodes other than `not` say.
+    pub(crate) fn hot(&self, group: &str, not: &[&str]) -> Option<String> {
+        let status = self.status_but(not)?;
+        let group = status.groups.into_iter().find(|g| g.name == group)?;
+        group.members.into_iter().find(|m| m.serving).map(|m| m.name)
+    }
+
+    /// Every node answers, holds a lease and votes; every group has what it wants; every member is ready.
+    pub(crate) fn wait_whole(&self) {
+        let names = self.names();
+        self.wait_for("a whole cluster", || names.iter().find_map(|name| self.not_whole(name, group_not_whole)));
+    }
+
+    /// As [`Self::wait_whole`], but a member that failed lately may still be held down: fit, and not hot yet.
+    pub(crate) fn wait_settled(&self) {
+        let names = self.names();
+        self.wait_for("a settled cluster", || names.iter().find_map(|name| self.not_whole(name, group_not_settled)));
+    }
+
+    fn not_whole(&self, name: &str, group: fn(&GroupStatus) -> Option<String>) -> Option<String> {
+        let status = match self.status_of(name) {
+            Ok(status) => status,
+            Err(error) => return Some(format!("node {name}: {error}")),
+        };
+        let nodes = self.site.machines.len();
+        if status.cluster.quorum.voters.len() != nodes {
+            return Some(format!("node {name} sees the voters {:?}", status.cluster.quorum.voters));
+        }
+        if let Some(node) = status.nodes.iter().find(|n| !n.leased || n.silent || !n.heard || !n.votes) {
+            return Some(format!("node {name} sees {node:?}"));
+        }
+        status.groups.iter().find_map(group).map(|problem| format!("node {name} sees {problem}"))
+    }
+
+    /// Waits until `problem` tells none.
+    pub(crate) fn wait_for(&self, what: &str, mut problem: impl FnMut() -> Option<String>) {
+        let until = Instant::now() + PATIENCE;
+        while let Some(problem) = problem() {
+            assert!(Instant::now() < until, "waited in vain for {what}: {problem}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        self.wait_for(what, || (!condition()).then(|| "not yet".to_owned()));
+    }
+
+    pub(crate) fn log(&self, name: &str) -> String {
+        fs::read_to_string(&self.machine(name).log).unwrap_or_default()
+    }
+
+    /// Ends everything and fails if a node's log holds a warning or an error that `expected` does not explain: text of the line, and why
+    /// it may be there.
+    pub(crate) fn finish(mut self, expected: &[(&str, &str)]) {
+        self.end();
+        for name in self.names() {
+            for line in self.log(name).lines().filter(|line| grave(line)) {
+                assert!(expected.iter().any(|(text, _why)| line.contains(text)), "node {name} said: {line}");
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        for agent in self.agents.values_mut() {
+            // One that ended before needs no signal.
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        for pid in self.frozen.drain(..) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        end_members(self.site.dir.path(), None);
+    }
+}
+
+fn group_not_whole(group: &GroupStatus) -> Option<String> {
+    let (have, want) = (&group.have, &group.want);
+    if group.state != "serving" || have.hot < want.hot || have.warm < want.warm {
+        return Some(format!("{} {}: has {have:?} of {want:?}; {}", group.name, group.state, unfit(group)));
+    }
+    let unready = group.members.iter().find(|m| m.role != "spare" && !m.ready);
+    unready.map(|m| format!("{} not ready: {} {}", m.name, m.life, m.why_unready))
+}
+
+fn group_not_settled(group: &GroupStatus) -> Option<String> {
+    let mut group = group.clone();
+    group.want.warm = group.want.warm.max(group.want.hot.saturating_sub(group.have.hot));
+    group.want.hot = 1;
+    group_not_whole(&group)
+}
+
+fn unfit(group: &GroupStatus) -> String {
+    let refusal = group.refusal.iter().map(|r| r.text.clone());
+    refusal
+        .chain(group.members.iter().filter_map(|m| Some(format!("{}: {}", m.name, m.unfit.as_ref()?.text))))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+pub(crate) fn members(status: &Status) -> impl Iterator<Item = &MemberStatus> {
+    status.groups.iter().flat_map(|g| &g.members)
+}
+
+fn grave(line: &str) -> bool {
+    line.contains(" WARN ") || line.contains("ERROR ") || line.contains("panicked")
+}
+
+/// Kills the guards and programs of the site's members, until none is left: all, or those that serve at these addresses.
+fn end_members(site: &Path, addresses: Option<&[SocketAddr]>) {
+    let site = format!("{MARK}={}", site.display()).into_bytes();
+    let listen: Option<Vec<Vec<u8>>> = addresses.map(|all| all.iter().map(|a| format!("HOTWARM_LISTEN={a}").into_bytes()).collect());
+    let marked = |pid: Pid| {
+        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+        let has = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|variable| variable == mark);
+        has(&site) && listen.as_ref().is_none_or(|marks| marks.iter().any(has))
+    };
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let pids = processes.filter_map(|p| Pid::from_raw(p.file_name().to_str()?.parse().ok()?));
+        let found: Vec<Pid> = pids.filter(|pid| marked(*pid) && is_alive(*pid)).collect();
+        if found.is_empty() || Instant::now() > until {
+            return;
+        }
+        for pid in found {
+            let above = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).map(|_| parent(pid));
+            for pid in above.into_iter().filter(|above| is_guard(*above)).chain([pid]) {
+                // Gone in the meantime is what is wanted.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn is_guard(pid: Pid) -> bool {
+    let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(b"guard")
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in self.names() {
+                for path in ["groups/clock/why", "traffic", "status"] {
+                    let told = self.on(name, || self.client(name).get_text(&format!("/api/v1/{path}")));
+                    eprintln!("---- node {name}: {path}\n{told:?}");
+                }
+            }
+        }
+        self.end();
+        if std::thread::panicking() {
+            for name in self.names() {
+                let log = self.log(name);
+                let lines: Vec<&str> = log.lines().collect();
+                let last = &lines[lines.len().saturating_sub(60)..];
+                eprintln!("---- the last of node {name}'s log\n{}", last.join("\n"));
+            }
+        }
+    }
+}
+
+/// Held by tests that load the machine: they run one after the other, also where each test is a process of its own.
+pub(crate) fn alone() -> fs::File {
+    let path = std::env::temp_dir().join("hotwarm-it-alone.lock");
+    let file = fs::OpenOptions::new().create(true).write(true).truncate(false).open(path).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    file
+}
+
+/// `HOTWARM_TEST_LONG=1`: the long rounds.
+pub(crate) fn long() -> bool {
+    std::env::var("HOTWARM_TEST_LONG").is_ok_and(|value| value == "1")
+}
+
+/// A number to draw from, printed so that a failure can be repeated: `HOTWARM_TEST_SEED` sets it.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var("HOTWARM_TEST_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(|| hotwarm::clock::now().0);
+    println!("HOTWARM_TEST_SEED={seed}");
+    seed
+}

@@ -1,0 +1,85 @@
+//! An agent that is replaced while its members run, as an upgrade does: killed without a word and started again.
+
+use std::time::Instant;
+
+use hotwarm::drill::Load;
+use rustix::process::Pid;
+
+use crate::cluster::{Cluster, Site, alone, members};
+use crate::faults::EXPECTED;
+use crate::members::is_alive;
+use crate::recorder::Recorder;
+
+const RATE: u32 = 60;
+
+fn pid_of(cluster: &Cluster, member: &str) -> Pid {
+    cluster.member_pid(member).expect("a member that runs")
+}
+
+/// Kills the agent of each node in turn and starts it again at once. The routers of the two others are asked all the while.
+#[test]
+fn members_live_through_the_upgrade_of_their_agent() {
+    let _alone = alone();
+    let mut cluster = Site::new(3).web_and_clock().start();
+    cluster.wait_whole();
+    let mut recorder = Recorder::new();
+    recorder.ask(cluster.listen("clock").into_values(), true);
+    let status = cluster.status_but(&[]).unwrap();
+    recorder.ask(members(&status).filter(|m| m.name.starts_with("clock/")).map(|m| m.address), false);
+    for node in cluster.names() {
+        let (web, clock) = (format!("web/{node}"), format!("clock/{node}"));
+        let hot = cluster.hot("clock", &[]).expect("one that serves");
+        let before = (pid_of(&cluster, &web), pid_of(&cluster, &clock));
+        let others = |group| cluster.listen(group).into_iter().filter(|(name, _)| name != node).map(|(_, a)| a).collect::<Vec<_>>();
+        let loads = ["web", "clock"].map(|group| Load::start(others(group), RATE).unwrap());
+        let killed = Instant::now();
+        cluster.kill_agent(node);
+        cluster.start(node);
+        cluster.wait_settled();
+        println!("{node} upgraded in {} ms; hot was {hot}, is {:?}", killed.elapsed().as_millis(), cluster.hot("clock", &[]));
+        assert!(is_alive(before.0), "{web} has several hot members: it lives on whatever its agent does");
+        assert_eq!(pid_of(&cluster, &web), before.0, "adopted, not started anew");
+        if hot == clock {
+            // Back within the lease it is adopted and still hot; later, its guard has ended it. The recorder judges either.
+            let same = is_alive(before.1);
+            println!("{clock} was hot: {}", if same { "adopted" } else { "ended at its deadline" });
+            assert_eq!(same, pid_of(&cluster, &clock) == before.1);
+        } else {
+            assert_eq!(pid_of(&cluster, &clock), before.1, "a warm member is adopted");
+            assert_eq!(cluster.hot("clock", &[]), Some(hot), "the upgrade of another node's agent moves nothing");
+        }
+        for shot in loads.into_iter().flat_map(Load::finish) {
+            assert!(shot.answered(), "failed during the upgrade of {node}: {shot:?}");
+        }
+    }
+    println!("{} replies recorded", recorder.judge());
+    cluster.finish(EXPECTED);
+}
+
+/// An agent that stays away longer than its lease: what is stateful and hot ends by its deadline and only then serves elsewhere; what is
+/// not lives on, and is adopted by the next agent.
+#[test]
+fn without_an_agent_a_stateful_hot_member_ends_and_the_others_live_on() {
+    let _alone = alone();
+    let mut cluster = Site::new(3).web_and_clock().start();
+    cluster.wait_whole();
+    let mut recorder = Recorder::new();
+    recorder.ask(cluster.listen("clock").into_values(), true);
+    let hot = cluster.hot("clock", &[]).expect("one that serves");
+    let node = cluster.names().into_iter().find(|node| hot.ends_with(&format!("/{node}"))).unwrap();
+    let (web, pid) = (pid_of(&cluster, &format!("web/{node}")), pid_of(&cluster, &hot));
+    cluster.kill_agent(node);
+    cluster.wait_until("another to serve", || {
+        let now = cluster.hot("clock", &[node]).filter(|now| *now != hot);
+        // Read in this order: at the latest then it must have been dead.
+        assert!(now.is_none() || !is_alive(pid), "{hot} lives while {now:?} serves");
+        now.is_some()
+    });
+    assert!(is_alive(web), "a member of a group with several hot ones needs no lease");
+    cluster.start(node);
+    cluster.wait_settled();
+    assert_eq!(pid_of(&cluster, &format!("web/{node}")), web, "adopted, not started anew");
+    assert_ne!(pid_of(&cluster, &hot), pid);
+    recorder.judge();
+    cluster.finish(EXPECTED);
+}
