@@ -123,8 +123,24 @@ impl Node {
         if applied.origin.node != self.options.me {
             return;
         }
-        if let Some(pending) = self.commands.pending.remove(&applied.origin.number) {
+        let number = applied.origin.number;
+        if let Some(pending) = self.commands.pending.remove(&number) {
             self.reply(pending.ticket, Ok(applied.events));
+        }
+        // A command below one that was applied never is: those that were lost on their way, with a leader, go again under new numbers.
+        let later = self.commands.pending.split_off(&number);
+        for (_, lost) in std::mem::replace(&mut self.commands.pending, later) {
+            self.commands.pending.insert(self.commands.next, Pending { sent: None, ..lost });
+            self.commands.next += 1;
+        }
+    }
+
+    /// A snapshot took the place of entries: which of the commands that it may hold were applied is not known, so they are not repeated.
+    pub(super) fn on_commands_skipped(&mut self) {
+        let newest = self.cluster.nodes.get(&self.options.me).map_or(0, |node| node.last_command);
+        let later = self.commands.pending.split_off(&(newest + 1));
+        for (_, unknown) in std::mem::replace(&mut self.commands.pending, later) {
+            self.reply(unknown.ticket, Err(CommandError::Unconfirmed));
         }
     }
 }

@@ -141,6 +141,7 @@ impl Node {
                 self.applied = Index(snapshot.index);
                 self.snapshot_at = self.applied;
                 self.applied_at = self.now;
+                self.on_commands_skipped();
             }
             Err(error) => self.alarm("HW0303", format!("state of the leader not readable: {error}")),
         }

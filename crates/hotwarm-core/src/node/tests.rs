@@ -31,6 +31,7 @@ struct Desk {
     down: BTreeSet<NodeId>,
     cut: BTreeSet<(NodeId, NodeId)>,
     frozen: BTreeSet<MemberId>,
+    replies: BTreeMap<u64, Outcome>,
     log: Vec<String>,
 }
 
@@ -78,6 +79,7 @@ impl Desk {
             down: BTreeSet::new(),
             cut: BTreeSet::new(),
             frozen: BTreeSet::new(),
+            replies: BTreeMap::new(),
             log: Vec::new(),
         };
         for (i, name) in names.iter().enumerate() {
@@ -180,11 +182,11 @@ impl Desk {
                     self.log.push(format!("{:>6} {name} {group}{what}", self.now.0 / MS));
                 }
             }
+            Action::Reply { ticket, outcome } => drop(self.replies.insert(ticket, outcome)),
             Action::Alarm { code, text } => panic!("{code} {text}\n{}", self.log.join("\n")),
             Action::Persist { token: None, .. }
             | Action::Lease { .. }
             | Action::Probe { .. }
-            | Action::Reply { .. }
             | Action::Configured { .. } => {}
         }
     }
@@ -315,6 +317,26 @@ fn the_leader_of_the_log_and_the_hot_member_die_together() {
         left.iter().all(|n| d.serving("clock", n).first().is_some_and(|m| !m.ends_with(leader.as_str())))
     });
     assert!((900..1500).contains(&took), "{took} ms: the lease must be waited out, once\n{}", desk.log.join("\n"));
+}
+
+#[test]
+fn commands_that_died_with_the_leader_are_applied_although_later_ones_were_first() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let asked = desk.nodes.keys().find(|n| **n != leader).cloned().expect("three nodes");
+    let command = |desk: &mut Desk, ticket| {
+        let command = Command::Undrain { node: "a".into() };
+        desk.nodes.get_mut(&asked).expect("known").handle_command(desk.now, ticket, command);
+    };
+    desk.down.insert(leader.clone());
+    command(&mut desk, 1);
+    desk.run(20);
+    command(&mut desk, 2);
+    desk.until(1000, "another leads", |d| d.nodes[&asked].leader().is_some_and(|l| l != leader));
+    command(&mut desk, 3);
+    let took = desk.until(1000, "all are answered", |d| d.replies.len() == 3);
+    assert!(desk.replies.values().all(Result::is_ok), "{:?}", desk.replies);
+    assert!(took < 100, "{took} ms");
 }
 
 #[test]
