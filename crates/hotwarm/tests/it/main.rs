@@ -10,6 +10,7 @@ mod hooks;
 mod lan;
 mod members;
 mod netns;
+mod nginx;
 mod recorder;
 mod upgrade;
 mod wipe;
