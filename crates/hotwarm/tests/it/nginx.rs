@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Signal, test_kill_process};
 
-use crate::cluster::{Cluster, Site, alone, members};
+use crate::cluster::{Cluster, Site, alone, engine, members};
 use crate::faults::EXPECTED;
 use crate::members::is_alive;
 
@@ -38,7 +38,7 @@ impl Wrk {
 fn begin(seconds: u32) -> (Cluster, Vec<Wrk>) {
     let site = Site::new(3);
     let work = site.dir.path().join("nginx");
-    let engine = site.engine(&[MEMBER, work.to_str().unwrap()], "");
+    let engine = engine(&[MEMBER, work.to_str().unwrap()], "");
     let cluster = site.group("web", "hot-hot", &format!("protocol = \"http\"\ncheck = {{ http = \"/healthz\" }}\n{engine}")).start();
     cluster.wait_whole();
     let loads: Vec<Wrk> = cluster.listen("web").into_values().map(|address| Wrk::start(address, seconds)).collect();
@@ -81,7 +81,8 @@ fn nginx_reloaded_under_load_fails_no_request() {
         let workers = hotwarm::drill::fault::tree(u32::try_from(master.as_raw_nonzero().get()).unwrap());
         cluster.signal(master, Signal::HUP);
         // The old workers end, the new ones serve; the master stays.
-        let gone = || workers[1..].iter().all(|pid| rustix::process::Pid::from_raw(*pid as i32).is_none_or(|pid| test_kill_process(pid).is_err()));
+        let gone =
+            || workers[1..].iter().all(|pid| rustix::process::Pid::from_raw(*pid as i32).is_none_or(|pid| test_kill_process(pid).is_err()));
         cluster.wait_until("new workers", gone);
         assert_eq!(cluster.member_pid(&member), Some(master));
     }
