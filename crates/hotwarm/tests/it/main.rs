@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used)] // The lint's exception for tests does not reach the helpers of an integration test.
 
 mod cluster;
+mod disk;
 mod engine;
 mod faults;
 mod first_hour;
 mod guard;
 mod hooks;
 mod lan;
+mod leader;
 mod members;
 mod netns;
 mod nginx;
