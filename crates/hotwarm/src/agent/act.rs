@@ -20,6 +20,8 @@ use crate::store::dir::write_atomic;
 use crate::store::{Log, disk};
 use crate::{clock, engine, router};
 
+/// Between two tries to write down which cluster the data directory belongs to.
+const REMEMBER_AGAIN: Duration = Duration::from_secs(10);
 /// The picture is published at least so often while nothing happens.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 /// A probe of the disk that takes longer is told to the node while it is still under way.
@@ -81,8 +83,10 @@ impl Hands {
         self.remembered = true;
         let path = self.data.join("cluster");
         self.runtime.spawn_blocking(move || {
-            if let Err(error) = write_atomic(&path, format!("{:032x}\n", identity.cluster).as_bytes()) {
+            // A full disk may have room later.
+            while let Err(error) = write_atomic(&path, format!("{:032x}\n", identity.cluster).as_bytes()) {
                 error!(code = "HW0507", "{error}");
+                std::thread::sleep(REMEMBER_AGAIN);
             }
         });
     }

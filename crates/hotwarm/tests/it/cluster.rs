@@ -24,8 +24,6 @@ use crate::members::{HOTWARM, free_address, is_alive, parent};
 
 /// Reached only by a test that fails: two cores may be shared by many clusters.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// A variable in the environment of every member of a test.
-const MARK: &str = "IT_SITE";
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// One machine of a test.
@@ -45,8 +43,7 @@ pub(crate) struct Site {
     pub(crate) lan: Option<Arc<Lan>>,
     /// Text of the groups.
     pub(crate) groups: String,
-    /// Members' addresses: by them their processes are found.
-    members: Vec<SocketAddr>,
+    count: u16,
 }
 
 impl Site {
@@ -61,7 +58,7 @@ impl Site {
             log: dir.path().join(format!("{name}.log")),
         };
         let machines = NAMES[..nodes].iter().map(machine).collect();
-        Self { dir, machines, lan: None, groups: String::new(), members: Vec::new() }
+        Self { dir, machines, lan: None, groups: String::new(), count: 0 }
     }
 
     /// `nodes` machines with a network namespace each, on one switch.
@@ -80,7 +77,8 @@ impl Site {
 
     /// A group with a listener and a member on every node. `more` are further lines of its table.
     pub(crate) fn group(mut self, name: &str, mode: &str, more: &str) -> Self {
-        let number = u16::try_from(self.members.len()).unwrap();
+        let number = self.count;
+        self.count += 1;
         let address = |machine: &Machine, port: u16| match &self.lan {
             Some(lan) => SocketAddr::new(lan.address(machine.name), port + number),
             None => free_address(),
@@ -89,7 +87,6 @@ impl Site {
         let (listen, members) = (each(8080), each(9080));
         let map = |all: &[(&str, SocketAddr)]| all.iter().map(|(n, a)| format!("{n} = \"{a}\"")).collect::<Vec<_>>().join(", ");
         let (listen, table) = (map(&listen), map(&members));
-        self.members.extend(members.iter().map(|(_, address)| *address));
         let _ = writeln!(self.groups, "[group.{name}]\nmode = \"{mode}\"\nlisten = {{ {listen} }}\nmembers = {{ {table} }}\n{more}");
         self
     }
@@ -97,17 +94,11 @@ impl Site {
     /// The two groups of the demo: `web`, every member hot, and `clock`, one hot, which learns its role and tells it.
     pub(crate) fn web_and_clock(self) -> Self {
         let check = "protocol = \"http\"\ncheck = { http = \"/healthz\" }\n";
-        let web = format!("{check}{}", self.engine(&[HOTWARM, "component", "web"], ""));
-        let clock = self.engine(&[HOTWARM, "component", "clock"], "on_role_change = { http = \"/role\" }");
+        let web = format!("{check}{}", engine(&[HOTWARM, "component", "web"], ""));
+        let clock = engine(&[HOTWARM, "component", "clock"], "on_role_change = { http = \"/role\" }");
         // What is tested here is not the budget.
         let clock = format!("{check}failovers_per_hour = 1000\n{clock}");
         self.group("web", "hot-hot", &web).group("clock", "hot-warm", &clock)
-    }
-
-    /// The line of a supervised program. Its processes bear a mark by which they are found when the test ends.
-    pub(crate) fn engine(&self, argv: &[&str], more: &str) -> String {
-        let comma = if more.is_empty() { "" } else { ", " };
-        format!("engine = {{ process = {argv:?}, env = {{ {MARK} = \"{}\" }}{comma}{more} }}\n", self.dir.path().display())
     }
 
     pub(crate) fn file(&self) -> PathBuf {
@@ -141,6 +132,12 @@ impl Site {
         }
         cluster
     }
+}
+
+/// The line of a supervised program.
+pub(crate) fn engine(argv: &[&str], more: &str) -> String {
+    let comma = if more.is_empty() { "" } else { ", " };
+    format!("engine = {{ process = {argv:?}{comma}{more} }}\n")
 }
 
 pub(crate) fn private(path: &Path) {
@@ -229,14 +226,7 @@ impl Cluster {
     pub(crate) fn kill_node(&mut self, name: &'static str) {
         hotwarm::drill::fault::kill_tree(self.agents[name].id());
         self.agents.get_mut(name).unwrap().wait().unwrap();
-        end_members(self.site.dir.path(), Some(&self.member_addresses(name)));
-    }
-
-    /// Where the members of a node serve, by the configuration.
-    fn member_addresses(&self, name: &str) -> Vec<SocketAddr> {
-        let count = self.site.machines.len();
-        let at = self.site.machines.iter().position(|m| m.name == name).unwrap();
-        self.site.members.iter().skip(at).step_by(count).copied().collect()
+        end_guards(&self.machine(name).data);
     }
 
     pub(crate) fn client(&self, name: &str) -> Client {
@@ -330,7 +320,7 @@ impl Cluster {
         for pid in self.frozen.drain(..) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
-        end_members(self.site.dir.path(), None);
+        end_guards(self.site.dir.path());
     }
 }
 
@@ -366,37 +356,25 @@ fn grave(line: &str) -> bool {
     line.contains(" WARN ") || line.contains("ERROR ") || line.contains("panicked")
 }
 
-/// Kills the guards and programs of the site's members, until none is left: all, or those that serve at these addresses.
-fn end_members(site: &Path, addresses: Option<&[SocketAddr]>) {
-    let site = format!("{MARK}={}", site.display()).into_bytes();
-    let listen: Option<Vec<Vec<u8>>> = addresses.map(|all| all.iter().map(|a| format!("HOTWARM_LISTEN={a}").into_bytes()).collect());
-    let marked = |pid: Pid| {
-        let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
-        let has = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|variable| variable == mark);
-        has(&site) && listen.as_ref().is_none_or(|marks| marks.iter().any(has))
-    };
+/// Kills the guards below `data` with all that they guard, until none is left. A guard is known by the lock file that it holds open.
+fn end_guards(data: &Path) {
     let until = Instant::now() + PATIENCE;
     loop {
         let processes = fs::read_dir("/proc").unwrap().flatten();
-        let pids = processes.filter_map(|p| Pid::from_raw(p.file_name().to_str()?.parse().ok()?));
-        let found: Vec<Pid> = pids.filter(|pid| marked(*pid) && is_alive(*pid)).collect();
-        if found.is_empty() || Instant::now() > until {
+        let guards: Vec<u32> =
+            processes.filter(|p| holds_lock(&p.path(), data)).filter_map(|p| p.file_name().to_str()?.parse().ok()).collect();
+        if guards.is_empty() || Instant::now() > until {
             return;
         }
-        for pid in found {
-            let above = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).map(|_| parent(pid));
-            for pid in above.into_iter().filter(|above| is_guard(*above)).chain([pid]) {
-                // Gone in the meantime is what is wanted.
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
-            }
-        }
+        guards.into_iter().for_each(hotwarm::drill::fault::kill_tree);
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-fn is_guard(pid: Pid) -> bool {
-    let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    line.split(|byte| *byte == 0).nth(1) == Some(b"guard")
+fn holds_lock(process: &Path, data: &Path) -> bool {
+    let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let mut names = files.filter_map(|file| fs::read_link(file.path()).ok());
+    names.any(|name| name.starts_with(data) && name.file_name().is_some_and(|file| file == "guard.lock"))
 }
 
 impl Drop for Cluster {

@@ -195,6 +195,29 @@ async fn a_deadline_is_fed_past_a_hook_that_hangs() {
 }
 
 #[tokio::test]
+async fn a_guard_that_was_frozen_past_its_deadline_makes_room_for_the_next_life() {
+    let site = Site::new(Engine::Process(component("web")));
+    let mut agent = site.agent();
+    let first = agent.start().await;
+    let guard = parent(agent.pid());
+    agent.tell(promote(1)).await;
+    agent.hear_fact().await;
+    let soon = || EngineAction::Deadline { until: Some(clock::now().plus(Duration::from_millis(200))) };
+    agent.tell(soon()).await;
+    signal(guard, Signal::STOP);
+    let thaw = clock::now().plus(Duration::from_millis(400));
+    while clock::now() < thaw {
+        agent.tell(soon()).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    signal(guard, Signal::CONT);
+    assert_eq!(agent.hear_stopped().await, (first, StopCause::Deadline));
+    agent.tell(EngineAction::Start { epoch: Epoch(2) }).await;
+    assert!(matches!(agent.hear_fact().await, MemberEvent::Started { .. }), "the old guard is in the way");
+    agent.end().await;
+}
+
+#[tokio::test]
 async fn a_promote_hook_that_overruns_is_killed_with_its_group_and_fails_the_promotion() {
     let mut component = component("web");
     component.start_timeout = Duration::from_secs(1);

@@ -20,6 +20,7 @@ const RATE: u32 = 60;
 /// What is said while faults are done, and why that is right.
 pub(crate) const EXPECTED: &[(&str, &str)] = &[
     ("not connected:", "the peer was killed or stopped"),
+    ("reason=\"last-one\"", "as the next, in a group of several: the only one that is not held down is stopped for a moment"),
     (
         "reason=\"no-successor\"",
         "the hot one is stopped for a moment while the others, struck before, are held down: kept, and the reason told",

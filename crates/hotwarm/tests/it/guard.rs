@@ -173,6 +173,30 @@ fn one_member_has_one_guard() {
     end(first, line);
 }
 
+/// An agent that hears of the end hangs up at once, while an order of its own may still be on the way: the guard's answer to that finds
+/// nobody, and the acknowledgement behind it counts all the same.
+#[test]
+fn an_acknowledgement_is_heard_from_an_agent_that_has_hung_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut guard, mut line, pid) = start(spec(dir.path(), "exec sleep 1000"));
+    let guard_pid = Pid::from_child(&guard);
+    signal(guard_pid, Signal::STOP);
+    signal(pid, Signal::KILL);
+    let until = std::time::Instant::now() + PATIENCE;
+    while is_alive(pid) {
+        assert!(std::time::Instant::now() < until, "killed");
+        std::thread::yield_now();
+    }
+    line.say(&ToGuard::Stop { grace_ms: 0 });
+    line.say(&ToGuard::Acknowledge);
+    drop(line);
+    signal(guard_pid, Signal::CONT);
+    while guard.try_wait().unwrap().is_none() {
+        assert!(std::time::Instant::now() < until, "it still waits for an agent to hear of the end");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn grace_is_given_and_then_ended() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,15 +2,18 @@
 #![allow(clippy::unwrap_used)] // The lint's exception for tests does not reach the helpers of an integration test.
 
 mod cluster;
+mod disk;
 mod engine;
 mod faults;
-mod first_hour;
+mod ft_hour.rs;
 mod guard;
 mod hooks;
 mod lan;
+mod leader;
 mod loopback;
-mod members;
+mod memb.rs;
 mod netns;
+mod nginx;
 mod operator;
 mod recorder;
 mod schema;

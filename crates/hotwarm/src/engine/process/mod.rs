@@ -422,6 +422,9 @@ impl Task {
 
     /// Nothing of the life is left.
     fn on_gone(&mut self, incarnation: Incarnation, cause: StopCause, then: Option<Birth>) {
+        if let StopCause::NotStarted(why) = &cause {
+            tracing::warn!(member = %self.spec.member, "not started: {why}");
+        }
         self.end_change(Err("the member ended".to_owned()));
         self.last = (incarnation, cause.clone());
         self.stage = Stage::Absent;

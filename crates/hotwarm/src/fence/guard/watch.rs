@@ -348,12 +348,15 @@ impl Watch {
         self.tell(&FromGuard::Status(self.status.clone()));
     }
 
-    /// Written whole or not at all: an agent that does not read is dropped, and gets the whole status when it comes again.
+    /// Written whole or not at all: an agent that does not read is dropped, and gets the whole status when it comes again. From one that
+    /// has hung up there may still be something to read, an acknowledgement above all; behind it the line's end is found.
     fn tell(&mut self, message: &FromGuard) {
         let Some(agent) = &mut self.agent else { return };
         let frame = encode(message);
-        if !matches!(agent.stream.write(&frame), Ok(written) if written == frame.len()) {
-            self.lose_agent();
+        match agent.stream.write(&frame) {
+            Ok(written) if written == frame.len() => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+            _ => self.lose_agent(),
         }
     }
 }

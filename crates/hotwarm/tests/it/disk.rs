@@ -1,0 +1,146 @@
+//! A data directory whose disk is full, and one whose disk hangs: the node doubts itself, what is hot there moves, the others go on.
+//!
+//! Full is a small tmpfs that is filled. Hanging is an ext4 in a file, on a loop device, frozen by fsfreeze: whoever writes waits, in the
+//! kernel, until it is thawed. (A tmpfs cannot be frozen, and a writer stopped by a signal is another fault: see `faults`.)
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hotwarm::api::types::Done;
+use hotwarm::drill::Load;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::cluster::{Cluster, Site, alone, private};
+use crate::faults::EXPECTED as OF_FAULTS;
+use crate::members::is_alive;
+use crate::recorder::Recorder;
+
+const RATE: u32 = 60;
+
+/// A file system at a node's data directory. It must go before the cluster: who waits for a frozen one cannot even be killed.
+struct Disk {
+    at: PathBuf,
+}
+
+impl Disk {
+    fn tmpfs(at: &Path) -> Self {
+        Self::mount(at, &["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
+    }
+
+    fn ext4(at: &Path) -> Self {
+        let image = at.with_extension("img");
+        fs::File::create(&image).unwrap().set_len(192 << 20).unwrap();
+        run("mkfs.ext4", &["-q", "-F", image.to_str().unwrap()]);
+        Self::mount(at, &["-o", "loop", image.to_str().unwrap()])
+    }
+
+    fn mount(at: &Path, what: &[&str]) -> Self {
+        private(at);
+        run("mount", &[what, &[at.to_str().unwrap()]].concat());
+        fs::set_permissions(at, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        Self { at: at.to_owned() }
+    }
+
+    fn fill(&self) {
+        let zeros = vec![0; 1 << 20];
+        let mut file = fs::File::create(self.at.join("full")).unwrap();
+        // The last of them is written in part, or not at all.
+        while std::io::Write::write(&mut file, &zeros).is_ok_and(|written| written > 0) {}
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.at.join("full")).unwrap();
+    }
+
+    fn freeze(&self) {
+        run("fsfreeze", &["-f", self.at.to_str().unwrap()]);
+    }
+
+    fn thaw(&self) {
+        run("fsfreeze", &["-u", self.at.to_str().unwrap()]);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Not frozen is no error; still in use it goes when the last user does.
+        let _ = Command::new("fsfreeze").arg("-u").arg(&self.at).output();
+        let _ = Command::new("umount").arg("-l").arg(&self.at).output();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}; run ./test"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?} (root and loop devices are needed): {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Three nodes, the first on `disk`, `clock` hot there.
+fn begin(disk: fn(&Path) -> Disk) -> (Cluster, Disk) {
+    let site = Site::new(3).web_and_clock();
+    let disk = disk(&site.machines[0].data);
+    let cluster = site.start();
+    cluster.wait_whole();
+    if cluster.hot("clock", &[]).as_deref() != Some("clock/a") {
+        let _: Done = cluster.client("b").post("/api/v1/groups/clock/switchover", &json!({ "to": "clock/a" })).unwrap();
+        cluster.wait_until("the switchover", || cluster.hot("clock", &[]).as_deref() == Some("clock/a"));
+    }
+    cluster.wait_whole();
+    (cluster, disk)
+}
+
+fn watch(cluster: &Cluster) -> (Recorder, Vec<Load>) {
+    let mut recorder = Recorder::new();
+    recorder.ask(cluster.listen("clock").into_values(), true);
+    let others = |group| cluster.listen(group).into_iter().filter(|(name, _)| name != "a").map(|(_, address)| address).collect();
+    (recorder, vec![Load::start(others("web"), RATE).unwrap(), Load::start(others("clock"), RATE).unwrap()])
+}
+
+fn judge(cluster: Cluster, recorder: Recorder, loads: Vec<Load>, expected: &[(&str, &str)]) {
+    for shot in loads.into_iter().flat_map(Load::finish) {
+        assert!(shot.answered(), "failed: {shot:?}");
+    }
+    println!("{} replies recorded", recorder.judge());
+    cluster.finish(expected);
+}
+
+#[test]
+fn on_a_disk_that_hangs_nothing_is_kept_hot() {
+    let _alone = alone();
+    let (cluster, disk) = begin(Disk::ext4);
+    let (recorder, loads) = watch(&cluster);
+    let pid = cluster.member_pid("clock/a").unwrap();
+    disk.freeze();
+    cluster.wait_until("another to serve", || {
+        let now = cluster.hot("clock", &["a"]).filter(|now| now != "clock/a");
+        // Read in this order: at the latest then it must have been dead, or demoted, which the recorder sees.
+        now.is_some() && recorder.newest().is_some_and(|reply| reply.said.name != "clock/a")
+    });
+    println!("the old member {}", if is_alive(pid) { "has stepped down" } else { "has ended" });
+    let doubts = || cluster.status_of("a").is_ok_and(|status| status.node.grade == "stalled" && status.node.ailment.is_some());
+    cluster.wait_until("the node to say that its disk hangs", doubts);
+    disk.thaw();
+    cluster.wait_settled();
+    judge(cluster, recorder, loads, OF_FAULTS);
+}
+
+#[test]
+fn on_a_full_disk_a_member_that_ended_says_why_it_does_not_start() {
+    let _alone = alone();
+    let (mut cluster, disk) = begin(Disk::tmpfs);
+    let (recorder, loads) = watch(&cluster);
+    disk.fill();
+    let pid = cluster.member_pid("clock/a").unwrap();
+    cluster.signal(pid, Signal::KILL);
+    cluster.wait_until("another to serve", || cluster.hot("clock", &["a"]).is_some_and(|now| now != "clock/a"));
+    cluster.wait_until("its reason to be told", || cluster.log("a").contains("No space left on device"));
+    disk.empty();
+    cluster.wait_settled();
+    let full = ("No space left on device", "the disk is full: what cannot be written is said, with advice");
+    judge(cluster, recorder, loads, &[OF_FAULTS, &[full]].concat());
+}
