@@ -184,10 +184,7 @@ impl Desk {
             }
             Action::Reply { ticket, outcome } => drop(self.replies.insert(ticket, outcome)),
             Action::Alarm { code, text } => panic!("{code} {text}\n{}", self.log.join("\n")),
-            Action::Persist { token: None, .. }
-            | Action::Lease { .. }
-            | Action::Probe { .. }
-            | Action::Configured { .. } => {}
+            Action::Persist { token: None, .. } | Action::Lease { .. } | Action::Probe { .. } | Action::Configured { .. } => {}
         }
     }
 
