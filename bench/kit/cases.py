@@ -148,7 +148,7 @@ CASES = [
         "no effect on traffic, 300 ms to the next decision",
         ["hotwarm", "etcd-tuned", "etcd"],
         failover.leader_kill,
-        [("decision_ms", "ms", 0), ("decisions_failed", "", 0)],
+        [("decision_ms", "ms", 0), ("decisions_failed", "", 0), ("failed", "", 0), ("longest_ms", "ms", 1)],
         [
             _none_failed(),
             _at_most("longest request of the traffic, ms", "longest_ms", 20),

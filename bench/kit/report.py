@@ -105,7 +105,7 @@ def markdown(results):
     lines = [
         f"Measured {results['date']}: {machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, {machine['system']}, "
         f"Linux {machine['kernel']}. {versions}. Load average before the first case {machine['load_before']:.1f}. "
-        f"{results['runs']} runs of each where nothing else is said; medians, and the extremes in brackets.",
+        f"{results['runs']} run{'s' if results['runs'] > 1 else ''} of each where nothing else is said; medians, and the extremes in brackets.",
         "",
     ]
     short = [
