@@ -337,6 +337,13 @@ impl Node {
             if let Some(router) = self.observed.routers.get_mut(name) {
                 router.suspects.retain(|id, _| !anew(id));
             }
+            if before.is_none() {
+                // This process is new, and so is its router: it never admitted anything of an epoch before these routes. Nobody else would
+                // say so for it, and a member that is kept down until all routers have closed would wait forever.
+                let closed = if routes.targets().is_empty() { routes.epoch } else { Epoch(routes.epoch.0.saturating_sub(1)) };
+                let router = self.observed.routers.entry(name.clone()).or_default();
+                router.closed = router.closed.max(Some(closed));
+            }
             self.routes.insert(name.clone(), routes.clone());
             self.actions.push_back(Action::Routes(routes));
         }
