@@ -135,7 +135,7 @@ impl Disk {
         let Some(encoder) = &self.encoder else { return };
         let Some(last) = self.segments.last_mut() else { return };
         let (sector, end) = (SECTOR_BYTES as usize, encoder.offset() as usize);
-        let from = end.saturating_sub(sector * rng.between(1, 24) as usize).max(HEADER_BYTES as usize);
+        let from = end.saturating_sub(sector * rng.between(2, 5) as usize).max(HEADER_BYTES as usize);
         last[from..end].iter_mut().for_each(|byte| *byte ^= 0x5a);
     }
 
