@@ -297,7 +297,7 @@ impl World {
                 self.crash_leaving(n, torn.then_some(Left::Sectors));
                 match kind {
                     Kind::DiskRotten if rest_is_whole && self.rng.one_in(2) => self.machines[n].disk.rot(&mut self.rng),
-                    Kind::DiskRotten if rest_is_whole => self.machines[n].disk.lose_synced(&mut self.rng),
+                    Kind::DiskRotten if rest_is_whole => self.machines[n].disk.lose_synced(),
                     Kind::Wiped if rest_is_whole => self.forget(n),
                     _ => {}
                 }
