@@ -23,6 +23,8 @@ pub struct Disk {
     pub stalled: bool,
     /// Syncs asked for while stalled: their tokens and how far they reach.
     pub waiting: Vec<(u64, u64)>,
+    /// The last batch that is synced: its segment and place.
+    last_synced: Option<(usize, usize, usize)>,
     /// Who the node is was synced.
     named: bool,
     names_in: Option<u64>,
@@ -88,6 +90,7 @@ impl Disk {
                 // A segment is synced before the next begins.
                 encoder.synced(u64::MAX);
                 self.unsynced.clear();
+                self.last_synced = None;
                 let header = encoder.roll();
                 self.segments.push(segment(&header));
                 encoder.encode(records, &mut bytes).expect("records of a run fit into a segment")
@@ -102,6 +105,8 @@ impl Disk {
 
     /// A sync that reaches through this batch has ended.
     pub fn synced(&mut self, through: u64) {
+        let last = self.unsynced.iter().rfind(|(seq, ..)| *seq <= through);
+        self.last_synced = last.map(|(_, segment, at, length)| (*segment, *at, *length)).or(self.last_synced);
         self.unsynced.retain(|(seq, ..)| *seq > through);
         self.named |= self.names_in.is_some_and(|seq| seq <= through);
         if let Some(encoder) = &mut self.encoder {
@@ -131,12 +136,10 @@ impl Disk {
     }
 
     /// The last of what was synced is lost: the disk promised too much.
-    pub fn lose_synced(&mut self, rng: &mut Rng) {
-        let Some(encoder) = &self.encoder else { return };
-        let Some(last) = self.segments.last_mut() else { return };
-        let (sector, end) = (SECTOR_BYTES as usize, encoder.offset() as usize);
-        let from = end.saturating_sub(sector * rng.between(1, 24) as usize).max(HEADER_BYTES as usize);
-        last[from..end].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    pub fn lose_synced(&mut self) {
+        if let Some((segment, at, length)) = self.last_synced.take() {
+            self.segments[segment][at..at + length].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        }
     }
 
     /// A bit of what was synced turns.
@@ -167,6 +170,7 @@ impl Disk {
             Err(error) => return Found::Unusable(error.to_string()),
         };
         self.unsynced.clear();
+        self.last_synced = None;
         self.encoder = Encoder::resume(&replayed.end, SEGMENT_BYTES);
         if self.encoder.is_none() && replayed.end.at.is_some() {
             let (encoder, header) = Encoder::begin(&replayed.end, SEGMENT_BYTES);

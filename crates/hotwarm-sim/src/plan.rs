@@ -157,6 +157,9 @@ fn faults(rng: &mut Rng, heal_at: u64, positions: bool) -> Vec<Fault> {
 }
 
 fn fault(rng: &mut Rng, heal_at: u64, positions: bool) -> Fault {
+    if rng.one_in(4) {
+        return sharp(rng, heal_at);
+    }
     let kind = Kind::ALL[rng.below(Kind::ALL.len() as u64) as usize];
     let stage = match rng.below(9) {
         4 => Some(Stage::Opened),
@@ -181,4 +184,18 @@ fn fault(rng: &mut Rng, heal_at: u64, positions: bool) -> Fault {
         _ => rng.between(3 * SECOND, 9 * SECOND),
     };
     Fault { kind, at, stage, target, lasts_us, begin }
+}
+
+/// Faults that strike where chance alone would seldom bring them: an old view that lives on while a new member opens.
+fn sharp(rng: &mut Rng, heal_at: u64) -> Fault {
+    let (kind, stage) = match rng.below(5) {
+        0 => (Kind::CutLate, Stage::Draining),
+        1 => (Kind::NodeSlow, Stage::Draining),
+        2 => (Kind::PairCrashed, Stage::Steady),
+        _ => (Kind::AgentKilled, Stage::Opened),
+    };
+    let begin = (stage != Stage::Steady).then_some(Begin::Switchover);
+    let at = rng.between(4 * SECOND, heal_at - 5 * SECOND);
+    let lasts_us = rng.between(500 * MS, 4 * SECOND);
+    Fault { kind, at, stage: Some(stage), target: Target::Anyone, lasts_us, begin }
 }

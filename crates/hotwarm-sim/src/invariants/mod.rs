@@ -8,6 +8,7 @@ mod alarms;
 mod elections;
 mod fail_static;
 mod leases;
+mod lives;
 mod log;
 mod one_serves;
 mod quiet;
@@ -43,6 +44,7 @@ pub struct Checks {
     agreement: agreement::Agreement,
     elections: elections::Elections,
     leases: leases::Leases,
+    lives: lives::Lives,
     log: log::Log,
     quiet: quiet::Quiet,
     fail_static: fail_static::FailStatic,
@@ -61,6 +63,7 @@ impl Checks {
             agreement: agreement::Agreement::default(),
             elections: elections::Elections::default(),
             leases: leases::Leases::new(plan),
+            lives: lives::Lives::default(),
             log: log::Log::new(nodes),
             quiet: quiet::Quiet::new(plan.faults.is_empty()),
             fail_static: fail_static::FailStatic::new(plan),
@@ -123,6 +126,8 @@ impl Checks {
         self.applied[n] = applied.0;
         let broken = self.agreement.applied(n, applied, cluster);
         self.check("same index, same state", broken);
+        let broken = self.lives.applied(applied, cluster);
+        self.check("S4 lives only follow each other", broken);
     }
 
     pub fn records(&mut self, n: N, records: &[Record]) {

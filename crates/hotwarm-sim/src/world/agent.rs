@@ -35,7 +35,8 @@ impl World {
         options.tick = self.plan.tick;
         options.snapshot_every = self.plan.snapshot_every;
         options.command_base = self.now;
-        options.found = (machine.may_found && stored.identity.is_none()).then(|| (77, self.plan.spec.clone()));
+        // The right stays until the log says that it was used: a crash may come between the two.
+        options.found = machine.may_found.then(|| (77, self.plan.spec.clone()));
         machine.lease_until = Mono(0);
         for table in &mut machine.tables {
             *table = crate::router::Table::default();

@@ -141,29 +141,30 @@ impl World {
                 self.later(lasts, Healing::Resume(n));
             }
             Kind::NodeSlow => {
-                self.machines[n].slow_us = self.rng.between(10 * MS, 150 * MS);
+                let most = if self.rng.one_in(2) { 150 * MS } else { 800 * MS };
+                self.machines[n].slow_us = self.rng.between(10 * MS, most);
                 self.later(lasts, Healing::Speed(n));
             }
             _ => {}
         }
     }
 
-    /// One follower is cut from the hot member for a moment; then the hot member's machine and one that followed it crash.
+    /// All followers but one are cut from the hot member for a moment; then its machine and that follower's crash, and who is left
+    /// has not got the last writes.
     fn crash_pair(&mut self, lasts: u64) {
         let Some(hot) = self.hot_member().map(|m| self.members[m].node) else { return };
-        let count = self.machines.len();
-        let cut = (hot + 1 + self.rng.below(count as u64 - 1) as usize) % count;
-        let links = vec![(hot, cut), (cut, hot)];
+        let followers: Vec<N> = (0..self.machines.len()).filter(|n| *n != hot && !self.machines[*n].members.is_empty()).collect();
+        if followers.is_empty() {
+            return;
+        }
+        let other = followers[self.rng.below(followers.len() as u64) as usize];
+        let links: Vec<(N, N)> = followers.iter().filter(|n| **n != other).flat_map(|n| [(hot, *n), (*n, hot)]).collect();
         links.iter().for_each(|(from, to)| self.net.cut(*from, *to));
         let moment = self.rng.between(100 * MS, 700 * MS);
         self.later(moment + 50 * MS, Healing::Links(links));
         self.later(moment, Healing::Crash(hot, lasts));
-        let followers: Vec<N> = (0..count).filter(|n| *n != hot && *n != cut && !self.machines[*n].members.is_empty()).collect();
-        if !followers.is_empty() {
-            let other = followers[self.rng.below(followers.len() as u64) as usize];
-            let back = self.rng.between(500 * MS, 3 * SECOND);
-            self.later(moment, Healing::Crash(other, back));
-        }
+        let back = self.rng.between(500 * MS, 6 * SECOND);
+        self.later(moment, Healing::Crash(other, back));
     }
 
     /// The agent's process ends; members and guards live on.
@@ -296,7 +297,7 @@ impl World {
                 self.crash_leaving(n, torn.then_some(Left::Sectors));
                 match kind {
                     Kind::DiskRotten if rest_is_whole && self.rng.one_in(2) => self.machines[n].disk.rot(&mut self.rng),
-                    Kind::DiskRotten if rest_is_whole => self.machines[n].disk.lose_synced(&mut self.rng),
+                    Kind::DiskRotten if rest_is_whole => self.machines[n].disk.lose_synced(),
                     Kind::Wiped if rest_is_whole => self.forget(n),
                     _ => {}
                 }
@@ -311,7 +312,7 @@ impl World {
         let states = self.machines.iter().filter_map(|m| m.agent.as_ref());
         let Some(newest) = states.max_by_key(|node| node.state().1) else { return false };
         let (cluster, _) = newest.state();
-        let Some(status) = newest.replica_status() else { return false };
+        let Some(status) = newest.replica_status().filter(|status| status.voters.outgoing.is_empty()) else { return false };
         let votes = |id: u64| status.voters.voters.contains(&id);
         self.machines.iter().enumerate().filter(|(other, _)| *other != n).all(|(_, machine)| {
             let node = cluster.nodes.get(&machine.name);
