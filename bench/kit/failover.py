@@ -143,7 +143,12 @@ def leader_kill(system, number):
         load = Load(stage, other, BEFORE_S + 5, rate=100, timeout_ms=5000, **more)
         time.sleep(BEFORE_S)
         seen = load.seen(_hurt([etcd.process[leader].pid], signal.SIGKILL))
-        return {"decision_ms": seen["gap_ms"], "decisions_failed": seen["failed"], "late_ms": seen["late_ms"]}
+        return {
+            "decision_ms": seen["gap_ms"],
+            "decisions_failed": seen["failed"],
+            "decision_kinds": seen["kinds"],
+            "late_ms": seen["late_ms"],
+        }
 
 
 def _hotwarm_leader_kill(stage):
@@ -158,4 +163,4 @@ def _hotwarm_leader_kill(stage):
     time.sleep(BEFORE_S)
     at = _hurt([cluster.process[leader].pid], signal.SIGKILL)
     seen, decided = traffic.seen(at), decisions.seen(at)
-    return {**seen, "decision_ms": decided["gap_ms"], "decisions_failed": decided["failed"]}
+    return {**seen, "decision_ms": decided["gap_ms"], "decisions_failed": decided["failed"], "decision_kinds": decided["kinds"]}

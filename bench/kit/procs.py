@@ -1,7 +1,7 @@
 """Processes: started by name, ended by pid, and never another's.
 
-Main path: `Stage` starts them in a directory of its own and ends, when it is left, everything that was started in it: what it started itself,
-and what those started, known by a file they hold open below that directory.
+Main path: `Stage` starts them in a directory of its own and ends, when it is left, everything that was started in it: what it started
+itself, and what those started, known by a file they hold open below that directory.
 """
 
 import os

@@ -5,7 +5,7 @@ Main path: `markdown`, `write`.
 
 import json
 import os
-from statistics import median
+from statistics import StatisticsError, median
 
 BEGIN, END = "<!-- begin of the latest results -->", "<!-- end of the latest results -->"
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -20,14 +20,14 @@ def cell(runs, key, decimals):
     values = [run[key] for run in runs if key in run]
     if not values:
         return ""
-    if key.endswith("failed"):
+    if key in ("failed", "decisions_failed"):
         total = sum(values)
-        kinds = {}
+        kinds, of = {}, "decision_kinds" if key == "decisions_failed" else "kinds"
         for run in runs:
-            for kind, count in run.get("kinds", {}).items():
+            for kind, count in run.get(of, {}).items():
                 kinds[kind] = kinds.get(kind, 0) + count
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        share = f" of {sum(run['requests'] for run in runs)}" if "requests" in runs[0] else ""
+        share = f" of {sum(run['requests'] for run in runs)}" if key == "failed" else ""
         return f"{total}{share}" + (f" ({told})" if told and total else "")
     middle, low, high = (number(f(values), decimals) for f in (median, min, max))
     return middle if low == high else f"{middle} ({low} to {high})"
@@ -65,18 +65,24 @@ def verdicts(case, runs):
     """(met, text) for each limit."""
     result = []
     for what, measured, limit in case.limits:
-        value = measured(runs)
+        try:
+            value = measured(runs)
+        except (StatisticsError, KeyError):
+            result.append((False, f"{what}: not measured, limit {limit:g}"))
+            continue
         result.append((value <= limit, f"{what}: {value:.2f}, limit {limit:g}".replace(".00,", ",")))
     return result
 
 
 def case_markdown(case, runs):
-    shown = [(key, unit, decimals) for key, unit, decimals in case.show if any(key in run for system in runs.values() for run in system)]
+    problems = runs.get("problems", [])
+    runs = {system: runs[system] for system in case.systems if runs.get(system)}
+    shown = [figure for figure in case.show if any(figure[0] in run for system in runs.values() for run in system)]
     heads = ["system", "runs", *(NAMES[key] + (f", {unit}" if unit else "") for key, unit, _ in shown), "hotwarm over it"]
     lines = [f"### {case.key}: {case.title}", "", f"To reach: {case.reach}.", ""]
     lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for system in case.systems:
-        if not runs.get(system):
+        if system not in runs:
             continue
         cells = [cell(runs[system], key, decimals) for key, _, decimals in shown]
         lines.append("| " + " | ".join([system, str(len(runs[system])), *cells, ratio(case, runs, system)]) + " |")
@@ -85,6 +91,7 @@ def case_markdown(case, runs):
         lines += [case.note, ""]
     for met, text in verdicts(case, runs):
         lines.append(f"- {'reached' if met else '**NOT reached**'}: {text}")
+    lines += [f"- a run without a result, made again: {problem}" for problem in problems]
     late = [run["late_ms"] for system in runs.values() for run in system if "late_ms" in run]
     if late:
         lines.append(f"- the load itself was late by {median(late):.1f} ms at most in the median run, {max(late):.1f} ms in the worst")

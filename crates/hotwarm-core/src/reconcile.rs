@@ -147,7 +147,9 @@ impl Context<'_> {
         if self.group.spec.exclusive && (reachable || !self.leased) {
             return None;
         }
-        Some(EngineAction::Start { epoch: self.group.epoch })
+        // S6: a candidate that begins a new life has not stepped down from the epoch it was told.
+        let before = |told: Epoch| Epoch(told.0.saturating_sub(1));
+        Some(EngineAction::Start { epoch: self.member.may_serve.map_or(self.group.epoch, before) })
     }
 
     /// It may serve an epoch that is over, and is not the one that is being made hot.
@@ -272,12 +274,13 @@ fn answers(group: &Group, id: &MemberId, member: &Member, local: &Local) -> Vec<
     if let Some(epoch) = member.may_serve {
         let stepped_down = local.role == Some(Role::Warm) && local.epoch >= epoch;
         let fencing = matches!(group.transition.as_ref().map(|t| &t.phase), Some(Phase::Fencing { .. }));
-        if local.role == Some(Role::Hot) && local.epoch == epoch && !member.serving {
+        // A failed promotion is told until the group fences; from then on only the end of its right to serve matters.
+        if stepped_down && fencing {
+            answers.push(Answer::Demoted { member: member_id.clone(), incarnation, epoch: local.epoch });
+        } else if local.role == Some(Role::Hot) && local.epoch == epoch && !member.serving {
             answers.push(Answer::Promoted { member: member_id.clone(), incarnation, epoch, attempt });
         } else if let Some((_, why)) = local.promote_failed.as_ref().filter(|(e, _)| *e == epoch && !member.serving) {
             answers.push(Answer::PromoteFailed { member: member_id.clone(), incarnation, epoch, attempt, why: why.clone() });
-        } else if stepped_down && fencing {
-            answers.push(Answer::Demoted { member: member_id.clone(), incarnation, epoch: local.epoch });
         }
     }
     if let Some((attempt, position)) = local.position
@@ -335,5 +338,5 @@ fn testimony(group: &Group, router: &LocalRouter, me: &NodeId, now: Millis) -> V
 fn hook_answers(group: &Group, observed: &Observed) -> Vec<Body> {
     let fenced = |id: &MemberId| observed.members.get(id).map(|local| local.fenced).unwrap_or_default();
     let confirmed = group.may_serve().filter(|(id, told)| fenced(id) > *told);
-    confirmed.map(|(id, told)| Body::Answer(Answer::Fenced { member: id.clone(), epoch: told })).collect()
+    confirmed.map(|(id, _)| Body::Answer(Answer::Fenced { member: id.clone(), epoch: fenced(id) })).collect()
 }

@@ -1,18 +1,20 @@
-//! One node's disk: records that were written, how many of them are synced, and what a crash leaves.
+//! One node's disk: the very bytes of the write-ahead log (S13), which of them are synced, and what a crash leaves of them.
 //!
-//! Records come back in the order in which they went; the process ends when the disk is full, as a failed fsync demands (S12).
+//! It gives bytes no meaning; [`hotwarm_core::wal`] does. A sector is written whole or not at all, and in any order until it is synced.
 
-use hotwarm_core::consensus::Recovered;
-use hotwarm_core::node::{Identity, NODE_LOG, Stored};
+use hotwarm_core::node::{NODE_LOG, SoleVoterCut, Stored};
 use hotwarm_core::rng::Rng;
-use hotwarm_core::wal::{LogId, Record};
+use hotwarm_core::wal::{EncodeError, Encoder, End, HEADER_BYTES, Record, Replay, ReplayError, SECTOR_BYTES};
+
+const SEGMENT_BYTES: u64 = 256 << 10;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
-    /// Batches: each is kept whole or not at all, which is the write-ahead log's to see to (S13).
-    pub batches: Vec<Vec<Record>>,
-    pub synced: usize,
+    segments: Vec<Vec<u8>>,
+    encoder: Option<Encoder>,
+    /// Batches not known to be synced: their numbers, segments and places.
+    unsynced: Vec<(u64, usize, usize, usize)>,
     /// The sync under way ends then, and the one after it, which takes all that has been written until it begins.
     pub ends: (u64, u64),
     pub latency_us: u64,
@@ -20,15 +22,44 @@ pub struct Disk {
     /// Nothing ends while it is stalled.
     pub stalled: bool,
     /// Syncs asked for while stalled: their tokens and how far they reach.
-    pub waiting: Vec<(u64, usize)>,
+    pub waiting: Vec<(u64, u64)>,
+    /// Who the node is was synced.
+    named: bool,
+    names_in: Option<u64>,
+}
+
+/// What the end of a machine leaves of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Nothing,
+    /// The first batches, whole.
+    Beginning,
+    /// Any sectors.
+    Sectors,
+}
+
+/// What a starting node finds.
+#[derive(Debug)]
+pub enum Found {
+    Stored(Box<Stored>),
+    /// It cannot be started from.
+    Unusable(String),
 }
 
 impl Disk {
-    /// Appends; with a sync asked for, when it will have ended. `None` while stalled.
-    pub fn write(&mut self, now: u64, records: Vec<Record>, rng: &mut Rng) -> Option<u64> {
-        self.batches.push(records);
+    #[must_use]
+    pub fn new(latency_us: u64) -> Self {
+        Self { latency_us, ..Self::default() }
+    }
+
+    /// Appends one batch; its number, and if it is to be synced now, when that will have ended. `None` while stalled.
+    pub fn write(&mut self, now: u64, records: &[Record], rng: &mut Rng) -> (u64, Option<u64>) {
+        let seq = self.append(records);
+        if records.iter().any(|record| matches!(record, Record::Snapshot(NODE_LOG, _))) {
+            self.names_in = Some(seq);
+        }
         if self.stalled {
-            return None;
+            return (seq, None);
         }
         let takes = self.latency_us / 2 + rng.below(self.latency_us + 1);
         let (current, next) = self.ends;
@@ -38,70 +69,164 @@ impl Disk {
             (false, true) => (next, next + takes),
             (false, false) => (now + takes, 0),
         };
-        Some(self.ends.0.max(self.ends.1))
+        (seq, Some(self.ends.0.max(self.ends.1)))
     }
 
-    /// What the machine's end leaves: all that was synced, and any beginning of the rest.
-    pub fn lose_power(&mut self, rng: &mut Rng) {
-        let unsynced = self.batches.len() - self.synced;
-        let kept = if rng.one_in(2) { 0 } else { rng.below(unsynced as u64 + 1) as usize };
-        self.batches.truncate(self.synced + kept);
-        self.settle();
+    fn append(&mut self, records: &[Record]) -> u64 {
+        let encoder = match &mut self.encoder {
+            Some(encoder) => encoder,
+            none => {
+                let (encoder, header) = Encoder::begin(&End::default(), SEGMENT_BYTES);
+                self.segments.push(segment(&header));
+                none.insert(encoder)
+            }
+        };
+        let mut bytes = Vec::new();
+        let batch = match encoder.encode(records, &mut bytes) {
+            Ok(batch) => batch,
+            Err(EncodeError::SegmentFull) => {
+                // A segment is synced before the next begins.
+                encoder.synced(u64::MAX);
+                self.unsynced.clear();
+                let header = encoder.roll();
+                self.segments.push(segment(&header));
+                encoder.encode(records, &mut bytes).expect("records of a run fit into a segment")
+            }
+            Err(error) => panic!("batch not encoded: {error}"),
+        };
+        let (last, at) = (self.segments.len() - 1, batch.offset as usize);
+        self.segments[last][at..at + bytes.len()].copy_from_slice(&bytes);
+        self.unsynced.push((batch.seq, last, at, bytes.len()));
+        batch.seq
+    }
+
+    /// A sync that reaches through this batch has ended.
+    pub fn synced(&mut self, through: u64) {
+        self.unsynced.retain(|(seq, ..)| *seq > through);
+        self.named |= self.names_in.is_some_and(|seq| seq <= through);
+        if let Some(encoder) = &mut self.encoder {
+            encoder.synced(through);
+        }
+    }
+
+    /// What the machine's end leaves: all that was synced, and what chance wants of the rest.
+    pub fn lose_power(&mut self, left: Left, rng: &mut Rng) {
+        let kept = if left == Left::Nothing { 0 } else { rng.below(self.unsynced.len() as u64 + 1) as usize };
+        for (i, (_, segment, at, length)) in std::mem::take(&mut self.unsynced).into_iter().enumerate() {
+            let bytes = &mut self.segments[segment][at..at + length];
+            for sector in bytes.chunks_mut(SECTOR_BYTES as usize) {
+                let stays = if left == Left::Sectors { rng.one_in(2) } else { i < kept };
+                if !stays {
+                    sector.fill(0);
+                }
+            }
+        }
+        self.waiting.clear();
+        self.ends = (0, 0);
     }
 
     /// What the process's end leaves: what the kernel has got, which stays.
     pub fn lose_process(&mut self, rng: &mut Rng) {
-        let unsynced = self.batches.len() - self.synced;
-        let kept = rng.below(unsynced as u64 + 1) as usize;
-        self.batches.truncate(self.synced + kept);
-        self.settle();
+        self.lose_power(Left::Beginning, rng);
     }
 
-    /// Replay syncs what it found before anything is made of it.
-    fn settle(&mut self) {
-        self.synced = self.batches.len();
-        self.waiting.clear();
+    /// A bit of what was synced turns.
+    pub fn rot(&mut self, rng: &mut Rng) {
+        let Some(encoder) = &self.encoder else { return };
+        let segment = rng.below(self.segments.len() as u64) as usize;
+        let end = if segment + 1 == self.segments.len() { encoder.offset() } else { SEGMENT_BYTES };
+        if end > HEADER_BYTES {
+            let at = rng.between(HEADER_BYTES, end - 1) as usize;
+            self.segments[segment][at] ^= 1 << rng.below(8);
+        }
     }
 
     pub fn wipe(&mut self) {
-        self.batches.clear();
-        self.settle();
+        *self = Self { latency_us: self.latency_us, full: self.full, stalled: self.stalled, ..Self::default() };
     }
 
     /// It holds who the node is, synced.
     #[must_use]
-    pub fn is_named(&self) -> bool {
-        let synced = self.batches.iter().take(self.synced).flatten();
-        synced.into_iter().any(|record| matches!(record, Record::Snapshot(NODE_LOG, _)))
+    pub const fn is_named(&self) -> bool {
+        self.named
     }
 
-    #[must_use]
-    pub fn stored(&self) -> Stored {
-        let mut identity = None;
-        let mut log = Recovered::default();
-        for record in self.batches.iter().flatten() {
-            match record {
-                Record::Snapshot(NODE_LOG, snapshot) => identity = Identity::from_snapshot(snapshot),
-                Record::Snapshot(LogId(0), snapshot) => {
-                    let agrees = log.entries.iter().any(|e| e.index == snapshot.index && e.term == snapshot.term);
-                    let kept = if agrees { snapshot.index } else { u64::MAX };
-                    log.entries.retain(|e| e.index > kept);
-                    log.snapshot = Some(snapshot.clone());
-                }
-                Record::Entry(LogId(0), entry) => {
-                    let first = log.entries.first().map_or(entry.index, |e| e.index);
-                    let at = entry.index.saturating_sub(first) as usize;
-                    if log.entries.get(at).is_none_or(|e| e.term != entry.term) {
-                        log.entries.truncate(at);
-                        log.entries.push(entry.clone());
-                    }
-                }
-                Record::HardState(LogId(0), hard_state) => log.hard_state = *hard_state,
-                _ => {}
-            }
+    /// What a start finds; from here on it is written where that ended.
+    pub fn replay(&mut self) -> Found {
+        let replayed = match self.read() {
+            Ok(replayed) => replayed,
+            Err(error) => return Found::Unusable(error.to_string()),
+        };
+        self.unsynced.clear();
+        self.encoder = Encoder::resume(&replayed.end, SEGMENT_BYTES);
+        if self.encoder.is_none() && replayed.end.at.is_some() {
+            let (encoder, header) = Encoder::begin(&replayed.end, SEGMENT_BYTES);
+            self.segments.push(segment(&header));
+            self.encoder = Some(encoder);
         }
-        let floor = log.snapshot.as_ref().map_or(0, |s| s.index);
-        log.entries.retain(|e| e.index > floor);
-        Stored { identity, log, rejoins: None }
+        match Stored::from_logs(replayed.logs) {
+            Ok(stored) => {
+                self.named = stored.identity.is_some();
+                Found::Stored(Box::new(stored))
+            }
+            Err(SoleVoterCut) => Found::Unusable(SoleVoterCut.to_string()),
+        }
+    }
+
+    fn read(&self) -> Result<hotwarm_core::wal::Replayed, ReplayError> {
+        let mut replay = Replay::new();
+        for (i, segment) in self.segments.iter().enumerate() {
+            replay.feed(&format!("{i}.wal"), segment.clone())?;
+        }
+        replay.finish()
+    }
+}
+
+fn segment(header: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; SEGMENT_BYTES as usize];
+    bytes[..header.len()].copy_from_slice(header);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use hotwarm_core::wal::{Entry, EntryKind, LogId};
+
+    use super::*;
+
+    fn entry(index: u64) -> Record {
+        Record::Entry(LogId(0), Entry { index, term: 1, kind: EntryKind::Normal, data: vec![7; 100], context: Vec::new() })
+    }
+
+    #[test]
+    fn what_was_synced_survives_whatever_becomes_of_the_rest() {
+        for seed in 0..200 {
+            let mut rng = Rng::new(seed);
+            let mut disk = Disk { latency_us: 100, ..Disk::default() };
+            let birth = Record::Birth(LogId(0), hotwarm_core::ids::RaftId(1));
+            disk.write(0, &[birth], &mut rng);
+            let seqs: Vec<u64> = (1..=9).map(|i| disk.write(i, &[entry(i)], &mut rng).0).collect();
+            disk.synced(seqs[5]);
+            disk.lose_power([Left::Nothing, Left::Beginning, Left::Sectors][seed as usize % 3], &mut rng);
+            let replayed = disk.read().expect("nothing that was synced is damaged");
+            let entries = replayed.logs[&LogId(0)].entries.len();
+            assert!((6..=9).contains(&entries), "seed {seed}: {entries}");
+        }
+    }
+
+    #[test]
+    fn rot_is_found_or_mended() {
+        for seed in 0..200 {
+            let mut rng = Rng::new(seed);
+            let mut disk = Disk { latency_us: 100, ..Disk::default() };
+            let birth = Record::Birth(LogId(0), hotwarm_core::ids::RaftId(1));
+            disk.write(0, &[birth], &mut rng);
+            let last = (1..=9).map(|i| disk.write(i, &[entry(i)], &mut rng).0).last().expect("nine");
+            disk.synced(last);
+            disk.rot(&mut rng);
+            let whole = disk.read().is_ok_and(|r| r.logs.get(&LogId(0)).is_some_and(|log| log.entries.len() == 9 && !log.possibly_cut));
+            let mended = disk.read().is_ok_and(|r| r.mended == 1) || disk.read().is_ok_and(|r| r.mended == 0) && whole;
+            assert!(!whole || mended, "seed {seed}");
+        }
     }
 }

@@ -34,7 +34,7 @@ pub enum Event {
         n: N,
         life: u32,
         token: u64,
-        through: usize,
+        through: u64,
     },
     DiskProbe {
         n: N,

@@ -93,7 +93,8 @@ impl Node {
         let mut worked = false;
         while let Some(ready) = self.replica.as_mut().and_then(|replica| replica.poll_ready(self.now)) {
             worked = true;
-            self.dirty = true;
+            // Heartbeats of the log come often and change nothing that is compared.
+            self.dirty |= ready.leadership.is_some() || ready.snapshot.is_some() || !ready.committed.is_empty();
             if !ready.persist.is_empty() || ready.must_sync {
                 let then = ready.must_sync.then_some(Persisting::Log(ready.number));
                 self.persist(ready.persist, then);

@@ -96,15 +96,6 @@ impl Stored {
     }
 }
 
-impl Stored {
-    /// As [`Self::from_logs`], but whatever was cut: for the way out of a lost quorum, where a damaged end is better than nothing.
-    #[must_use]
-    pub fn as_found(mut logs: BTreeMap<LogId, LogState>) -> Self {
-        let identity = logs.get(&NODE_LOG).and_then(|log| Identity::from_snapshot(log.snapshot.as_ref()?));
-        Self { identity, log: logs.remove(&CONTROL).unwrap_or_default().into(), rejoins: None }
-    }
-}
-
 /// The only copy of the log lost its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -56,6 +56,8 @@ pub(crate) struct World {
     pub(crate) members: BTreeMap<MemberId, Process>,
     /// Messages on their way.
     pub(crate) post: Vec<Body>,
+    /// Messages that arrived, and may arrive again much later.
+    pub(crate) arrived: Vec<Body>,
 }
 
 impl World {
@@ -68,6 +70,7 @@ impl World {
             members: spec.members.keys().map(|id| (id.clone(), process.clone())).collect(),
             log: vec![Group::new(spec, names.into_iter().map(|name| (name, Default::default())).collect())],
             post: vec![],
+            arrived: vec![],
         }
     }
 
@@ -98,6 +101,14 @@ impl World {
             return Err(format!("S22: {serving:?} serve\nnodes {:#?}\nmembers {:#?}\n{:#?}", self.nodes, self.members, self.now()));
         }
         Ok(())
+    }
+
+    /// A message arrives.
+    pub(crate) fn arrive(&mut self, body: Body, after_ms: u64) -> Result<(), String> {
+        if !self.arrived.contains(&body) {
+            self.arrived.push(body.clone());
+        }
+        self.enter(body, after_ms)
     }
 
     fn send(&mut self, body: Body) {
@@ -206,7 +217,7 @@ impl World {
                 if (nth + round + held).is_multiple_of(4) {
                     self.send(body);
                 } else {
-                    self.enter(body, 1)?;
+                    self.arrive(body, 1)?;
                 }
             }
         }

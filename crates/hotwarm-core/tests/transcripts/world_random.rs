@@ -101,11 +101,17 @@ fn happen(world: &mut World, (kind, a, b): Event, shape: &Shape) -> Result<(), S
     let nth = if b % 3 == 0 { usize::from(a) } else { 0 }.checked_rem(world.post.len());
     match kind {
         0..=9 => world.act(&name, [1, 3, usize::MAX, usize::MAX][usize::from(b % 4)])?,
-        10..=22 => {
+        10..=13 => {
+            if let Some(nth) = usize::from(a).checked_rem(world.arrived.len()) {
+                let late = world.arrived[world.arrived.len() - 1 - nth].clone();
+                world.enter(late, 1)?;
+            }
+        }
+        14..=22 => {
             if let Some(nth) = nth {
                 // Now and then it comes twice.
                 let body = if b % 8 == 0 { world.post[nth].clone() } else { world.post.remove(nth) };
-                world.enter(body, u64::from(b))?;
+                world.arrive(body, u64::from(b))?;
             }
         }
         23 => drop(nth.map(|nth| world.post.remove(nth))),
@@ -153,7 +159,7 @@ fn live_through(shape: &Shape, events: &[Event]) -> Result<(), String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(300), max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(1000), max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// S22, S6, S8, S10; and liveness once the faults are over.
     #[test]

@@ -10,6 +10,7 @@ use hotwarm_core::node::{Action, Node, Options, RouterEvent};
 use hotwarm_core::wal::Record;
 
 use super::World;
+use crate::disk::Found;
 use crate::event::{Event, M, N};
 use crate::fault::Stage;
 use crate::plan::{CLOCK, MS, SECOND};
@@ -21,9 +22,10 @@ impl World {
         if !machine.powered || machine.agent.is_some() || machine.kept_down > 0 || machine.disk.full {
             return;
         }
+        let stored = self.read_disk(n);
+        let machine = &mut self.machines[n];
         machine.life += 1;
         let life = machine.life;
-        let stored = machine.disk.stored();
         let mut options = Options::new(machine.name.clone(), "sim", machine.incarnation, self.rng.next_u64());
         options.peers = self.plan.names.iter().cloned().collect();
         options.heartbeat = self.plan.heartbeat;
@@ -53,6 +55,30 @@ impl World {
         self.queue.push(self.now + SECOND / 2, Event::DiskProbe { n, life, ended: false });
     }
 
+    /// What the agent's start finds. A log that may have lost its end is not gone on with, a rotten one not at all (S12).
+    fn read_disk(&mut self, n: N) -> hotwarm_core::node::Stored {
+        let another = u128::from(self.rng.next_u64()) | 1;
+        let machine = &mut self.machines[n];
+        let stored = match machine.disk.replay() {
+            Found::Stored(stored) => *stored,
+            Found::Unusable(why) => {
+                machine.disk.wipe();
+                machine.incarnation = another;
+                machine.may_found = false;
+                self.checks.forgot(n);
+                self.line(|w| format!("{}: {why}", w.machines[n].name));
+                return hotwarm_core::node::Stored::default();
+            }
+        };
+        if stored.rejoins.is_some() {
+            machine.incarnation = another;
+            machine.may_found = false;
+            self.checks.forgot(n);
+            self.line(|w| format!("{} must join anew", w.machines[n].name));
+        }
+        stored
+    }
+
     /// A member's engine finds out what runs already, and says so.
     fn adopt(&mut self, n: N, m: M) {
         let life = self.machines[n].life;
@@ -60,8 +86,7 @@ impl World {
         let member = &mut self.members[m];
         member.told_ready = None;
         let incarnation = hotwarm_core::ids::Incarnation(member.life);
-        let (role, epoch) = member.told;
-        if member.program.is_some() {
+        if let Some((role, epoch)) = member.program.as_ref().map(|program| (program.role, program.epoch)) {
             let event = MemberEvent::Started { incarnation, role, epoch };
             self.queue.push(at, Event::Told { n, life, m, event });
             self.queue.push(at + 10 * MS, Event::Probe { n, life, m, incarnation: incarnation.0, again: true });
@@ -103,9 +128,8 @@ impl World {
         self.agent(to, |node, now| node.handle_message(now, &name, bytes));
     }
 
-    pub(super) fn persisted(&mut self, n: N, token: u64, through: usize) {
-        let disk = &mut self.machines[n].disk;
-        disk.synced = disk.synced.max(through);
+    pub(super) fn persisted(&mut self, n: N, token: u64, through: u64) {
+        self.machines[n].disk.synced(through);
         self.agent(n, |node, now| node.handle_persisted(now, token));
     }
 
@@ -179,7 +203,7 @@ impl World {
     fn act(&mut self, n: N, action: Action) {
         match action {
             Action::Send { to, bytes } => self.send(n, &to, bytes),
-            Action::Persist { records, token } => self.persist(n, records, token),
+            Action::Persist { records, token } => self.persist(n, &records, token),
             Action::Engine { member, action } => {
                 if let Some(m) = self.numbers.get(&member).copied() {
                     self.trace.number(m as u64);
@@ -223,13 +247,12 @@ impl World {
         self.queue.push(self.now + first + late, Event::Deliver { to, from: n, bytes });
     }
 
-    fn persist(&mut self, n: N, records: Vec<Record>, token: Option<u64>) {
-        self.checks.records(n, &records);
+    fn persist(&mut self, n: N, records: &[Record], token: Option<u64>) {
+        self.checks.records(n, records);
         self.trace.number(records.len() as u64 | token.unwrap_or(0) << 16);
         let life = self.machines[n].life;
         let disk = &mut self.machines[n].disk;
-        let ends = disk.write(self.now, records, &mut self.rng);
-        let through = disk.batches.len();
+        let (through, ends) = disk.write(self.now, records, &mut self.rng);
         match (token, ends) {
             (Some(token), Some(at)) => self.queue.push(at, Event::Persisted { n, life, token, through }),
             (Some(token), None) => disk.waiting.push((token, through)),

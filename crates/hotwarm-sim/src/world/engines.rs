@@ -94,8 +94,7 @@ impl World {
     fn start(&mut self, n: N, m: M, epoch: Epoch) {
         let life = self.machines[n].life;
         let member = &mut self.members[m];
-        if member.program.is_some() {
-            let (role, epoch) = member.told;
+        if let Some((role, epoch)) = member.program.as_ref().map(|program| (program.role, program.epoch)) {
             let event = MemberEvent::Started { incarnation: Incarnation(member.life), role, epoch };
             member.told_ready = None;
             self.queue.push(self.now + MS, Event::Told { n, life, m, event });

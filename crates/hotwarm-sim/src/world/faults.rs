@@ -7,6 +7,7 @@ use hotwarm_core::node::Command;
 
 use super::World;
 use crate::clock::Clock;
+use crate::disk::Left;
 use crate::event::{Event, M, N};
 use crate::fault::{Begin, Fault, Healing, Kind, Stage, Target};
 use crate::machine::Paused;
@@ -168,10 +169,15 @@ impl World {
 
     /// Power is lost: nothing on the machine lives on, and what was not synced may be gone.
     pub(super) fn crash(&mut self, n: N) {
+        self.crash_leaving(n, None);
+    }
+
+    fn crash_leaving(&mut self, n: N, left: Option<Left>) {
         if !self.machines[n].powered {
             return;
         }
-        self.kill_agent_for_good(n);
+        let left = left.unwrap_or_else(|| if self.rng.one_in(2) { Left::Nothing } else { Left::Beginning });
+        self.end_agent(n, left);
         for m in self.machines[n].members.clone() {
             self.members[m].program = None;
             self.members[m].round += 1;
@@ -182,10 +188,10 @@ impl World {
         machine.held.clear();
     }
 
-    fn kill_agent_for_good(&mut self, n: N) {
+    fn end_agent(&mut self, n: N, left: Left) {
         let machine = &mut self.machines[n];
         machine.agent = None;
-        machine.disk.lose_power(&mut self.rng);
+        machine.disk.lose_power(left, &mut self.rng);
         machine.lease_until = hotwarm_core::ids::Mono(0);
         self.checks.ended(n);
     }
@@ -257,16 +263,15 @@ impl World {
                 self.kill_agent(n);
                 self.later(lasts, Healing::DiskSpace(n));
             }
-            Kind::DiskTorn => {
-                self.crash(n);
-                self.later(lasts.min(2 * SECOND), Healing::Boot(n));
-            }
-            Kind::DiskRotten | Kind::Wiped => {
-                let rest_is_whole = self.rest_is_whole(n);
-                self.crash(n);
+            Kind::DiskTorn | Kind::DiskRotten | Kind::Wiped => {
                 // Losing the directories of a quorum is not to be survived, and not tried.
-                if rest_is_whole {
-                    self.forget(n);
+                let rest_is_whole = self.rest_is_whole(n);
+                let torn = rest_is_whole && kind == Kind::DiskTorn;
+                self.crash_leaving(n, torn.then_some(Left::Sectors));
+                match kind {
+                    Kind::DiskRotten if rest_is_whole => self.machines[n].disk.rot(&mut self.rng),
+                    Kind::Wiped if rest_is_whole => self.forget(n),
+                    _ => {}
                 }
                 self.later(lasts, Healing::Boot(n));
             }

@@ -281,7 +281,7 @@ fn machine(plan: &Plan, n: N, members: &[Member], rng: &mut Rng) -> Machine {
         life: 0,
         paused: Paused::No,
         held: Vec::new(),
-        disk: Disk { latency_us: 200 + rng.below(2_000), ..Disk::default() },
+        disk: Disk::new(200 + rng.below(2_000)),
         incarnation: u128::from(rng.next_u64()) | 1,
         may_found: n == 0,
         wanted: true,

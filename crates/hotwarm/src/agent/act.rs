@@ -279,8 +279,8 @@ impl Hands {
 }
 
 /// True if nothing changed that the engine of this member uses: then it goes on undisturbed.
-fn same_engine(old: &crate::config::Group, new: &crate::config::Group, member: &MemberId) -> bool {
-    let uses = |g: &'_ crate::config::Group| (g.engine.clone(), g.check.clone(), g.fence.clone(), g.stateful);
+fn same_engine(old: &config::Group, new: &config::Group, member: &MemberId) -> bool {
+    let uses = |g: &config::Group| (g.engine.clone(), g.check.clone(), g.fence.clone(), g.stateful);
     uses(old) == uses(new) && old.members.get(member) == new.members.get(member)
 }
 

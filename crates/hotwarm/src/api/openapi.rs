@@ -62,6 +62,7 @@ const TYPES: &[Type] = &[
         &[
             ("name", "string", ""),
             ("version", "string", "Of the program."),
+            ("pid", "integer", "Of the node's process."),
             ("leads", "boolean", ""),
             ("lease_left_ms", "integer", "0 if it holds no lease."),
             ("grade", "well|slow|stalled", "How it finds itself."),

@@ -339,7 +339,7 @@ static ENGINE: Section = Section {
             "{ start = [\"/opt/x/start\"] }",
         ),
         key("user", Text, Absent("hotwarm's own user"), "The program's user.", "\"www-data\""),
-        key("directory", Path, Absent("the member's own under `data`"), "The program's working directory.", "\"/srv/www\""),
+        key("directory", Path, Absent("`/`"), "The program's working directory.", "\"/srv/www\""),
         key(
             "env",
             Map(&Rest { names: "NAME", kind: Text }),

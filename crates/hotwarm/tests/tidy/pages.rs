@@ -189,6 +189,21 @@ fn the_readme_says_what_is_not_built_yet() {
     assert_eq!(told, declared, "README.md, between the marks, and the commands that answer \"not built yet\"");
 }
 
+#[test]
+fn every_problem_has_its_advice() {
+    let tree = Tree::read();
+    let table = tree.text("crates/hotwarm-core/src/group/problem.rs").split("TABLE").nth(1).unwrap();
+    let problem = |entry: &str| {
+        let code = entry.split('"').next().unwrap().to_owned();
+        let severity = entry.split("Severity::").nth(1).unwrap().split(',').next().unwrap().to_lowercase();
+        format!("### {code} ({severity})")
+    };
+    let expected: Vec<String> = table.split("code: \"").skip(1).map(problem).collect();
+    let page = tree.text("docs/operating/problems.md");
+    let told: Vec<&str> = page.lines().filter(|line| line.starts_with("### ")).collect();
+    assert_eq!(told, expected, "docs/operating/problems.md tells every problem of group/problem.rs, in its order");
+}
+
 /// A row of the safety page: the rule, where it is kept, what shows it.
 struct Row<'a> {
     rule: &'a str,

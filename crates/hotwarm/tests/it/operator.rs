@@ -1,0 +1,265 @@
+//! What an operator sees and does, on real clusters, by the real command line.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use hotwarm::api::types::{Configuration, Events};
+use serde_json::{Value, json};
+
+use crate::loopback::{Cluster, is_whole};
+use crate::schema;
+
+#[test]
+fn an_operator_sees_and_acts() {
+    let cluster = Cluster::of(&["a", "b", "c"]).web().clock().start();
+    sees_the_cluster(&cluster);
+    answers_as_described(&cluster);
+    is_refused_with_a_code_and_a_page(&cluster);
+    measures(&cluster);
+    reads_output_where_it_is(&cluster);
+    hands_over(&cluster);
+    follows_events(&cluster);
+    pauses_and_resumes(&cluster);
+    drains(&cluster);
+    applies(&cluster);
+    // What was refused above, and what drains and machines under load may bring.
+    cluster.end(&["switchover refused", "is kept although", "configuration refused", "automation is paused", "pause ends when"]);
+}
+
+fn sees_the_cluster(cluster: &Cluster) {
+    let text = cluster.done("b", &["status"]);
+    assert!(text.starts_with("cluster test  leader "), "{text}");
+    for part in
+        ["quorum 3/3", "configuration 1", "as node b sees it", "web    hot-hot   serving", "clock  hot-warm  serving", "3/3", "1/1  2/2"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains('\u{1b}'), "colour where nobody looks");
+    let status: Value = serde_json::from_str(&cluster.done("b", &["status", "--json"])).unwrap();
+    assert_eq!(status["node"]["name"], "b");
+    let pids: Vec<bool> = status["groups"][1]["members"].as_array().unwrap().iter().map(|member| member["pid"].is_u64()).collect();
+    assert_eq!(pids, [false, true, false], "a node knows the pids of its own members");
+    let (code, health) = cluster.api("c").get_text("/health").unwrap();
+    assert!(code == 200 && health.contains("\"UP\""), "{health}");
+    let hot = cluster.hot("clock");
+    let why = cluster.done("c", &["why", "clock"]);
+    assert!(why.starts_with(&format!("clock: {hot} serves epoch ")), "{why}");
+    assert!(why.contains(&format!("{hot} is killed  clock/")) && why.contains("takes over"), "{why}");
+    assert!(cluster.done("a", &["events", "clock"]).contains("vacant"));
+    assert!(cluster.done("a", &["top", "--once", "--every", "50ms"]).contains("web/c"));
+}
+
+/// Every read in the table is asked for, on a real node, and its answer held against the description.
+fn answers_as_described(cluster: &Cluster) {
+    let api = cluster.api("a");
+    let document: Value = api.get("/api/v1/openapi.json").unwrap();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let Some(get) = operations.get("get") else { continue };
+        let asked = path.replace("{group}", "web").replace("{member}", "a");
+        let schema = &get["responses"]["200"]["content"]["application/json"]["schema"];
+        if schema.is_null() {
+            assert_eq!(path, "/metrics");
+            continue;
+        }
+        let answer: Value = api.get(&asked).unwrap_or_else(|error| panic!("{asked}: {error}"));
+        schema::check(&document, schema, &answer, &asked);
+    }
+    let writes = [
+        ("/api/v1/groups/{group}/pause", json!({}), 200),
+        ("/api/v1/groups/{group}/resume", json!({}), 200),
+        ("/api/v1/groups/{group}/switchover", json!({ "to": "web/b" }), 409),
+        ("/api/v1/members/{group}/{member}/drain", json!({}), 200),
+        ("/api/v1/members/{group}/{member}/undrain", json!({}), 200),
+        ("/api/v1/nodes/{node}/drain", json!({}), 200),
+        ("/api/v1/nodes/{node}/undrain", json!({}), 200),
+        ("/api/v1/config", json!({ "text": "x = 1", "revision": 1 }), 422),
+        ("/api/v1/certificates/reload", json!({}), 409),
+    ];
+    let posts = document["paths"].as_object().unwrap().values().filter(|path| path.get("post").is_some()).count();
+    assert_eq!(writes.len(), posts, "a write that no test asks for");
+    for (path, body, expected) in writes {
+        let asked = path.replace("{group}", "web").replace("{member}", "a").replace("{node}", "c");
+        let operation = &document["paths"][path]["post"];
+        let (status, answer) = match api.post::<Value>(&asked, &body) {
+            Ok(answer) => (200, answer),
+            Err(hotwarm::api::client::ClientError::Refused { status, error }) => (status, json!(error)),
+            Err(error) => panic!("{asked}: {error}"),
+        };
+        assert_eq!(status, expected, "{asked}: {answer}");
+        let schema = &operation["responses"][status.to_string()]["content"]["application/json"]["schema"];
+        schema::check(&document, schema, &answer, &asked);
+    }
+    cluster.wait_all("web whole again", |status| status.groups.iter().all(is_whole));
+}
+
+fn is_refused_with_a_code_and_a_page(cluster: &Cluster) {
+    let unknown = cluster.run("a", &["why", "nothing"]);
+    assert_eq!(unknown.exit, 1);
+    assert!(unknown.err.contains("error[HW0401]: group nothing not known"), "{}", unknown.err);
+    assert!(unknown.err.contains("docs/reference/errors/HW0401.md"), "{}", unknown.err);
+    let nobody = cluster.hotwarm(&["--api", "http://127.0.0.1:1", "status"]);
+    assert!(nobody.exit == 4 && nobody.err.contains("HW0005"), "{}", nobody.err);
+    assert!(cluster.refused("a", &["switchover", "clock"]).contains("HW0411"), "it asks, and nobody is there");
+    assert!(cluster.refused("a", &["switchover", "web", "--yes"]).contains("several hot members"));
+    assert!(cluster.refused("a", &["accept-loss", "web"]).contains("HW0413"));
+    let error: Value = serde_json::from_str(&cluster.refused("a", &["--json", "switchover", "web", "--yes"])).unwrap();
+    assert_eq!(error["code"], "HW0406");
+    for path in ["/nothing", "/api/v1/events?limit=many", "/api/v1/events?lmit=1", "/api/v1/members/web/z/logs", "/api/v1/groups/z/why"] {
+        let (status, text) = cluster.api("a").get_text(path).unwrap();
+        assert!((400..500).contains(&status) && text.contains("\"page\":\"docs/reference/errors/HW04"), "{path}: {status} {text}");
+    }
+    let mut elsewhere = Command::new("curl");
+    elsewhere.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Origin: http://another-site"]);
+    let output = elsewhere.arg(format!("{}/api/v1/status", cluster.api("a").url())).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "403", "a page of another site");
+}
+
+fn measures(cluster: &Cluster) {
+    let group = cluster.group("web");
+    let client = hotwarm::api::client::Client::at(group.listen["a"]);
+    (0..20).for_each(|_| assert_eq!(client.get_text("/").unwrap().0, 200));
+    let (status, text) = cluster.api("a").get_text("/metrics").unwrap();
+    assert_eq!(status, 200);
+    let mut promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let checked = promtool.wait_with_output().unwrap();
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let replied = "hotwarm_router_requests_total{group=\"web\",member=\"web/";
+    let counts = text.lines().filter(|line| line.starts_with(replied) && line.contains("\"replied\"}"));
+    let total: u64 = counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+    assert_eq!(total, 20);
+    assert!(text.contains("hotwarm_router_client_requests_total{group=\"web\"} 20\n"));
+    assert!(text.contains("hotwarm_group_members{group=\"clock\",role=\"warm\"} 2\n"));
+}
+
+fn reads_output_where_it_is(cluster: &Cluster) {
+    assert!(cluster.done("a", &["logs", "web/a", "-n", "5"]).contains("listens on"));
+    let other = cluster.run("b", &["logs", "web/a"]);
+    assert_eq!(other.exit, 1);
+    assert!(other.err.contains("web/a runs on node a") && other.err.contains("hotwarm logs web/a` on node a"), "{}", other.err);
+    let mut lines = cluster.api("a").stream("/api/v1/members/web/a/logs?follow=true").unwrap();
+    assert!(lines.next::<Value>().unwrap().unwrap()["line"].as_str().unwrap().contains("listens on"));
+}
+
+fn hands_over(cluster: &Cluster) {
+    let before = cluster.group("clock");
+    let (from, to) = (cluster.hot("clock"), before.members.iter().find(|member| member.role == "warm").unwrap().name.clone());
+    let text = cluster.done("c", &["switchover", "clock", "--to", &to, "--yes"]);
+    assert!(text.starts_with(&format!("{to} serves epoch ")) && text.contains("fence"), "{text}");
+    assert!(cluster.refused("c", &["switchover", "clock", "--to", &to, "--yes"]).contains("is hot already"));
+    cluster.wait_all("the old member warm", |status| status.groups.iter().all(is_whole));
+    let told: Value = serde_json::from_str(&cluster.done("a", &["switchover", "clock", "--json", "--yes", "--to", &from])).unwrap();
+    assert_eq!((&told["from"], &told["to"]), (&json!(to), &json!(from)));
+    assert!(told["pause"]["pause_ms"].is_u64() && told["epoch"].as_u64().unwrap() > before.epoch, "{told}");
+    cluster.wait_all("the old member warm", |status| status.groups.iter().all(is_whole));
+}
+
+fn follows_events(cluster: &Cluster) {
+    let newest = cluster.api("b").get::<Events>("/api/v1/events?limit=1").unwrap().newest;
+    let mut stream = cluster.api("b").stream(&format!("/api/v1/events?follow=true&after={newest}&group=clock")).unwrap();
+    cluster.done("a", &["switchover", "clock", "--yes"]);
+    let mut codes = Vec::new();
+    while codes.last().is_none_or(|code| code != "opened") {
+        let event: Value = stream.next().unwrap().expect("an event");
+        assert_eq!(event["group"], "clock");
+        codes.extend(event["reason"]["code"].as_str().map(str::to_owned));
+    }
+    assert_eq!(codes[0], "switchover-asked");
+    cluster.wait_all("clock whole", |status| status.groups.iter().all(is_whole));
+}
+
+fn pauses_and_resumes(cluster: &Cluster) {
+    cluster.done("a", &["pause", "--yes"]);
+    cluster.wait_all("the pause", |status| status.groups.iter().all(|group| group.pause == "paused"));
+    assert!(cluster.done("b", &["status"]).contains("serving, paused"));
+    assert!(cluster.refused("b", &["switchover", "clock", "--yes"]).contains("automation is paused"));
+    cluster.done("b", &["resume"]);
+    cluster.wait_all("the end of the pause", |status| status.groups.iter().all(is_whole));
+}
+
+fn drains(cluster: &Cluster) {
+    let hot = cluster.hot("clock");
+    let node = hot.strip_prefix("clock/").unwrap();
+    cluster.done("a", &["drain", node, "--yes"]);
+    let status = cluster.wait("the node empty", |status| status.nodes.iter().any(|n| n.name == node && n.drained));
+    let serving = status.groups.iter().flat_map(|group| &group.members).filter(|member| member.serving);
+    assert!(serving.clone().count() == 3 && serving.clone().all(|member| member.node != node), "{status:#?}");
+    let serves = cluster.hot("clock").replace("clock/", "");
+    assert!(cluster.refused("b", &["leave", &serves, "--yes"]).contains("HW0412"));
+    cluster.done("b", &["undrain", node]);
+    cluster.wait_all("all back", |status| status.groups.iter().all(is_whole));
+    cluster.done("b", &["drain", "web/b", "--yes"]);
+    assert_eq!(cluster.group("web").have.hot, 2);
+    cluster.done("b", &["undrain", "web/b"]);
+    cluster.wait_all("all back", |status| status.groups.iter().all(is_whole));
+}
+
+fn applies(cluster: &Cluster) {
+    let before = cluster.group("clock").epoch;
+    let now: Configuration = cluster.api("c").get("/api/v1/config").unwrap();
+    let file = cluster.file("new.toml");
+    let changed = now.text.replace("[group.clock]", "[group.clock]\npark = { time = \"5s\" }\nobjective = { rto = \"5s\" }");
+    std::fs::write(&file, &changed).unwrap();
+    let file = file.to_str().unwrap();
+    let dry = cluster.done("c", &["apply", file, "--dry-run"]);
+    assert!(dry.contains("+park = { time = \"5s\" }") && dry.contains("nothing was changed"), "{dry}");
+    assert!(dry.contains("group clock: limits and timeouts change"), "{dry}");
+    assert!(cluster.done("c", &["apply", file, "--yes"]).contains("configuration 2 is in force"));
+    assert!(cluster.done("a", &["apply", file]).contains("nothing to do"));
+    cluster.wait_all("revision 2", |status| status.cluster.revision == 2);
+    let stale = cluster.api("a").post::<Value>("/api/v1/config", &json!({ "text": changed, "revision": 1 })).unwrap_err().to_string();
+    assert!(stale.contains("made from revision 1"), "{stale}");
+    std::fs::write(file, changed.replace("\"hot-warm\"", "\"hot-hot\"")).unwrap();
+    assert!(cluster.refused("a", &["apply", file, "--yes"]).contains("HW0407"));
+    std::fs::write(file, changed.replace("protocol", "protocl")).unwrap();
+    let wrong = cluster.run("a", &["apply", file, "--yes"]);
+    assert!(wrong.exit == 1 && wrong.err.contains("HW0102"), "{}", wrong.err);
+    // Nothing that serves was disturbed by what does not concern it.
+    cluster.wait_all("all as before", |status| status.groups.iter().all(is_whole));
+    assert_eq!(cluster.group("clock").epoch, before);
+}
+
+#[test]
+fn a_node_leaves_and_the_others_go_on() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).web().clock().start();
+    cluster.done("a", &["drain", "c", "--yes"]);
+    let first = cluster.done("a", &["leave", "c", "--yes"]);
+    assert!(first.contains("then again: hotwarm leave c"), "{first}");
+    cluster.wait("members of c gone", |status| status.groups.iter().all(|group| group.members.len() == 2));
+    assert!(cluster.refused("a", &["leave", "c", "--yes"]).contains("still runs"));
+    cluster.stop_node("c");
+    cluster.wait("its lease over", |status| status.nodes.iter().any(|node| node.name == "c" && !node.leased));
+    assert!(cluster.done("b", &["leave", "c", "--yes"]).contains("configuration 3 is in force"));
+    cluster.wait_all("two voters", |status| status.cluster.quorum.voters == ["a", "b"] && status.groups.iter().all(is_whole));
+    // A router that has gone for good holds nothing up.
+    cluster.done("a", &["switchover", "clock", "--yes"]);
+    cluster.wait_all("clock whole", |status| status.groups.iter().all(is_whole));
+    cluster.end(&["is kept although", "peer=c", "switchover refused"]);
+}
+
+#[test]
+fn a_lost_quorum_is_recovered_from_one_node() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).web().start();
+    let ask = ["recover-quorum", "--node", "a", "--lost", "b,c", "--yes"];
+    let busy = cluster.hotwarm(&ask);
+    assert!(busy.exit == 1 && busy.err.contains("in use by another hotwarm"), "{}", busy.err);
+    cluster.kill_node("c");
+    cluster.stop_node("a");
+    let quorum_left = cluster.hotwarm(&["recover-quorum", "--node", "a", "--lost", "c", "--yes"]);
+    assert!(quorum_left.exit == 3 && quorum_left.err.contains("that is a quorum"), "{}", quorum_left.err);
+    let alive = cluster.hotwarm(&ask);
+    assert!(alive.exit == 3 && alive.err.contains("HW0414") && alive.err.contains("b (127.0.0.1:"), "{}", alive.err);
+    cluster.kill_node("b");
+    let done = cluster.hotwarm(&ask);
+    assert!(done.exit == 0 && done.out.contains("a cluster of its own"), "{}{}", done.out, done.err);
+    assert!(done.err.contains("log ends at entry"), "{}", done.err);
+    assert_eq!(std::fs::read_dir(cluster.file("a/quarantine")).unwrap().count(), 1);
+    cluster.start_node("a");
+    cluster.wait("a alone serves", |status| status.cluster.quorum.voters == ["a"] && status.groups[0].have.hot >= 1);
+    // The others come as if for the first time.
+    cluster.kill_members("b");
+    std::fs::remove_dir_all(cluster.file("b")).unwrap();
+    cluster.start_node("b");
+    cluster.wait("b is back", |status| status.cluster.quorum.voters == ["a", "b"] && status.groups[0].have.hot >= 2);
+    cluster.end(&["is kept although", "without a group", "peer=", "its check fails", "connection refused: closed by the other node"]);
+}
