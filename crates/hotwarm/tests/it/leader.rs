@@ -55,7 +55,11 @@ fn a_busy_machine_is_no_reason_for_an_election() {
     let lasts = Instant::now() + std::time::Duration::from_secs(if long() { 600 } else { 10 });
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| while !stop.load(std::sync::atomic::Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         while Instant::now() < lasts {
             std::thread::sleep(std::time::Duration::from_millis(200));
