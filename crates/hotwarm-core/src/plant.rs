@@ -1,4 +1,4 @@
-//! Bugs planted on purpose, to prove that the simulator and the tests would catch them: one for each rule of SAFETY.md that this crate
+//! Bugs planted on purpose, to prove that the simulator and the tests would catch them: one for each rule of the safety rules (docs/internals/safety.md) that this crate
 //! keeps.
 //!
 //! Without the feature `plant`, which no shipped build has, [`is`] is the constant `false` and the compiler leaves nothing of it. With
