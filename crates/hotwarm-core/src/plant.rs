@@ -1,5 +1,5 @@
-//! Bugs planted on purpose, to prove that the simulator and the tests would catch them: one for each rule of the safety rules (docs/internals/safety.md) that this crate
-//! keeps.
+//! Bugs planted on purpose, to prove that the simulator and the tests would catch them: one for each safety rule that this crate
+//! keeps (docs/internals/safety.md).
 //!
 //! Without the feature `plant`, which no shipped build has, [`is`] is the constant `false` and the compiler leaves nothing of it. With
 //! it, one bug at a time is chosen for the whole process by [`choose`].
