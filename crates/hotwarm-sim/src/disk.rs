@@ -25,6 +25,9 @@ pub struct Disk {
     pub waiting: Vec<(u64, u64)>,
     /// The last batch that is synced: its segment and place.
     last_synced: Option<(usize, usize, usize)>,
+    /// The last batch with an entry or a vote, which its replica will answer for.
+    answers_for: u64,
+    vote: (u64, u64),
     /// Who the node is was synced.
     named: bool,
     names_in: Option<u64>,
@@ -59,6 +62,15 @@ impl Disk {
         let seq = self.append(records);
         if records.iter().any(|record| matches!(record, Record::Snapshot(NODE_LOG, _))) {
             self.names_in = Some(seq);
+        }
+        for record in records {
+            match record {
+                Record::Entry(..) => self.answers_for = seq,
+                Record::HardState(_, state) if (state.term, state.vote) != self.vote => {
+                    (self.vote, self.answers_for) = ((state.term, state.vote), seq);
+                }
+                _ => {}
+            }
         }
         if self.stalled {
             return (seq, None);
@@ -135,10 +147,17 @@ impl Disk {
         self.lose_power(Left::Beginning, rng);
     }
 
+    /// The last synced batch is one that its replica answers for.
+    #[must_use]
+    pub const fn promises(&self, through: u64) -> bool {
+        self.last_synced.is_some() && self.answers_for == through
+    }
+
     /// The last of what was synced is lost: the disk promised too much.
     pub fn lose_synced(&mut self) {
         if let Some((segment, at, length)) = self.last_synced.take() {
             self.segments[segment][at..at + length].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            self.named = false;
         }
     }
 
@@ -150,6 +169,7 @@ impl Disk {
         if end > HEADER_BYTES {
             let at = rng.between(HEADER_BYTES, end - 1) as usize;
             self.segments[segment][at] ^= 1 << rng.below(8);
+            self.named = false;
         }
     }
 

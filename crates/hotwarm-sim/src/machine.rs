@@ -43,6 +43,8 @@ pub struct Machine {
     pub slow_us: u64,
     /// What is sent to it takes so much longer, at most.
     pub late_us: u64,
+    /// Its disk loses, at a crash, the next batch that it says is synced.
+    pub disk_lies: bool,
     pub wake_at: u64,
     /// Faults that keep the agent from running.
     pub kept_down: u16,

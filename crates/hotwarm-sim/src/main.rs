@@ -49,6 +49,10 @@ struct Args {
 
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
+    #[cfg(feature = "plant")]
+    if let (Some(_), Some(name)) = (args.seed, &args.bug) {
+        hotwarm_core::plant::choose(hotwarm_core::plant::Bug::ALL.iter().copied().find(|bug| bug.name() == name));
+    }
     if let Some(seed) = args.seed {
         return one(seed, args.json);
     }

@@ -11,7 +11,7 @@ use crate::consensus::Recovered;
 use crate::detect::HealthLimits;
 use crate::ids::{NodeId, RaftId};
 use crate::plant::{self, Bug};
-use crate::wal::{LogId, LogState, Record, Snapshot};
+use crate::wal::{EntryKind, LogId, LogState, Record, Snapshot};
 
 /// Where a node keeps what it knows of itself: not a replicated log, but kept like one, in the same write-ahead log.
 pub const NODE_LOG: LogId = LogId(u32::MAX);
@@ -82,7 +82,10 @@ impl Stored {
         if !control.possibly_cut || plant::is(Bug::S12GoesOn) {
             return Ok(Self { identity: Some(identity), log: control.into(), rejoins: None });
         }
-        let alone = control.snapshot.as_ref().is_some_and(|s| s.voters.voters == [identity.raft_id.0] && s.voters.outgoing.is_empty());
+        let began_alone =
+            control.snapshot.as_ref().is_some_and(|s| s.voters.voters == [identity.raft_id.0] && s.voters.outgoing.is_empty());
+        // Voters that came after the snapshot have the log too.
+        let alone = began_alone && control.entries.iter().all(|entry| entry.kind != EntryKind::ConfChange);
         if alone {
             return Err(SoleVoterCut);
         }

@@ -135,6 +135,7 @@ impl World {
     pub(super) fn persisted(&mut self, n: N, token: u64, through: u64) {
         self.machines[n].disk.synced(through);
         self.agent(n, |node, now| node.handle_persisted(now, token));
+        self.break_promise(n, through);
     }
 
     pub(super) fn disk_probe(&mut self, n: N, ended: bool) {

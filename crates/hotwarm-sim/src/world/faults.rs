@@ -290,20 +290,31 @@ impl World {
                 self.kill_agent(n);
                 self.later(lasts, Healing::DiskSpace(n));
             }
+            Kind::DiskRotten if self.rng.one_in(2) => self.machines[n].disk_lies = true,
             Kind::DiskTorn | Kind::DiskRotten | Kind::Wiped => {
                 // Losing the directories of a quorum is not to be survived, and not tried.
                 let rest_is_whole = self.rest_is_whole(n);
                 let torn = rest_is_whole && kind == Kind::DiskTorn;
                 self.crash_leaving(n, torn.then_some(Left::Sectors));
                 match kind {
-                    Kind::DiskRotten if rest_is_whole && self.rng.one_in(2) => self.machines[n].disk.rot(&mut self.rng),
-                    Kind::DiskRotten if rest_is_whole => self.machines[n].disk.lose_synced(),
+                    Kind::DiskRotten if rest_is_whole => self.machines[n].disk.rot(&mut self.rng),
                     Kind::Wiped if rest_is_whole => self.forget(n),
                     _ => {}
                 }
                 self.later(lasts, Healing::Boot(n));
             }
             _ => {}
+        }
+    }
+
+    /// The disk said that a batch is synced, its replica has answered for it, and now it is gone (S12).
+    pub(super) fn break_promise(&mut self, n: N, through: u64) {
+        if self.machines[n].disk_lies && self.machines[n].disk.promises(through) && self.rest_is_whole(n) {
+            self.machines[n].disk_lies = false;
+            self.crash_leaving(n, Some(Left::Nothing));
+            self.machines[n].disk.lose_synced();
+            let back = self.rng.between(10 * MS, 300 * MS);
+            self.later(back, Healing::Boot(n));
         }
     }
 
@@ -456,6 +467,7 @@ impl World {
             (self.machines[n].slow_us, self.machines[n].late_us) = (0, 0);
             self.machines[n].disk.latency_us = MS;
             self.machines[n].disk.full = false;
+            self.machines[n].disk_lies = false;
             self.disk_goes_on(n);
             self.resume(n);
             self.heal(Healing::Boot(n));

@@ -291,6 +291,7 @@ fn machine(plan: &Plan, n: N, members: &[Member], rng: &mut Rng) -> Machine {
         tables: plan.groups.iter().map(|_| Table::default()).collect(),
         slow_us: 0,
         late_us: 0,
+        disk_lies: false,
         wake_at: 0,
         kept_down: 0,
         members: mine,
