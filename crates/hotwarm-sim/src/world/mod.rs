@@ -52,6 +52,8 @@ pub struct World {
     newest: Index,
     armed: Vec<usize>,
     struck: Vec<bool>,
+    /// Whom a fault will strike, where that was decided before.
+    marked: BTreeMap<usize, N>,
     next_request: u64,
     next_entry: u64,
     next_ticket: u64,
@@ -106,6 +108,7 @@ impl World {
             opened_at: 0,
             newest: Index(0),
             armed: Vec::new(),
+            marked: BTreeMap::new(),
             struck: vec![false; plan.faults.len()],
             next_request: 1,
             next_entry: 1,
