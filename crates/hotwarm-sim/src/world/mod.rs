@@ -180,6 +180,7 @@ impl World {
             | Event::Switch { n, life, .. }
             | Event::AtRouter { n, life, .. }
             | Event::Refused { n, life, .. }
+            | Event::ClientBack { n, life, .. }
             | Event::TryAgain { n, life, .. } => (n, Some(life)),
             Event::Deliver { to, .. } => (to, None),
             _ => return None,
@@ -212,6 +213,7 @@ impl World {
             Event::Refused { n, id, m, .. } => self.refused(n, id, m),
             Event::TryAgain { n, life, m } => self.try_again(n, life, m),
             Event::Client => self.client(),
+            Event::ClientBack { n, group, .. } => self.ask(n, group),
             Event::Fault(i) => self.fault(i),
             Event::Heal(healing) => self.heal(healing),
             Event::Look => self.look(),
