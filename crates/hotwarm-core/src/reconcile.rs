@@ -4,6 +4,9 @@
 //! [`actions`] looks from the state to the engines, [`reports`] from the engines and the router back to the state. Both are pure; the
 //! node repeats them after each applied entry, each observation and each deadline, and drops what it has just asked for.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use crate::action::{EngineAction, StopCause};

@@ -92,6 +92,12 @@ pub enum Event {
         routes: Rc<Routes>,
     },
     Client,
+    /// A client that comes back as soon as its router does.
+    ClientBack {
+        n: N,
+        life: u32,
+        group: usize,
+    },
     AtMember {
         request: Request,
         m: M,

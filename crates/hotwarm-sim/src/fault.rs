@@ -113,6 +113,8 @@ pub enum Begin {
     Switchover,
     KillHot,
     HangHot,
+    /// A switchover while the victim's disk lags behind what it has seen.
+    SwitchoverSlowDisk,
 }
 
 /// The end of a fault.

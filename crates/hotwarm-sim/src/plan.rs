@@ -194,7 +194,11 @@ fn sharp(rng: &mut Rng, heal_at: u64) -> Fault {
         2 => (Kind::PairCrashed, Stage::Steady),
         _ => (Kind::AgentKilled, Stage::Opened),
     };
-    let begin = (stage != Stage::Steady).then_some(Begin::Switchover);
+    let begin = match stage {
+        Stage::Steady => None,
+        Stage::Opened => Some(Begin::SwitchoverSlowDisk),
+        _ => Some(Begin::Switchover),
+    };
     let at = rng.between(4 * SECOND, heal_at - 5 * SECOND);
     let lasts_us = rng.between(500 * MS, 4 * SECOND);
     Fault { kind, at, stage: Some(stage), target: Target::Anyone, lasts_us, begin }

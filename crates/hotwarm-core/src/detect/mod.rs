@@ -19,4 +19,4 @@ pub use health::{Ailment, Grade, HealthLimits, SelfHealth};
 pub use hysteresis::{Hysteresis, Verdict};
 pub use latency::LatencyTracker;
 pub use pacer::{Pace, Pacer};
-pub use phi::PhiAccrual;
+pub use phi::{PhiAccrual, deviations};

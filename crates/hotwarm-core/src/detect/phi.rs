@@ -82,8 +82,14 @@ impl PhiAccrual {
     /// The moment at which phi reaches `threshold` if nothing arrives before.
     #[must_use]
     pub fn suspect_at(&self, threshold: f64) -> Mono {
+        self.overdue_at(deviations(threshold))
+    }
+
+    /// [`Self::suspect_at`] for a threshold that is asked for often: `deviations` is what [`deviations`] says of it.
+    #[must_use]
+    pub fn overdue_at(&self, deviations: f64) -> Mono {
         let (mean_us, deviation_us) = self.rhythm();
-        let silence_us = (mean_us + deviation_us * normal::deviations(threshold)).max(0.0).ceil();
+        let silence_us = (mean_us + deviation_us * deviations).max(0.0).ceil();
         self.last.plus(Duration::from_micros(silence_us as u64))
     }
 
@@ -121,6 +127,12 @@ impl PhiAccrual {
         self.sum_us += newest;
         self.sum_squares += u128::from(newest * newest);
     }
+}
+
+/// By how many standard deviations a heartbeat is late when phi reaches `threshold`.
+#[must_use]
+pub fn deviations(threshold: f64) -> f64 {
+    normal::deviations(threshold)
 }
 
 fn micros(span: Duration) -> u32 {

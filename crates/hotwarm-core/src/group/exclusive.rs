@@ -508,11 +508,11 @@ impl Group {
     #[must_use]
     pub fn fencing_waits(&self) -> bool {
         let serves = self.may_serve().next().is_some() && !plant::is(Bug::S22NotFenced);
-        serves || (self.routers_reach() && !plant::is(Bug::S8OpenEarly))
+        serves || self.routers_reach()
     }
 
     /// True while a router that has not closed an older epoch may reach a member that was hot in it.
     fn routers_reach(&self) -> bool {
-        !self.stale_routers.is_empty() && !self.stale_reach_nobody
+        !self.stale_routers.is_empty() && !self.stale_reach_nobody && !plant::is(Bug::S8OpenEarly)
     }
 }

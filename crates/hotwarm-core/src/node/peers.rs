@@ -23,6 +23,8 @@ pub(crate) struct Peers {
     known: BTreeMap<NodeId, Peer>,
     /// Which node a replica's number was seen to belong to.
     ids: BTreeMap<RaftId, NodeId>,
+    /// What [`PHI`] means in standard deviations.
+    deviations: f64,
     next_beat: Mono,
     next_hello: Mono,
     beats: u64,
@@ -45,6 +47,7 @@ impl Peers {
             heartbeat: options.heartbeat,
             known: BTreeMap::new(),
             ids: BTreeMap::new(),
+            deviations: crate::detect::deviations(PHI),
             next_beat: now,
             next_hello: now,
             // Numbers of an earlier life's heartbeats must not be taken for ours: their moments would be wrong.
@@ -60,14 +63,19 @@ impl Peers {
         }
     }
 
+    /// Whether phi has reached [`PHI`].
+    fn late(&self, heartbeats: &PhiAccrual, now: Mono) -> bool {
+        now >= heartbeats.overdue_at(self.deviations)
+    }
+
     pub(crate) fn silent(&self, node: &NodeId, now: Mono) -> bool {
         let Some(peer) = self.known.get(node) else { return true };
-        peer.any.suspect(now, PHI) && now.since(peer.any.last()) >= self.heartbeat * SILENT_BEATS
+        self.late(&peer.any, now) && now.since(peer.any.last()) >= self.heartbeat * SILENT_BEATS
     }
 
     /// Whom this node hears without a relay.
     pub(crate) fn heard(&self, now: Mono) -> Vec<NodeId> {
-        self.known.iter().filter(|(_, p)| !p.direct.suspect(now, PHI)).map(|(name, _)| name.clone()).collect()
+        self.known.iter().filter(|(_, p)| !self.late(&p.direct, now)).map(|(name, _)| name.clone()).collect()
     }
 
     fn names(&self, cluster: &Cluster) -> Vec<NodeId> {
@@ -90,12 +98,12 @@ impl Peers {
     /// A node through which `to` can be reached, if it cannot be directly: one that we hear and that hears it.
     fn relay_to(&self, to: &NodeId, now: Mono) -> Option<NodeId> {
         let peer = self.known.get(to)?;
-        let direct = !peer.direct.suspect(now, PHI);
+        let direct = !self.late(&peer.direct, now);
         if direct && peer.hears.contains(&self.me) {
             return None;
         }
         let between = |(name, p): (&NodeId, &Peer)| {
-            (name != to && !p.direct.suspect(now, PHI) && p.hears.contains(to) && p.hears.contains(&self.me)).then(|| name.clone())
+            (name != to && !self.late(&p.direct, now) && p.hears.contains(to) && p.hears.contains(&self.me)).then(|| name.clone())
         };
         self.known.iter().find_map(between)
     }

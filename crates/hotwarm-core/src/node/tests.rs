@@ -378,3 +378,18 @@ fn without_a_quorum_hot_hot_goes_on_and_the_single_hot_one_stops() {
     assert_eq!(desk.serving("web", "a").len(), 3, "routes stay as they were (S10)");
     assert!(desk.nodes[&NodeId::from("a")].holder.until() < desk.now);
 }
+
+#[test]
+fn a_new_leader_unsays_that_it_is_silent() {
+    let mut desk = settled();
+    let old = desk.leader();
+    let new = desk.nodes.keys().find(|n| **n != old).cloned().expect("three nodes");
+    let view = &desk.cluster(old.as_str()).nodes[&new];
+    let (session, id) = (view.session, view.raft_id.expect("admitted"));
+    let leader = desk.nodes.get_mut(&old).expect("known");
+    leader.propose(crate::cluster::Body::Silent { node: new.clone(), session });
+    leader.pump();
+    leader.replica.as_mut().expect("it leads").transfer_leader(id).expect("a voter");
+    desk.until(500, "it leads and is said to be silent", |d| d.nodes[&new].lead.is_some() && d.cluster(new.as_str()).nodes[&new].silent);
+    desk.until(500, "it is heard", |d| d.cluster(old.as_str()).nodes.values().all(|n| !n.silent));
+}

@@ -7,6 +7,7 @@ mod agreement;
 mod alarms;
 mod elections;
 mod fail_static;
+mod grants;
 mod leases;
 mod lives;
 mod log;
@@ -17,7 +18,7 @@ mod reasons;
 use std::collections::BTreeSet;
 
 use hotwarm_core::cluster::{Event, What};
-use hotwarm_core::ids::{Epoch, GroupName, NodeId, Session};
+use hotwarm_core::ids::{Epoch, GroupName, Index, NodeId, Session};
 use hotwarm_core::node::Node;
 use hotwarm_core::route::Routes;
 use hotwarm_core::wal::Record;
@@ -43,6 +44,7 @@ pub struct Checks {
     acknowledged: acknowledged::Acknowledged,
     agreement: agreement::Agreement,
     elections: elections::Elections,
+    grants: grants::Grants,
     leases: leases::Leases,
     lives: lives::Lives,
     log: log::Log,
@@ -62,6 +64,7 @@ impl Checks {
             acknowledged: acknowledged::Acknowledged::new(plan),
             agreement: agreement::Agreement::default(),
             elections: elections::Elections::default(),
+            grants: grants::Grants::new(nodes),
             leases: leases::Leases::new(plan),
             lives: lives::Lives::default(),
             log: log::Log::new(nodes),
@@ -102,6 +105,7 @@ impl Checks {
     /// The agent of a node ended: it honours no lease any more.
     pub fn ended(&mut self, n: N) {
         self.leases.ended(n);
+        self.grants.ended(n);
         self.fail_static.ended(n);
     }
 
@@ -137,6 +141,17 @@ impl Checks {
 
     pub fn lease(&mut self, n: N, session: Option<Session>, until: u64) {
         self.leases.told(n, session, until);
+    }
+
+    /// A message came to a node.
+    pub fn delivered(&mut self, n: N, bytes: &[u8]) {
+        self.grants.delivered(n, bytes);
+    }
+
+    /// A node's lease ends later than before.
+    pub fn lease_grew(&mut self, n: N, applied: Index, leads: bool) {
+        let broken = self.grants.grew(n, applied, leads);
+        self.check("S1 grants count once applied", broken);
     }
 
     /// New events of the log, as a node applies them.

@@ -56,6 +56,9 @@ impl World {
         }
         self.after(n);
         self.plan_wake(n);
+        for k in 0..12 {
+            self.queue.push(self.now + MS + k * 8 * MS, Event::ClientBack { n, life, group: CLOCK });
+        }
         self.queue.push(self.now + SECOND / 2, Event::DiskProbe { n, life, ended: false });
     }
 
@@ -128,6 +131,7 @@ impl World {
     }
 
     pub(super) fn deliver(&mut self, to: N, from: N, bytes: &[u8]) {
+        self.checks.delivered(to, bytes);
         let name = self.machines[from].name.clone();
         self.agent(to, |node, now| node.handle_message(now, &name, bytes));
     }
@@ -286,6 +290,10 @@ impl World {
         if let Some(node) = &machine.agent {
             let session = node.state().0.nodes.get(&machine.name).map(|node| node.session);
             self.checks.lease(n, session, ends);
+            if renewed {
+                let leads = node.leadership().is_some_and(|(_, l)| l.role == hotwarm_core::consensus::ReplicaRole::Leader);
+                self.checks.lease_grew(n, node.state().1, leads);
+            }
         }
         if renewed {
             for g in 0..self.plan.groups.len() {

@@ -29,7 +29,7 @@ impl World {
                 self.armed.push(i);
                 self.queue.push(fault.at + PATIENCE_US, Event::Fault(i));
                 if self.now == fault.at {
-                    self.bring_about(fault.begin);
+                    self.bring_about(i, fault.begin);
                 }
             }
             return;
@@ -37,7 +37,10 @@ impl World {
         self.struck[i] = true;
         self.armed.retain(|armed| *armed != i);
         self.counts.faults += 1;
-        let n = self.victim(fault.target);
+        let n = match self.marked.get(&i) {
+            Some(n) => *n,
+            None => self.victim(fault.target),
+        };
         let stage = self.stage_now();
         self.coverage.count(fault.kind, stage);
         self.trace.number(i as u64 | (n as u64) << 8);
@@ -46,11 +49,17 @@ impl World {
         self.strike(&fault, n);
     }
 
-    fn bring_about(&mut self, begin: Option<Begin>) {
+    fn bring_about(&mut self, i: usize, begin: Option<Begin>) {
         let hot = self.hot_member();
         match (begin, hot) {
-            (Some(Begin::Switchover), _) => {
+            (Some(Begin::Switchover | Begin::SwitchoverSlowDisk), _) => {
                 let n = self.victim(Target::Leader);
+                if begin == Some(Begin::SwitchoverSlowDisk) {
+                    let victim = self.rng.below(self.machines.len() as u64) as usize;
+                    self.marked.insert(i, victim);
+                    self.machines[victim].disk.latency_us = self.rng.between(100 * MS, 400 * MS);
+                    self.later(3 * SECOND, Healing::DiskSpeed(victim));
+                }
                 let group = self.plan.groups[CLOCK].name.clone();
                 self.checks.fault(self.now);
                 self.command(n, Command::Group { group, operator: Operator::Switchover { to: None } });

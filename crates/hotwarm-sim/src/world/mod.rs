@@ -52,6 +52,8 @@ pub struct World {
     newest: Index,
     armed: Vec<usize>,
     struck: Vec<bool>,
+    /// Whom a fault will strike, where that was decided before.
+    marked: BTreeMap<usize, N>,
     next_request: u64,
     next_entry: u64,
     next_ticket: u64,
@@ -106,6 +108,7 @@ impl World {
             opened_at: 0,
             newest: Index(0),
             armed: Vec::new(),
+            marked: BTreeMap::new(),
             struck: vec![false; plan.faults.len()],
             next_request: 1,
             next_entry: 1,
@@ -177,6 +180,7 @@ impl World {
             | Event::Switch { n, life, .. }
             | Event::AtRouter { n, life, .. }
             | Event::Refused { n, life, .. }
+            | Event::ClientBack { n, life, .. }
             | Event::TryAgain { n, life, .. } => (n, Some(life)),
             Event::Deliver { to, .. } => (to, None),
             _ => return None,
@@ -209,6 +213,7 @@ impl World {
             Event::Refused { n, id, m, .. } => self.refused(n, id, m),
             Event::TryAgain { n, life, m } => self.try_again(n, life, m),
             Event::Client => self.client(),
+            Event::ClientBack { n, group, .. } => self.ask(n, group),
             Event::Fault(i) => self.fault(i),
             Event::Heal(healing) => self.heal(healing),
             Event::Look => self.look(),

@@ -24,6 +24,10 @@ impl World {
         self.queue.push(self.now + every / 2 + self.rng.below(every), Event::Client);
         let n = self.rng.below(self.machines.len() as u64) as usize;
         let group = self.rng.below(self.plan.groups.len() as u64) as usize;
+        self.ask(n, group);
+    }
+
+    pub(super) fn ask(&mut self, n: N, group: usize) {
         let machine = &self.machines[n];
         if !machine.runs() || machine.paused != Paused::No {
             return;

@@ -1,0 +1,97 @@
+//! One rule each: what a node tells its engines, and what it tells the log.
+
+use super::*;
+use crate::cluster::{ClusterSpec, NodeSpec};
+use crate::group::reason::Reason;
+use crate::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
+use crate::group::state::{Stamps, Transition};
+
+const HOT: &str = "clock/a";
+
+/// A node `a` with the member `clock/a`, which runs; the group is of two.
+fn scene() -> (Cluster, Observed) {
+    let group = GroupName::from("clock");
+    let member = |n: &str| {
+        let spec = MemberSpec { node: n.into(), address: ([127, 0, 0, 1], 9).into(), priority: 0, weight: 100, zone: String::new() };
+        (MemberId::of(&group, n), spec)
+    };
+    let spec = GroupSpec {
+        name: group.clone(),
+        hot: 1,
+        warm: 1,
+        exclusive: true,
+        stateful: true,
+        members: [member("a"), member("b")].into(),
+        routers: vec!["a".into()],
+        fence: Fence::Supervisor,
+        positions: false,
+        acks: 0,
+        bounds: Bounds::default(),
+    };
+    let node = NodeSpec { address: ([127, 0, 0, 1], 1).into(), votes: true, witness: false, zone: String::new() };
+    let nodes = [("a".into(), node.clone()), ("b".into(), node)].into();
+    let groups = [(group, spec)].into();
+    let spec = ClusterSpec { name: "x".into(), lease_ms: 1000, nodes, groups, text: String::new() };
+    let mut cluster = Cluster::empty();
+    let found = crate::cluster::Body::Found { cluster: 1, spec: Box::new(spec), node: "a".into(), incarnation: 1 };
+    cluster.apply(&crate::cluster::Entry { at: Millis(1), items: vec![crate::cluster::Item { origin: None, body: found }] });
+    let local = Local { incarnation: Incarnation(1), life: LocalLife::Running, ready: true, may_start: true, ..Local::default() };
+    let observed = Observed { members: [(HOT.into(), local)].into(), leased: true, ..Observed::default() };
+    (cluster, observed)
+}
+
+/// The member may serve epoch 3, which is closed, and is being fenced.
+fn fencing(cluster: &mut Cluster, role: Role) {
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    (group.epoch, group.closed) = (Epoch(3), true);
+    let phase = Phase::Fencing { until: Millis(1_000) };
+    group.transition = Some(Transition {
+        attempt: Attempt(2),
+        why: Reason::Vacant,
+        from: Some(HOT.into()),
+        to: None,
+        planned: true,
+        phase,
+        refused: Default::default(),
+        drained_routers: Default::default(),
+        stamps: Stamps::default(),
+    });
+    let member = group.members.get_mut(&HOT.into()).expect("a member");
+    (member.role, member.may_serve, member.incarnation, member.life) = (role, Some(Epoch(3)), Incarnation(1), Life::Running);
+}
+
+fn stepped_down(observed: &mut Observed) -> &mut Local {
+    let local = observed.members.get_mut(&HOT.into()).expect("it runs here");
+    (local.role, local.epoch) = (Some(Role::Warm), Epoch(3));
+    local
+}
+
+#[test]
+fn a_member_that_has_stepped_down_is_not_told_to_be_hot_again() {
+    let (mut cluster, mut observed) = scene();
+    fencing(&mut cluster, Role::Hot);
+    stepped_down(&mut observed);
+    assert_eq!(actions(&cluster, &observed, &"a".into()), []);
+}
+
+#[test]
+fn a_failed_promotion_does_not_hide_that_the_member_has_stepped_down() {
+    let (mut cluster, mut observed) = scene();
+    fencing(&mut cluster, Role::Warm);
+    stepped_down(&mut observed).promote_failed = Some((Epoch(3), "no".to_owned()));
+    let told = reports(&cluster, &observed, &"a".into());
+    let demoted = |body: &Body| matches!(body, Body::Answer(Answer::Demoted { epoch: Epoch(3), .. }));
+    assert!(told.iter().any(|(_, body)| demoted(body)), "{told:?}");
+}
+
+#[test]
+fn s6_a_candidate_that_begins_a_new_life_has_not_stepped_down_from_its_epoch() {
+    let (mut cluster, mut observed) = scene();
+    fencing(&mut cluster, Role::Warm);
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    group.transition.as_mut().expect("set above").phase = Phase::Promoting { to: HOT.into(), until: Millis(1_000) };
+    group.members.get_mut(&HOT.into()).expect("a member").life = Life::Stopped(StopCause::Asked);
+    observed.members.get_mut(&HOT.into()).expect("it was here").life = LocalLife::Stopped(StopCause::Asked);
+    let told = actions(&cluster, &observed, &"a".into());
+    assert_eq!(told, [(HOT.into(), EngineAction::Start { epoch: Epoch(2) })]);
+}

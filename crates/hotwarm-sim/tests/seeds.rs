@@ -1,0 +1,65 @@
+//! The simulator in short: seeds that must keep every rule, the same trace in any process, quiet runs without a failover.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hotwarm_sim::plan::{Plan, Shape};
+use hotwarm_sim::trace::Trace;
+use hotwarm_sim::world::World;
+
+fn keep_every_rule(seeds: std::ops::Range<u64>) {
+    let next = AtomicU64::new(seeds.start);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let broken: Vec<String> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut broken = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds.end {
+                    return broken;
+                }
+                if let Some(violation) = hotwarm_sim::run(seed, 0).violation {
+                    broken.push(format!("seed {seed}: {}: {}", violation.rule, violation.text));
+                }
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("panics are caught and told")).collect()
+    });
+    assert!(broken.is_empty(), "`hotwarm-sim --seed N` shows what happened:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn a_hundred_seeds_keep_every_rule() {
+    keep_every_rule(0..100);
+}
+
+/// Seeds that broke a rule once.
+#[test]
+fn seeds_of_old_bugs_keep_every_rule() {
+    for seed in [113, 149, 243, 276, 2169] {
+        keep_every_rule(seed..seed + 1);
+    }
+}
+
+#[test]
+fn nothing_fails_over_without_a_fault() {
+    for seed in 0..6 {
+        let outcome = World::new(Plan::draw_shape(seed, Shape::Quiet), Trace::new(false, 0)).run();
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        assert!(outcome.counts.answered * 100 >= outcome.counts.asked * 97, "seed {seed}: {:?}", outcome.counts);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_in_two_processes() {
+    let trace = |seed: &str| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_hotwarm-sim")).args(["--seed", seed, "--json"]).output().expect("the simulator runs");
+        String::from_utf8(ran.stdout).expect("text")
+    };
+    for seed in ["3", "20"] {
+        let first = trace(seed);
+        assert!(first.contains("\"trace\":\"") && first == trace(seed), "{first}");
+    }
+    assert_ne!(trace("3"), trace("4"));
+}
