@@ -166,6 +166,8 @@ impl Node {
                 let to_be_hot = member.may_serve.is_some() && (member.role == Role::Hot && !group.closed || group.promoting() == Some(id));
                 let wanted = match (to_be_hot, local.role) {
                     _ if group.pause == crate::group::state::Pause::Paused => None,
+                    // A new process has no grant yet, and nothing that shortens what its predecessor's leases gave.
+                    (true, _) if self.holder.until() == Mono(0) => continue,
                     (true, _) => Some(until),
                     // Not wanted hot and not known to be anything else: whatever deadline it has stays.
                     (false, Some(Role::Hot) | None) => continue,

@@ -31,6 +31,7 @@ struct Desk {
     down: BTreeSet<NodeId>,
     cut: BTreeSet<(NodeId, NodeId)>,
     frozen: BTreeSet<MemberId>,
+    deadlines: BTreeMap<MemberId, Mono>,
     replies: BTreeMap<u64, Outcome>,
     log: Vec<String>,
 }
@@ -79,6 +80,7 @@ impl Desk {
             down: BTreeSet::new(),
             cut: BTreeSet::new(),
             frozen: BTreeSet::new(),
+            deadlines: BTreeMap::new(),
             replies: BTreeMap::new(),
             log: Vec::new(),
         };
@@ -210,7 +212,15 @@ impl Desk {
                 self.hot.remove(&member);
                 vec![MemberEvent::RoleChanged { incarnation, role: Role::Warm, epoch }]
             }
-            EngineAction::Detach { .. } | EngineAction::Follow { .. } | EngineAction::Deadline { .. } => vec![],
+            EngineAction::Deadline { until: Some(until) } if until <= self.now => {
+                self.hot.remove(&member);
+                vec![MemberEvent::Stopped { incarnation, cause: StopCause::Deadline }]
+            }
+            EngineAction::Deadline { until } => {
+                until.map(|until| self.deadlines.insert(member.clone(), until));
+                vec![]
+            }
+            EngineAction::Detach { .. } | EngineAction::Follow { .. } => vec![],
         };
         for event in events {
             self.later(name, Todo::Member(member.clone(), event));
@@ -392,4 +402,23 @@ fn a_new_leader_unsays_that_it_is_silent() {
     leader.replica.as_mut().expect("it leads").transfer_leader(id).expect("a voter");
     desk.until(500, "it leads and is said to be silent", |d| d.nodes[&new].lead.is_some() && d.cluster(new.as_str()).nodes[&new].silent);
     desk.until(500, "it is heard", |d| d.cluster(old.as_str()).nodes.values().all(|n| !n.silent));
+}
+
+#[test]
+fn a_new_process_shortens_the_deadline_of_no_member_it_adopts() {
+    let mut desk = settled();
+    let hot = desk.serving("clock", "a")[0].clone();
+    let name = NodeId::from(hot.split_once('/').expect("group/member").1);
+    let node = desk.nodes.get_mut(&name).expect("known");
+    // What a process that starts does not know of the one before it.
+    node.holder = lease::Holder::default();
+    node.members = members::Members::default();
+    node.dirty = true;
+    node.pump();
+    let deadline = |desk: &Desk| desk.deadlines.get(&MemberId::from(hot.as_str())).copied();
+    let before = deadline(&desk).expect("fed");
+    desk.until(500, "a grant of its own", |d| d.nodes[&name].holder.until() > d.now);
+    desk.run(5);
+    assert_eq!(desk.serving("clock", name.as_str()), [hot.clone()], "its guard was not told to end it\n{}", desk.log.join("\n"));
+    assert!(deadline(&desk) > Some(before), "and its own grant extends it");
 }
