@@ -108,3 +108,11 @@ pub enum StopCause {
     /// Its engine ended it in order to begin it anew in this role: another life follows, so this end proves nothing about hot ones (S6).
     Renewed { role: Role },
 }
+
+impl StopCause {
+    /// True if the end speaks against the member itself: not if it was asked to, nor if it had to end because its node lost the lease.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
+        matches!(self, Self::Exit(_) | Self::Signal(_) | Self::NotStarted(_))
+    }
+}

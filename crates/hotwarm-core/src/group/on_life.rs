@@ -71,11 +71,10 @@ impl Step {
         member.ready = false;
         member.why_unready = cause.to_string();
         member.testimony.clear();
-        let by_itself = !matches!(cause, StopCause::Asked | StopCause::Absent | StopCause::Renewed { .. });
         let was_hot = member.role == Role::Hot;
         let serving = member.serving;
         let being_fenced = group.transition.as_ref().is_some_and(|t| !t.planned && t.from.as_ref() == Some(id));
-        if was_running && by_itself && was_hot && !being_fenced {
+        if was_running && cause.is_failure() && was_hot && serving && !being_fenced {
             group.note_failure(id);
         }
         self.doubt_begins(id);
@@ -89,7 +88,7 @@ impl Step {
         } else if serving {
             self.eject(id, Refusal::NotRunning);
         } else if was_hot {
-            self.promotion_failed(id, Reason::CandidateLost { member: id.clone() });
+            self.promotion_failed(id, Reason::CandidateLost { member: id.clone() }, cause.is_failure());
         }
     }
 

@@ -256,6 +256,11 @@ pub enum Reason {
     ResumeWaits {
         nodes: Vec<NodeId>,
     },
+    /// It failed lately and was to rest so much longer, but no other can serve (S9).
+    HoldDownWaived {
+        member: MemberId,
+        left_ms: u64,
+    },
 }
 
 fn list(others: &[(MemberId, Refusal)]) -> String {
@@ -306,6 +311,7 @@ impl Reason {
             Self::LastOne { .. } => "last-one",
             Self::SwitchoverRefused { .. } => "switchover-refused",
             Self::ResumeWaits { .. } => "resume-waits",
+            Self::HoldDownWaived { .. } => "hold-down-waived",
         }
     }
 
@@ -326,7 +332,7 @@ impl Reason {
     }
 
     /// All codes, for the test that each has its page and its transcript.
-    pub const CODES: [&'static str; 32] = [
+    pub const CODES: [&'static str; 33] = [
         "hot-stopped",
         "hot-unready",
         "hot-unreachable",
@@ -359,6 +365,7 @@ impl Reason {
         "last-one",
         "switchover-refused",
         "resume-waits",
+        "hold-down-waived",
     ];
 }
 
@@ -422,6 +429,11 @@ impl fmt::Display for Reason {
                 f,
                 "the pause ends when these nodes count their lease again: {}; if one is gone for good, make sure that it is, and `resume --force`",
                 nodes(waiting)
+            ),
+            Self::HoldDownWaived { member, left_ms } => write!(
+                f,
+                "{member} failed lately and would be held down for {:.1} s more, but no other can serve; find out why it failed: `hotwarm logs {member}`",
+                *left_ms as f64 / 1000.0
             ),
         }
     }
