@@ -304,11 +304,11 @@ fn router_answers(group: &Group, router: &LocalRouter, me: &NodeId) -> Vec<Body>
     if group.stale_routers.contains(me) && router.closed.is_some_and(|epoch| epoch >= group.closed_epoch) {
         answers.push(Answer::RouterClosed { node: node.clone(), epoch: group.closed_epoch });
     }
-    if let Some(t) = &group.transition
-        && matches!(t.phase, Phase::Draining { .. })
-        && router.drained == Some(group.epoch)
-        && !t.drained_routers.contains(me)
-    {
+    let wanted = match &group.transition {
+        Some(t) => matches!(t.phase, Phase::Draining { .. }) && !t.drained_routers.contains(me),
+        None => group.members.values().any(|m| m.draining_until.is_some()) && group.drained_routers.get(me) != Some(&group.epoch),
+    };
+    if wanted && router.drained == Some(group.epoch) {
         answers.push(Answer::RouterDrained { node: node.clone(), epoch: group.epoch });
     }
     if let Pause::Resuming { waiting } = &group.pause

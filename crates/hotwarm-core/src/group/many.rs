@@ -181,9 +181,16 @@ impl Step {
 }
 
 impl Group {
-    /// A drained member finishes what it has until its time is up.
+    /// A drained member finishes what it has until its time is up, or no router has anything in flight there.
     fn may_finish(&self, id: &MemberId, why: &Refusal) -> bool {
-        *why == Refusal::Drained && self.members.get(id).and_then(|m| m.draining_until).is_some_and(|until| self.at < until)
+        let in_time = self.members.get(id).and_then(|m| m.draining_until).is_some_and(|until| self.at < until);
+        *why == Refusal::Drained && in_time && !self.routers_done()
+    }
+
+    /// Every router whose node is heard has finished what it had at drained members. One that is not heard of does not know of the drain.
+    fn routers_done(&self) -> bool {
+        let mut asked = self.spec.routers.iter().filter(|node| !self.node(node).lapsed).peekable();
+        asked.peek().is_some() && asked.all(|node| self.drained_routers.get(node) == Some(&self.epoch))
     }
 
     /// Never leave out everybody: a doubted member is better than none, and so is a drained one.

@@ -118,5 +118,8 @@ impl Step {
         {
             transition.drained_routers.insert(node.clone());
         }
+        if !self.group.spec.exclusive && epoch == self.group.epoch && self.group.spec.routers.contains(node) {
+            self.group.drained_routers.insert(node.clone(), epoch);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::reason::{Evidence, Reason};
+use super::reason::{Evidence, Reason, Refusal};
 use super::spec::GroupSpec;
 use crate::action::StopCause;
 use crate::ids::{Attempt, Epoch, Incarnation, MemberId, Millis, NodeId, Position, Role};
@@ -44,6 +44,8 @@ pub struct Group {
     pub lost: Option<(MemberId, Reason)>,
     /// The refusal that holds now, told once.
     pub refusal: Option<Reason>,
+    /// In a group of several hot members: the newest epoch for which a router said that nothing is in flight at drained members.
+    pub drained_routers: BTreeMap<NodeId, Epoch>,
 }
 
 /// One member's state.
@@ -226,6 +228,7 @@ impl Group {
             closed_epoch: Epoch(0),
             lost: None,
             refusal: None,
+            drained_routers: BTreeMap::new(),
             spec,
         };
         let running = usize::from(group.spec.hot) + usize::from(group.spec.warm);
@@ -306,8 +309,9 @@ impl Group {
 
     fn targets(&self) -> Vec<Target> {
         let serving = || self.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving);
-        // Where all are drained, somebody still has to take the requests.
-        let all_drain = serving().all(|(_, m)| m.draining_until.is_some());
+        // Where all that could take requests are drained, somebody still has to.
+        let well = |id| self.unfit(id).is_none_or(|why| why == Refusal::Suspected);
+        let all_drain = serving().all(|(id, m)| m.draining_until.is_some() || !well(id));
         let target = |(id, m): (&MemberId, &Member)| {
             let spec = self.spec.members.get(id)?;
             let weight = if m.draining_until.is_some() && !all_drain { 0 } else { spec.weight };
