@@ -62,7 +62,7 @@ pub enum Kind {
     Refused,
     /// A connection broke before the reply.
     Reset,
-    /// A probe got no answer in 100 ms.
+    /// A probe got no answer in 100 ms, or longer where that is usual.
     Silent,
     /// A reply is late, but the probe is answered.
     Slow,
