@@ -79,7 +79,7 @@ impl Step {
 
     pub(super) fn eject(&mut self, id: &MemberId, why: Refusal) {
         // One that stopped was counted when its end was logged. One that is drained or whose node is lost did not fail.
-        if why == Refusal::NotReady {
+        if matches!(why, Refusal::NotReady { .. }) {
             self.group.note_failure(id);
         }
         self.group.epoch = self.group.epoch.next();

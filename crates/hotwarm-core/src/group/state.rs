@@ -77,6 +77,8 @@ pub struct Member {
     pub unstable_until: Millis,
     pub unstable_for_ms: u64,
     pub failed_at: Option<Millis>,
+    /// It has failed to start since it last answered, and that was told.
+    pub failed_start: bool,
     /// Position reported in an attempt.
     pub position: Option<(Attempt, Position)>,
     /// It was hot and has not been seen warm since, beside a hot member whose data it could follow.
@@ -178,6 +180,7 @@ impl Member {
             unstable_until: Millis(0),
             unstable_for_ms: 0,
             failed_at: None,
+            failed_start: false,
             position: None,
             away: false,
         }
@@ -191,6 +194,15 @@ impl Member {
     #[must_use]
     pub const fn stopped(&self) -> bool {
         matches!(self.life, Life::Stopped(_))
+    }
+
+    /// How it ended; empty if it was not seen to end.
+    pub(crate) fn why_stopped(&self) -> String {
+        match &self.life {
+            Life::Stopped(StopCause::Absent) | Life::Running => String::new(),
+            Life::Stopped(cause) => cause.to_string(),
+            Life::Unknown => self.why_unready.clone(),
+        }
     }
 
     /// It no longer is, nor was told to be, hot.

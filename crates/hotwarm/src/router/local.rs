@@ -451,7 +451,8 @@ impl Drop for Flight {
             self.group.cutting.set(self.group.cutting.get() - 1);
             self.group.say_switched();
         }
-        let finishes = || self.target.shared.weight.load(Ordering::Relaxed) == 0 || self.group.group.install.load().state == State::Draining;
+        let finishes =
+            || self.target.shared.weight.load(Ordering::Relaxed) == 0 || self.group.group.install.load().state == State::Draining;
         if left == 0 && finishes() {
             self.group.group.say_drained(&*self.group.shared.events);
         }
