@@ -5,41 +5,33 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hotwarm::drill::Load;
 
 use crate::cluster::{Cluster, Site, alone, members, private};
+use crate::command::done;
 use crate::lan::Lan;
-use crate::members::{HOTWARM, is_alive};
+use crate::members::is_alive;
 use crate::recorder::Recorder;
 
 /// What is said while nodes cannot reach each other, and why that is right.
 const EXPECTED: &[(&str, &str)] = &[("not connected:", "packets to the peer are dropped")];
 const RATE: u32 = 40;
 
-/// Runs the program as a person would and returns what it printed.
-pub(crate) fn hotwarm(arguments: &[&str]) -> String {
-    let output = Command::new(HOTWARM).args(arguments).env_remove("HOTWARM_API").output().unwrap();
-    let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "hotwarm {arguments:?}: {told}{errors}");
-    told.into_owned()
-}
-
 /// `init` on one machine, `join` on each, `run`, with mutual TLS. The joined file is given the groups, and for each node a directory of its
 /// own: all machines of a test share one disk.
 fn join_all(site: Site) -> Cluster {
     let dir = site.dir.path().to_owned();
     let nodes: Vec<String> = site.machines.iter().map(|m| format!("{}={}", m.name, m.peer.ip())).collect();
-    hotwarm(&["init", "it", "--nodes", &nodes.join(","), "--dir", dir.to_str().unwrap()]);
+    done(&["init", "it", "--nodes", &nodes.join(","), "--dir", dir.to_str().unwrap()]);
     let mut configs = BTreeMap::new();
     for machine in &site.machines {
         let root = dir.join(machine.name);
         private(&root);
         let join = dir.join("it").join(format!("{}.join", machine.name));
-        hotwarm(&["join", join.to_str().unwrap(), "--root", root.to_str().unwrap()]);
+        done(&["join", join.to_str().unwrap(), "--root", root.to_str().unwrap()]);
         let file = root.join("etc/hotwarm/hotwarm.toml");
         let text = fs::read_to_string(&file).unwrap() + &site.machines_text() + &site.groups;
         fs::write(&file, text).unwrap();
