@@ -104,6 +104,46 @@ impl Stage {
     }
 }
 
+/// New certificates while everything runs: on a node that has the CA key, on one that gets a join file, and on one that is down.
+#[test]
+fn renewed_certificates_are_taken_up_without_a_restart() {
+    let _alone = alone();
+    let mut cluster = join_all(Site::in_namespaces(3).web_and_clock());
+    let serial = |cluster: &Cluster, name| cluster.status_of(name).unwrap().node.certificate.expect("a certificate").serial;
+    let state = |cluster: &Cluster| (["a", "b"].map(|n| cluster.agent(n)), ["web", "clock"].map(|g| cluster.group(g).epoch));
+    let before = ["a", "b", "c"].map(|name| serial(&cluster, name));
+    let (running, accepted) = (state(&cluster), |from| cluster.log("a").matches(&format!("accepted from={from}")).count());
+    let connected = ["b", "c"].map(accepted);
+    let file = |name: &str| cluster.file(name).to_str().unwrap().to_owned();
+    let (key, folder) = (file("it/ca.key"), file(""));
+    let renew = ["certs", "renew", "--ca-key", &key, "--dir", &folder, "--node"];
+    let installed = cluster.run_plain("b", &[&renew[..], &["b"]].concat()).out;
+    assert_eq!(installed.lines().count(), 1, "{installed}");
+    assert!(installed.starts_with("node b, this machine: installed, in force now"), "{installed}");
+    assert!(!cluster.file("b.join").exists());
+    // Where the CA key lies is no node.
+    let written = done(&[&renew[..], &["a,c"]].concat());
+    assert!(written.contains("a.join") && written.contains("c.join") && written.contains("sudo hotwarm join"), "{written}");
+    let join = |name: &str| cluster.on(name, || done(&["join", &file(&format!("{name}.join")), "--root", &file(name)]));
+    assert!(join("a").contains("in force now"));
+    cluster.wait_until("b to come with the new one", || accepted("b") > connected[0]);
+    cluster.wait_until("new ones of b and a on each node", || (0..2).all(|at| serial(&cluster, ["a", "b"][at]) != before[at]));
+    cluster.wait_whole();
+    assert_eq!(state(&cluster), running, "no agent was started anew, and nothing moved");
+    // One that is down takes it up when it starts.
+    assert_eq!(serial(&cluster, "c"), before[2]);
+    cluster.kill_agent("c");
+    let file = |name: &str| cluster.file(name).to_str().unwrap().to_owned();
+    let told = cluster.on("c", || done(&["join", &file("c.join"), "--root", &file("c")]));
+    assert!(told.contains("at the node's next start"), "{told}");
+    cluster.start("c");
+    cluster.wait_settled();
+    assert_ne!(serial(&cluster, "c"), before[2]);
+    let keys = fs::read_dir(cluster.machine("b").data.join("tls")).unwrap().count();
+    assert_eq!((keys, cluster.machine("b").data.join("tls.new").exists()), (3, false), "nothing of the old is left");
+    cluster.finish(EXPECTED);
+}
+
 /// The hot member's node loses its link: its member ends before another serves, the majority's clients wait and are answered, and what
 /// serves on every node goes on beside the node that is cut off (fail-static).
 #[test]
