@@ -75,7 +75,11 @@ const TYPES: &[Type] = &[
     (
         "CertificateStatus",
         "A node's certificate.",
-        &[("not_after_unix_seconds", "integer", ""), ("days_left", "integer", "Negative once it has expired.")],
+        &[
+            ("not_after_unix_seconds", "integer", ""),
+            ("days_left", "integer", "Negative once it has expired."),
+            ("serial", "string", "Hexadecimal."),
+        ],
     ),
     (
         "NodeStatus",

@@ -60,7 +60,11 @@ fn self_status(agent: &Handle, view: &View) -> SelfStatus {
 }
 
 pub(super) fn certificate(identity: &crate::config::pki::Identity) -> CertificateStatus {
-    CertificateStatus { not_after_unix_seconds: identity.not_after, days_left: identity.days_left(SystemTime::now()) }
+    CertificateStatus {
+        not_after_unix_seconds: identity.not_after,
+        days_left: identity.days_left(SystemTime::now()),
+        serial: identity.serial.clone(),
+    }
 }
 
 pub(super) const fn grade(grade: Grade) -> &'static str {

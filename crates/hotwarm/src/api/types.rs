@@ -78,6 +78,8 @@ pub struct CertificateStatus {
     /// Seconds since 1970.
     pub not_after_unix_seconds: i64,
     pub days_left: i64,
+    /// Hexadecimal.
+    pub serial: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,6 +36,39 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure>
     })
 }
 
+/// Replaces the files of a folder, all at once: whoever reads it, also after a crash, finds all old or all new ones. What else was in it goes.
+pub(super) fn replace_folder(path: &Path, files: &[(&str, &[u8], u32)]) -> Result<(), Failure> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let remove = || match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(refused(&new, &error)),
+        _ => Ok(()),
+    };
+    // Left by a crash.
+    remove()?;
+    folder(&new, 0o700)?;
+    for (name, bytes, mode) in files {
+        write(&new.join(name), bytes, *mode)?;
+    }
+    let swapped = if path.exists() {
+        rustix::fs::renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, path, rustix::fs::RenameFlags::EXCHANGE)
+    } else {
+        rustix::fs::rename(&new, path)
+    };
+    match swapped {
+        Ok(()) => {}
+        // A file system that cannot exchange two names: one file after the other, then.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::XDEV | rustix::io::Errno::OPNOTSUPP) => {
+            files.iter().try_for_each(|(name, bytes, mode)| write(&path.join(name), bytes, *mode))?;
+        }
+        Err(error) => return Err(refused(path, &error.into())),
+    }
+    path.parent().map_or(Ok(()), |above| File::open(above)?.sync_all()).map_err(|error| refused(path, &error))?;
+    // What was replaced: an old key.
+    remove()
+}
+
 fn write_partial(partial: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     match fs::remove_file(partial) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

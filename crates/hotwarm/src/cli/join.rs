@@ -1,15 +1,17 @@
 //! `hotwarm join`: makes this machine the node that a join file is for.
 //!
-//! It verifies the file whole before it writes anything. On a machine that is this node already it renews key and certificate and leaves the
-//! rest alone; a machine of another cluster or another node is refused. The right to bootstrap is installed only where nothing ever ran (S11).
+//! It verifies the file whole before it writes anything. On a machine that is this node already it renews key and certificate, which the
+//! running node takes up at once, and leaves the rest alone; a machine of another cluster or another node is refused. The right to bootstrap is installed only where nothing ever ran (S11).
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
 
-use super::failure::{Failure, print};
+use super::failure::{Exit, Failure, print};
 use super::{DEFAULT_CONFIG, Global, files};
+use crate::api::client::Client;
+use crate::api::types::Reloaded;
 use crate::codes::Code;
 use crate::config::{self, pki};
 
@@ -63,11 +65,54 @@ pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<(), Failure> {
     }
     install(&layout, &file, renewal)?;
     let unit = write_unit(args, &layout)?;
-    report(&layout, &file, renewal, unit.as_deref(), global)
+    let in_force = if renewal { Some(put_in_force(&layout, &file, global)?) } else { None };
+    report(&layout, &file, in_force, unit.as_deref(), global)
+}
+
+/// When a renewed certificate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InForce {
+    Now,
+    /// The node does not run, or it is not known where it answers.
+    NextStart,
+}
+
+impl InForce {
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Now => "in force now: the running node uses it, and nothing was interrupted",
+            Self::NextStart => "in force at the node's next start: it did not answer, so if it runs, `sudo systemctl restart hotwarm`",
+        }
+    }
+}
+
+/// Has the running node take up what was installed.
+///
+/// # Errors
+/// It answers and does not take it; the old certificate goes on.
+pub(super) fn put_in_force(layout: &Layout, file: &pki::JoinFile, global: &Global) -> Result<InForce, Failure> {
+    let own = || {
+        let text = std::fs::read_to_string(&layout.config).ok()?;
+        Some(Client::at(config::parse(&text, "", Some(&file.node)).ok()?.node.api))
+    };
+    let Some(client) = global.api.as_deref().map_or_else(|| Ok(own()), |url| Client::new(url).map(Some))? else {
+        return Ok(InForce::NextStart);
+    };
+    let installed = pki::identity(&file.issued.certificate).map_err(|error| Failure::failed(Code::CERTIFICATE, error.to_string()))?;
+    match client.post::<Reloaded>("/api/v1/certificates/reload", &serde_json::json!({})).map_err(Failure::from) {
+        Ok(reloaded) if reloaded.certificate.serial == installed.serial => Ok(InForce::Now),
+        // Another node's answer, at an address that is not this one's.
+        Ok(_) => Ok(InForce::NextStart),
+        Err(failure) if failure.exit == Exit::Unreachable => Ok(InForce::NextStart),
+        Err(mut failure) => {
+            failure.message = format!("installed, and the running node does not take it up: {}", failure.message);
+            Err(failure.hint("its log says more; a restart reads the files again: sudo systemctl restart hotwarm"))
+        }
+    }
 }
 
 /// True if the machine is this node already.
-fn renews(layout: &Layout, file: &pki::JoinFile) -> Result<bool, Failure> {
+pub(super) fn renews(layout: &Layout, file: &pki::JoinFile) -> Result<bool, Failure> {
     let Some(installed) = files::read_if_there(&layout.tls("node.pem"))? else { return Ok(false) };
     let identity = pki::identity(&installed).map_err(|error| {
         Failure::failed(Code::CERTIFICATE, format!("{}: {error}", layout.tls("node.pem").display())).hint("move it away and join again")
@@ -82,9 +127,8 @@ fn renews(layout: &Layout, file: &pki::JoinFile) -> Result<bool, Failure> {
         .hint(format!("run `hotwarm leave` first, or move {} away if that cluster is gone", layout.data.display())))
 }
 
-fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> Result<(), Failure> {
+pub(super) fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> Result<(), Failure> {
     files::folder(&layout.data, 0o700)?;
-    files::folder(&layout.data.join("tls"), 0o700)?;
     // The name first and the certificate last: until that is there, joining again does everything again.
     if !renewal {
         if let Some(folder) = layout.config.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
@@ -96,22 +140,29 @@ fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> Result<(), F
             files::write(&layout.data.join("bootstrap"), format!("{}\n", right.as_str()).as_bytes(), files::SECRET)?;
         }
     }
-    files::write(&layout.tls("ca.pem"), file.ca.as_bytes(), files::PUBLIC)?;
-    files::write(&layout.tls("node.key"), file.issued.key.as_bytes(), files::SECRET)?;
-    files::write(&layout.tls("node.pem"), file.issued.certificate.as_bytes(), files::PUBLIC)
+    files::replace_folder(
+        &layout.data.join("tls"),
+        &[
+            ("ca.pem", file.ca.as_bytes(), files::PUBLIC),
+            ("node.key", file.issued.key.as_bytes(), files::SECRET),
+            ("node.pem", file.issued.certificate.as_bytes(), files::PUBLIC),
+        ],
+    )
 }
 
-fn report(layout: &Layout, file: &pki::JoinFile, renewal: bool, unit: Option<&Path>, global: &Global) -> Result<(), Failure> {
+fn report(layout: &Layout, file: &pki::JoinFile, in_force: Option<InForce>, unit: Option<&Path>, global: &Global) -> Result<(), Failure> {
     if global.json {
         let done = serde_json::json!({
-            "cluster": file.cluster, "node": file.node, "renewed": renewal, "config": layout.config, "data": layout.data, "unit": unit,
+            "cluster": file.cluster, "node": file.node, "renewed": in_force.is_some(), "in_force": in_force == Some(InForce::Now), "config": layout.config, "data": layout.data, "unit": unit,
         });
         return print(&format!("{done}\n"));
     }
-    if renewal {
+    if let Some(in_force) = in_force {
         return print(&format!(
-            "node {} of {}: key and certificate renewed; the configuration was left as it is\n",
-            file.node, file.cluster
+            "node {} of {}: key and certificate renewed, {}\nthe configuration was left as it is; the join file holds a private key: delete it\n",
+            file.node,
+            file.cluster,
+            in_force.text()
         ));
     }
     let next = if unit.is_some() { "sudo systemctl enable --now hotwarm" } else { "hotwarm run" };
