@@ -21,6 +21,8 @@ const TEND_EVERY: Duration = Duration::from_millis(50);
 /// Exists while this node leads.
 #[derive(Debug)]
 pub(crate) struct Lead {
+    /// The term it leads in. Another one makes all of this anew, even if no moment without leadership was noticed between the two.
+    term: u64,
     pub(crate) landlord: Landlord,
     /// Log time at a moment of our clock (S18).
     base: (Millis, Mono),
@@ -39,15 +41,18 @@ impl Node {
             self.lead = None;
             return;
         }
-        if self.lead.is_some() {
+        let term = replica.leadership().term;
+        if self.lead.as_ref().is_some_and(|lead| lead.term == term) {
             return;
         }
         // S3: an older leader can have granted nothing after the electors last acknowledged it.
         let floor = replica.older_term_acked_until().filter(|_| !plant::is(Bug::S3NoFloor)).unwrap_or(Mono(0));
         self.lead = Some(Lead {
+            term,
             landlord: Landlord::new(floor),
             base: (self.log_now(), self.now),
-            next_round: 1,
+            // No answer to a round of another term is taken for one of this.
+            next_round: (term << 32) + 1,
             next_tend: self.now,
             returning: BTreeMap::new(),
             handed_over_at: None,

@@ -4,6 +4,9 @@
 //! It composes consensus (the control log), the cluster's state, leases, detection and reconciliation. The shell's agent and the
 //! simulator drive this very type. The main path: an observation becomes a report ([`crate::reconcile::reports`]), the leader puts it
 //! into the log, [`crate::cluster::Cluster::apply`] decides, [`crate::reconcile::actions`] tells this node's engines what follows.
+//!
+//! Inputs are taken note of at once; what follows from them is worked out when it is asked for. So all that piled up, given in one go,
+//! becomes one entry, one batch to persist and one message a peer, not one of each an input.
 
 mod commands;
 mod lead;
@@ -138,6 +141,8 @@ pub struct Node {
     alarmed: BTreeSet<&'static str>,
     /// Something changed that reconciliation has not seen.
     dirty: bool,
+    /// An input came in, and what follows from it was not worked out yet.
+    given: bool,
     actions: VecDeque<Action>,
 }
 
@@ -182,6 +187,7 @@ impl Node {
             digest: None,
             alarmed: BTreeSet::new(),
             dirty: true,
+            given: false,
             actions: VecDeque::new(),
             options,
         };
@@ -190,9 +196,18 @@ impl Node {
         Ok(node)
     }
 
-    /// The next thing to do, if there is one.
+    /// The next thing to do, if there is one. Asked after an input, or after some that came together: they are worked out as one.
     pub fn poll_action(&mut self) -> Option<Action> {
+        if self.actions.is_empty() && std::mem::take(&mut self.given) {
+            self.pump();
+        }
         self.actions.pop_front()
+    }
+
+    /// An input of this moment.
+    const fn give(&mut self, now: Mono) {
+        self.now = now;
+        self.given = true;
     }
 
     /// When [`Self::handle_deadline`] is to be called at the latest.
@@ -208,6 +223,7 @@ impl Node {
         if now < due {
             return;
         }
+        self.give(now);
         if let Some(late) = self.health.woke(due, now) {
             self.peers.stalled(late);
         }
@@ -223,49 +239,42 @@ impl Node {
             self.next_look = now.plus(self.options.heartbeat / 2);
             self.dirty = true;
         }
-        self.pump();
     }
 
     /// Bytes from a peer, whom the transport has authenticated. Bytes that mean nothing are dropped.
     pub fn handle_message(&mut self, now: Mono, from: &NodeId, bytes: &[u8]) {
-        self.now = now;
+        self.give(now);
         match Message::decode(bytes) {
             Ok(message) => self.on_message(from, message),
             Err(error) => self.alarm("HW0301", format!("message from node {from} not understood: {error}")),
         }
-        self.pump();
     }
 
     /// The records of this token, and of all before it, are durable.
     pub fn handle_persisted(&mut self, now: Mono, token: u64) {
-        self.now = now;
+        self.give(now);
         self.on_persisted(token);
-        self.pump();
     }
 
     /// An engine of this node tells about its member.
     pub fn handle_member(&mut self, now: Mono, member: &MemberId, event: MemberEvent) {
-        self.now = now;
+        self.give(now);
         self.on_member(member, event);
-        self.pump();
     }
 
     pub fn handle_router(&mut self, now: Mono, event: RouterEvent) {
-        self.now = now;
+        self.give(now);
         self.on_router(event);
-        self.pump();
     }
 
     /// A person or a program asks; the answer comes as [`Action::Reply`] with the same ticket.
     pub fn handle_command(&mut self, now: Mono, ticket: u64, command: Command) {
-        self.now = now;
+        self.give(now);
         self.on_command(ticket, command);
-        self.pump();
     }
 
     /// A probe of the data directory's disk began, or ended (`Some(true)` well, `Some(false)` with an error).
     pub fn handle_disk(&mut self, now: Mono, ended: Option<bool>) {
-        self.now = now;
         match ended {
             None => self.health.disk_begun(now),
             Some(true) => self.health.disk_done(now),
@@ -431,9 +440,8 @@ impl Node {
 
     /// This node is about to stop: whoever is level leads from now on.
     pub fn handle_stop(&mut self, now: Mono) {
-        self.now = now;
+        self.give(now);
         self.step_down();
-        self.pump();
     }
 
     fn leader(&self) -> Option<NodeId> {
