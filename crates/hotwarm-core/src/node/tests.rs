@@ -32,6 +32,8 @@ struct Desk {
     cut: BTreeSet<(NodeId, NodeId)>,
     frozen: BTreeSet<MemberId>,
     deadlines: BTreeMap<MemberId, Mono>,
+    /// Deadlines that came, by node.
+    wakes: BTreeMap<NodeId, u32>,
     replies: BTreeMap<u64, Outcome>,
     log: Vec<String>,
 }
@@ -81,6 +83,7 @@ impl Desk {
             cut: BTreeSet::new(),
             frozen: BTreeSet::new(),
             deadlines: BTreeMap::new(),
+            wakes: BTreeMap::new(),
             replies: BTreeMap::new(),
             log: Vec::new(),
         };
@@ -124,6 +127,9 @@ impl Desk {
             }
             for name in &names {
                 let node = self.nodes.get_mut(name).expect("known");
+                if self.now >= node.next_deadline() {
+                    *self.wakes.entry(name.clone()).or_default() += 1;
+                }
                 node.handle_deadline(self.now);
             }
         }
@@ -288,6 +294,35 @@ fn three_nodes_found_a_cluster_and_serve() {
     assert!(desk.cluster("b").founded());
     assert_eq!(desk.cluster("a"), desk.cluster("c"));
     assert!(desk.cluster("a").nodes.values().all(|n| n.leased), "{:#?}", desk.cluster("a").nodes);
+}
+
+#[test]
+fn inputs_that_come_together_are_one_entry() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let (now, node) = (desk.now, desk.nodes.get_mut(&leader).expect("known"));
+    while node.poll_action().is_some() {}
+    for ticket in 0..5 {
+        node.handle_command(now, ticket, Command::Undrain { node: "a".into() });
+    }
+    let actions: Vec<Action> = std::iter::from_fn(|| node.poll_action()).collect();
+    let persisted = actions.iter().filter(|action| matches!(action, Action::Persist { .. })).count();
+    let sent = actions.iter().filter(|action| matches!(action, Action::Send { .. })).count();
+    assert_eq!((persisted, sent), (1, 2), "one batch, one message a peer: {actions:?}");
+    desk.queue.clear();
+}
+
+#[test]
+fn a_node_to_which_nothing_happens_is_seldom_woken() {
+    let mut desk = settled();
+    desk.run(2000);
+    desk.wakes.clear();
+    desk.run(1000);
+    let leader = desk.leader();
+    for (name, wakes) in &desk.wakes {
+        let most = if *name == leader { 40 } else { 20 };
+        assert!((10..=most).contains(wakes), "{name} of {leader}'s cluster was woken {wakes} times in a second");
+    }
 }
 
 #[test]

@@ -125,6 +125,10 @@ impl World {
     }
 
     pub(super) fn wake(&mut self, n: N) {
+        if self.now != self.machines[n].wake_at {
+            // Planned anew since.
+            return;
+        }
         self.trace.number(self.now << 4 | n as u64);
         self.agent(n, |node, now| node.handle_deadline(now));
         self.plan_wake(n);
@@ -182,6 +186,11 @@ impl World {
     fn after(&mut self, n: N) {
         while let Some(action) = self.machines[n].agent.as_mut().and_then(|node| node.poll_action()) {
             self.act(n, action);
+        }
+        let machine = &self.machines[n];
+        let Some(node) = &machine.agent else { return };
+        if machine.wake_at > self.now && machine.clock.when(node.next_deadline()).max(self.now) + machine.slow_us + 300 < machine.wake_at {
+            self.plan_wake(n);
         }
         let Some(node) = &self.machines[n].agent else { return };
         self.checks.observe(self.now, n, node);

@@ -455,6 +455,7 @@ impl World {
         }
         if self.machines[n].runs() {
             let life = self.machines[n].life;
+            self.machines[n].wake_at = self.now + 1;
             self.queue.push(self.now + 1, Event::Wake { n, life });
         }
     }
