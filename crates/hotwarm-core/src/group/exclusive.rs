@@ -453,7 +453,7 @@ impl Group {
             return Some(waits.unwrap_or(Reason::AutomationPaused));
         }
         let (successor, others) = self.candidate(Need::Live, Some(hot), &BTreeSet::new());
-        if successor.is_none() {
+        if successor.is_none() && !plant::is(Bug::S9NoSuccessor) {
             return Some(Reason::NoSuccessor { member: Some(hot.clone()), others });
         }
         // Once it is fenced its data may be out of reach: enough others must be able to say how far theirs reaches.

@@ -8,10 +8,12 @@ mod agent;
 mod data;
 mod engines;
 mod faults;
+mod operator;
 mod traffic;
 
 use std::collections::BTreeMap;
 
+use hotwarm_core::cluster::BEHAVIOUR;
 use hotwarm_core::ids::{Index, MemberId, Mono, NodeId};
 use hotwarm_core::rng::Rng;
 
@@ -264,6 +266,9 @@ impl World {
         if self.healed && self.served_again.is_none() && crate::liveness::missing(self).is_none() {
             self.served_again = Some(self.now);
         }
+        if self.healed && self.now % SECOND < LOOK_US {
+            self.take_all_back();
+        }
     }
 
     fn local(&self, n: N) -> Mono {
@@ -289,6 +294,7 @@ fn machine(plan: &Plan, n: N, members: &[Member], rng: &mut Rng) -> Machine {
         paused: Paused::No,
         held: Vec::new(),
         disk: Disk::new(200 + rng.below(2_000)),
+        behaviour: BEHAVIOUR,
         incarnation: u128::from(rng.next_u64()) | 1,
         may_found: n == 0,
         wanted: true,
