@@ -469,7 +469,7 @@ impl Group {
         // budget below goes on counting.
         let need = if self.cannot_serve(hot) { Need::Dead } else { Need::Live };
         let (successor, others) = self.candidate(need, Some(hot), &BTreeSet::new());
-        if successor.is_none() {
+        if successor.is_none() && !plant::is(Bug::S9NoSuccessor) {
             return Some(Reason::NoSuccessor { member: Some(hot.clone()), others });
         }
         // Once it is fenced its data may be out of reach: enough others must be able to say how far theirs reaches.

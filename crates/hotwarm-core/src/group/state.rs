@@ -8,6 +8,7 @@ use super::reason::{Evidence, Reason, Refusal};
 use super::spec::GroupSpec;
 use crate::action::StopCause;
 use crate::ids::{Attempt, Epoch, Incarnation, MemberId, Millis, NodeId, Position, Role};
+use crate::plant::{self, Bug};
 use crate::route::{RouteState, Routes, Target};
 
 /// The state of one group.
@@ -283,7 +284,7 @@ impl Group {
 
     #[must_use]
     pub fn paused(&self) -> bool {
-        self.pause != Pause::No
+        self.pause != Pause::No && !plant::is(Bug::S10PauseIgnored)
     }
 
     /// Its end must be known to all routers before it may live again: one with an old view reaches whoever answers at its address (S8).

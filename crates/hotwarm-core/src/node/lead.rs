@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lease::{Landlord, Renewal};
 use super::{Message, Node};
-use crate::cluster::{BEHAVIOUR, Body};
+use crate::cluster::Body;
 use crate::consensus::{Change, ConfChange};
 use crate::ids::{Index, Millis, Mono, NodeId, RaftId};
 use crate::plant::{self, Bug};
@@ -237,7 +237,16 @@ impl Node {
         let Some(node) = self.cluster.nodes.get(from) else {
             return self.alarm("HW0307", format!("node {from} is not in the configuration; add it by `hotwarm apply`"));
         };
-        match node.raft_id.filter(|_| node.incarnation == incarnation) {
+        if behaviour < self.cluster.behaviour {
+            let (has, needs) = (behaviour, self.cluster.behaviour);
+            return self.alarm("HW0310", format!("node {from} has behaviour {has} and {needs} is in force; upgrade its program"));
+        }
+        let known = node.raft_id.filter(|_| node.incarnation == incarnation);
+        if known.is_some() && node.behaviour != behaviour {
+            // Another program: what it supports is known to all before anything is raised (S17).
+            self.propose_once(Body::Admit { node: from.clone(), incarnation, behaviour }, AGAIN);
+        }
+        match known {
             Some(raft_id) => self.send(from, Message::Welcome { cluster: self.cluster.id, incarnation, raft_id }),
             None => self.propose_once(Body::Admit { node: from.clone(), incarnation, behaviour }, AGAIN),
         }
@@ -274,9 +283,15 @@ impl Node {
         }
     }
 
+    /// S17: in force is what every node's program has, this one's included.
     fn raise_behaviour(&mut self) {
-        let supported = self.cluster.nodes.values().filter(|n| n.raft_id.is_some()).map(|n| n.behaviour).min().unwrap_or(0);
-        let version = supported.min(BEHAVIOUR);
+        let (me, mine) = (&self.options.me, self.options.behaviour);
+        if let Some(node) = self.cluster.nodes.get(me).filter(|n| n.raft_id.is_some() && n.behaviour < mine) {
+            let (node, incarnation) = (me.clone(), node.incarnation);
+            return self.propose_once(Body::Admit { node, incarnation, behaviour: mine }, AGAIN);
+        }
+        let supported = self.cluster.nodes.values().filter(|n| n.raft_id.is_some()).map(|n| n.behaviour);
+        let version = if plant::is(Bug::S17TooEarly) { supported.max() } else { supported.min() }.unwrap_or(0);
         if self.cluster.founded() && version > self.cluster.behaviour {
             self.propose_once(Body::Behaviour { version }, AGAIN);
         }

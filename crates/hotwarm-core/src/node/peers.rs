@@ -7,7 +7,7 @@ use super::lead::PHI;
 use super::lease::Renewal;
 use super::message::Beat;
 use super::{Action, Message, Node, Options};
-use crate::cluster::{BEHAVIOUR, Cluster};
+use crate::cluster::Cluster;
 use crate::detect::PhiAccrual;
 use crate::ids::{Mono, NodeId, RaftId, Session};
 
@@ -174,7 +174,7 @@ impl Node {
             self.holder.asked(number, self.now);
         }
         let heard = self.peers.heard(self.now);
-        let beat = Beat { number, session, renew, heard, behaviour: BEHAVIOUR, digest: self.digest };
+        let beat = Beat { number, session, renew, heard, behaviour: self.options.behaviour, digest: self.digest };
         for name in self.peers.names(&self.cluster) {
             self.send(&name, Message::Beat(beat.clone()));
         }
@@ -183,7 +183,7 @@ impl Node {
 
     fn say_hello(&mut self) {
         let mine = self.cluster.nodes.get(&self.options.me);
-        let upgraded = mine.is_some_and(|n| n.behaviour != BEHAVIOUR);
+        let upgraded = mine.is_some_and(|n| n.behaviour != self.options.behaviour);
         if (self.identity.is_some() && !upgraded) || self.options.found.is_some() || self.now < self.peers.next_hello {
             return;
         }
@@ -192,7 +192,7 @@ impl Node {
             cluster: self.identity.map(|identity| identity.cluster).or(self.rejoins),
             name: self.options.cluster_name.clone(),
             incarnation: self.identity.map_or(self.options.incarnation, |identity| identity.incarnation),
-            behaviour: BEHAVIOUR,
+            behaviour: self.options.behaviour,
         };
         for name in self.peers.names(&self.cluster) {
             self.send(&name, hello.clone());
