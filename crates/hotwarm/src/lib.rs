@@ -14,6 +14,7 @@ pub mod config;
 pub mod drill;
 pub mod engine;
 pub mod fence;
+pub mod net;
 pub mod probe;
 pub mod router;
 pub mod store;

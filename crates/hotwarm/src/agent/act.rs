@@ -1,6 +1,6 @@
 //! The decision thread's hands: carries out what the node decided, by handing it to the thread whose work it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,6 @@ use hotwarm_core::node::{Action, Node, RouterEvent};
 use hotwarm_core::route::{RouteState, Routes};
 use tracing::{error, info, warn};
 
-use super::decision::{Inbox, Input};
 use super::handle::Shared;
 use super::spec;
 use crate::config::{self, Config};
@@ -24,13 +23,14 @@ use crate::{clock, engine, router};
 const REMEMBER_AGAIN: Duration = Duration::from_secs(10);
 /// The picture is published at least so often while nothing happens.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
+/// Between two tries to open a listener that could not be opened.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// A probe of the disk that takes longer is told to the node while it is still under way.
 const DISK_LATE_MS: u64 = 50;
 
 pub(super) struct Hands {
     pub(super) me: NodeId,
     pub(super) shared: Arc<Shared>,
-    pub(super) inbox: Inbox,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) engines: BTreeMap<MemberId, engine::Handle>,
     pub(super) engine_events: engine::Events,
@@ -39,18 +39,34 @@ pub(super) struct Hands {
     pub(super) disk: disk::Handle,
     pub(super) disk_late: bool,
     pub(super) remembered: bool,
-    /// Groups whose listener is open here.
-    pub(super) open: BTreeMap<GroupName, std::net::SocketAddr>,
+    pub(super) listeners: Listeners,
     pub(super) published: (Mono, hotwarm_core::ids::Index),
+}
+
+/// Where this node takes requests.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    /// Groups whose listener is open here.
+    open: BTreeSet<GroupName>,
+    /// What each group's router was told last, or would have been.
+    routes: BTreeMap<GroupName, Routes>,
+    /// Groups whose listener is being closed, and that others may wait for.
+    owed: BTreeSet<GroupName>,
+    tried: Mono,
 }
 
 impl Hands {
     /// Does all that the node wants done.
     pub(super) fn act(&mut self, node: &mut Node) {
         let mut acted = false;
-        while let Some(action) = node.poll_action() {
-            acted = true;
-            self.one(node, action);
+        loop {
+            while let Some(action) = node.poll_action() {
+                acted = true;
+                self.one(node, action);
+            }
+            if !self.say_owed(node) {
+                break;
+            }
         }
         self.publish(node, acted);
     }
@@ -63,6 +79,7 @@ impl Hands {
             self.shared.view.store(Arc::new(node.view()));
         }
         if due {
+            self.listen_again(now);
             self.rewrite_idle_logs(node);
             self.remember_cluster(node);
         }
@@ -104,7 +121,7 @@ impl Hands {
                     engine.control.probe_now();
                 }
             }
-            Action::Routes(routes) => self.set_routes(&routes),
+            Action::Routes(routes) => self.set_routes(routes),
             Action::Lease { until } => self.shared.router.lease().set(until),
             Action::Events { events, fresh } => {
                 if fresh {
@@ -135,20 +152,33 @@ impl Hands {
         }
     }
 
-    fn set_routes(&self, routes: &Routes) {
-        if !self.open.contains_key(&routes.group) {
-            // No listener here: nothing is admitted, and whoever waits for this router need not.
+    fn set_routes(&mut self, routes: Routes) {
+        let name = routes.group.clone();
+        if !self.listeners.open.contains(&name) {
+            self.listeners.owed.insert(name.clone());
+        } else if let Err(refused) = self.shared.router.set_routes(&routes) {
+            error!(code = "HW0503", "routes not taken: {refused}");
+        }
+        self.listeners.routes.insert(name, routes);
+    }
+
+    /// Where there is no listener nothing is admitted, and whoever waits for this router need not, once the last thread has let go of what
+    /// was admitted while there was one (S8). True if anything was said.
+    fn say_owed(&mut self, node: &mut Node) -> bool {
+        let Self { listeners, shared, .. } = self;
+        let closed: Vec<GroupName> = listeners.owed.iter().filter(|name| shared.router.is_closed(name)).cloned().collect();
+        for group in &closed {
+            listeners.owed.remove(group);
+            let Some(routes) = listeners.routes.get(group) else { continue };
             let epoch = match routes.state {
                 RouteState::Held => routes.epoch,
                 RouteState::Open(_) | RouteState::Draining(_) => hotwarm_core::ids::Epoch(routes.epoch.0.saturating_sub(1)),
             };
-            self.inbox.offer(Input::Router(router::Event::Closed { group: routes.group.clone(), epoch }));
-            self.inbox.offer(Input::Router(router::Event::Drained { group: routes.group.clone(), epoch: routes.epoch }));
-            return;
+            let now = clock::now();
+            node.handle_router(now, RouterEvent::Closed { group: group.clone(), epoch });
+            node.handle_router(now, RouterEvent::Drained { group: group.clone(), epoch: routes.epoch });
         }
-        if let Err(refused) = self.shared.router.set_routes(routes) {
-            error!(code = "HW0503", "routes not taken: {refused}");
-        }
+        !closed.is_empty()
     }
 
     /// A new configuration is in force: listeners, engines, peers follow it.
@@ -169,20 +199,58 @@ impl Hands {
     }
 
     fn open_listeners(&mut self, config: &Config) {
-        let gone: Vec<GroupName> = self.open.keys().filter(|name| !config.groups.contains_key(*name)).cloned().collect();
+        let listens = |name: &GroupName| config.groups.get(name).is_some_and(|group| group.listen.contains_key(&self.me));
+        let gone: Vec<GroupName> = self.listeners.open.iter().filter(|name| !listens(name)).cloned().collect();
+        let mut unopened = BTreeMap::clone(&self.shared.unopened.load());
+        unopened.retain(|name, _| listens(name));
+        self.shared.unopened.store(Arc::new(unopened));
+        self.listeners.routes.retain(|name, _| config.groups.contains_key(name));
         for name in gone {
-            self.open.remove(&name);
+            self.listeners.open.remove(&name);
             self.shared.router.close(&name);
+            // Its threads say so themselves; this is for routes that come in between.
+            self.listeners.owed.insert(name);
         }
-        for group in config.groups.values() {
-            let Some(listen) = group.listen.get(&self.me) else { continue };
-            match self.shared.router.open(group, *listen) {
-                Ok(address) => {
-                    self.open.insert(group.name.clone(), address);
+        config.groups.values().for_each(|group| self.open_listener(group));
+        self.listeners.tried = clock::now();
+    }
+
+    fn open_listener(&mut self, group: &config::Group) {
+        let Some(listen) = group.listen.get(&self.me) else { return };
+        let mut unopened = BTreeMap::clone(&self.shared.unopened.load());
+        match self.shared.router.open(group, *listen) {
+            Ok(address) => {
+                if unopened.remove(&group.name).is_some() {
+                    info!(group = %group.name, %address, "listener open");
+                    self.shared.unopened.store(Arc::new(unopened));
                 }
-                Err(refused) => error!(code = "HW0506", "{refused}"),
+                if self.listeners.open.insert(group.name.clone()) {
+                    self.listeners.owed.remove(&group.name);
+                    // The routes in force are not told again by themselves.
+                    if let Some(routes) = self.listeners.routes.get(&group.name).cloned() {
+                        self.set_routes(routes);
+                    }
+                }
+            }
+            Err(refused) => {
+                let text = refused.to_string();
+                if unopened.insert(group.name.clone(), text.clone()) != Some(text) {
+                    error!(code = "HW0506", "{refused}");
+                    self.shared.unopened.store(Arc::new(unopened));
+                }
             }
         }
+    }
+
+    /// A port that was taken may be free by now.
+    fn listen_again(&mut self, now: Mono) {
+        let unopened = self.shared.unopened.load_full();
+        if unopened.is_empty() || now.since(self.listeners.tried) < LISTEN_AGAIN {
+            return;
+        }
+        self.listeners.tried = now;
+        let config = self.shared.config.load_full();
+        unopened.keys().filter_map(|name| config.groups.get(name)).for_each(|group| self.open_listener(group));
     }
 
     fn spawn_engines(&mut self, node: &Node, config: &Config) {

@@ -55,7 +55,7 @@ impl Inbox {
 }
 
 /// Runs until it is told to stop.
-pub(super) fn run(mut node: Node, inbox: &Receiver<Input>, mut hands: Hands) {
+pub(super) fn run(mut node: Node, inbox: Receiver<Input>, mut hands: Hands) {
     hands.act(&mut node);
     loop {
         let wait = node.next_deadline().since(clock::now());
@@ -65,7 +65,7 @@ pub(super) fn run(mut node: Node, inbox: &Receiver<Input>, mut hands: Hands) {
             Err(RecvTimeoutError::Disconnected) => break,
         };
         // S16: after a stall what has piled up comes first, then one tick is counted.
-        if !take_burst(&mut node, &mut hands, first, inbox) {
+        if !take_burst(&mut node, &mut hands, first, &inbox) {
             break;
         }
         hands.watch_disk(&mut node);
@@ -74,6 +74,8 @@ pub(super) fn run(mut node: Node, inbox: &Receiver<Input>, mut hands: Hands) {
     }
     node.handle_stop(clock::now());
     hands.act(&mut node);
+    // Threads that are waited for now may wait for room in the inbox themselves.
+    drop(inbox);
     hands.stop();
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use hotwarm_core::ids::{MemberId, NodeId};
+use hotwarm_core::ids::{GroupName, MemberId, NodeId};
 use hotwarm_core::node::{Command, CommandError, Outcome, View};
 use tokio::sync::oneshot;
 
@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) config: ArcSwap<Config>,
     pub(super) members: ArcSwap<BTreeMap<MemberId, tokio::sync::watch::Receiver<engine::View>>>,
     pub(super) records: Records,
+    /// Groups whose listener here is not as the configuration wants it, and why.
+    pub(super) unopened: ArcSwap<BTreeMap<GroupName, String>>,
     pub(super) router: router::Handle,
     pub(super) transport: store::transport::Handle,
     pub(super) wal: store::wal::Handle,
@@ -76,6 +78,12 @@ impl Handle {
     #[must_use]
     pub fn records(&self) -> &Records {
         &self.shared.records
+    }
+
+    /// Why this node does not listen where the configuration says, by group; tried again each second.
+    #[must_use]
+    pub fn unopened(&self) -> Arc<BTreeMap<GroupName, String>> {
+        self.shared.unopened.load_full()
     }
 
     /// What the router counted.

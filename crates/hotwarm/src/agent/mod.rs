@@ -118,6 +118,7 @@ impl Agent {
             config: ArcSwap::from_pointee(Config { groups: BTreeMap::new(), ..config }),
             members: ArcSwap::default(),
             records: Records::default(),
+            unopened: ArcSwap::default(),
             router,
             transport,
             wal,
@@ -126,7 +127,6 @@ impl Agent {
         let hands = act::Hands {
             me,
             shared: Arc::clone(&shared),
-            inbox: inbox.clone(),
             engines: BTreeMap::new(),
             engine_events: engine_events(&runtime, &inbox),
             runtime,
@@ -135,10 +135,10 @@ impl Agent {
             disk,
             disk_late: false,
             remembered: dir.cluster().is_some(),
-            open: BTreeMap::new(),
+            listeners: act::Listeners::default(),
             published: (Mono(0), Index(0)),
         };
-        let decide = move || decision::run(node, &receiver, hands);
+        let decide = move || decision::run(node, receiver, hands);
         let thread = std::thread::Builder::new().name("decision".into()).spawn(decide).map_err(StartError::Thread)?;
         Ok(Self { handle: Handle { shared, inbox }, thread, _dir: dir })
     }
@@ -218,9 +218,11 @@ fn start_router(config: &Config, me: &NodeId, inbox: &Inbox) -> Result<router::H
         node: me.clone(),
         zone: config.cluster.zones.get(me).cloned().unwrap_or_default(),
         events: Arc::new(move |event| match event {
-            // Testimony is repeated; what a failover waits for is not.
-            router::Event::Evidence { .. } => drop(inbox.offer(Input::Router(event))),
-            router::Event::Closed { .. } | router::Event::Drained { .. } => inbox.put(Input::Router(event)),
+            // Bad testimony is repeated; what takes it back is not, nor what a failover waits for.
+            router::Event::Evidence { kind, .. } if kind != router::Kind::Ok => drop(inbox.offer(Input::Router(event))),
+            router::Event::Evidence { .. } | router::Event::Closed { .. } | router::Event::Drained { .. } => {
+                inbox.put(Input::Router(event));
+            }
         }),
     };
     Ok(router::Router::start(options)?)

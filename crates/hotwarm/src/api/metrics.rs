@@ -172,7 +172,7 @@ fn groups(page: &mut Page, agent: &Handle) {
     groups().for_each(|(name, group)| page.one(CHANGING, &[name], u8::from(group.transition.is_some())));
     groups().for_each(|(name, group)| page.one(PAUSED, &[name], u8::from(group.pause != Pause::No)));
     for (name, group) in groups() {
-        for problem in picture::problems(group) {
+        for problem in picture::problems(agent, group) {
             page.one(PROBLEM, &[name, &problem.code, &problem.severity], 1);
         }
     }

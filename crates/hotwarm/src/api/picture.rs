@@ -15,6 +15,7 @@ use hotwarm_core::node::View;
 
 use super::types::*;
 use crate::agent::{Handle, Recorded};
+use crate::codes::Code;
 
 pub(super) fn status(agent: &Handle) -> Status {
     let view = agent.view();
@@ -113,6 +114,7 @@ pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupS
         let pid = own.get(id).and_then(|seen| seen.pid);
         member_status(group, id, member, pid)
     };
+    let unopened = agent.unopened().contains_key(&group.spec.name);
     let hour_ago = view.log_now.0.saturating_sub(3_600_000);
     GroupStatus {
         name: group.spec.name.to_string(),
@@ -125,10 +127,15 @@ pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupS
         pause: pause(&group.pause).to_owned(),
         transition: group.transition.as_ref().map(transition),
         refusal: group.refusal.as_ref().map(reason),
-        problems: problems(group),
+        problems: problems(agent, group),
         failovers_last_hour: group.failovers.iter().filter(|at| at.0 >= hour_ago).count(),
         failovers_per_hour: group.spec.bounds.failovers_per_hour,
-        listen: listen.into_iter().flatten().map(|(node, address)| (node.to_string(), *address)).collect(),
+        listen: listen
+            .into_iter()
+            .flatten()
+            .filter(|(node, _)| !(unopened && *node == agent.me()))
+            .map(|(node, address)| (node.to_string(), *address))
+            .collect(),
         members: group.members.iter().map(member).collect(),
     }
 }
@@ -191,7 +198,8 @@ fn transition(t: &group::state::Transition) -> Transition {
     }
 }
 
-pub(super) fn problems(group: &Group) -> Vec<Problem> {
+/// What the group's state shows, and what only this node knows: that its own listener is not open.
+pub(super) fn problems(agent: &Handle, group: &Group) -> Vec<Problem> {
     let name = group.spec.name.as_str();
     let of = |p: &problem::Problem| Problem {
         code: p.code.to_owned(),
@@ -204,7 +212,13 @@ pub(super) fn problems(group: &Group) -> Vec<Problem> {
         title: p.title.to_owned(),
         advice: p.advice.replace("GROUP", name),
     };
-    problem::of(group).map(of).collect()
+    let unopened = agent.unopened().get(&group.spec.name).map(|why| Problem {
+        code: Code::LISTENER_REFUSED.to_string(),
+        severity: "down".to_owned(),
+        title: format!("node {} does not serve its clients: {why}", agent.me()),
+        advice: "tried again each second; `ss -ltnp` tells who has the port".to_owned(),
+    });
+    unopened.into_iter().chain(problem::of(group).map(of)).collect()
 }
 
 fn member_status(group: &Group, id: &MemberId, member: &Member, pid: Option<u32>) -> MemberStatus {
@@ -340,7 +354,7 @@ const fn kind(what: &What) -> &'static str {
     }
 }
 
-pub(super) fn why(group: &Group) -> Why {
+pub(super) fn why(agent: &Handle, group: &Group) -> Why {
     let explained = explain(group);
     Why {
         group: group.spec.name.to_string(),
@@ -348,7 +362,7 @@ pub(super) fn why(group: &Group) -> Why {
         now: explained.now,
         transition: explained.transition,
         refusal: explained.refusal.as_ref().map(reason),
-        problems: problems(group),
+        problems: problems(agent, group),
         members: explained
             .members
             .iter()
@@ -393,8 +407,8 @@ pub(super) fn traffic(agent: &Handle) -> Traffic {
     Traffic { node: agent.me().to_string(), at_ms, groups: agent.traffic().into_iter().map(group).collect() }
 }
 
-/// Up: a leader, a lease, a disk, and every group served.
-pub(super) fn health(view: &View) -> Health {
+/// Up: a leader, a lease, a disk, and every group served, here too.
+pub(super) fn health(agent: &Handle, view: &View) -> Health {
     let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
     if !view.cluster.founded() {
         reasons.push("this node has not joined its cluster yet".to_owned());
@@ -413,9 +427,9 @@ pub(super) fn health(view: &View) -> Health {
         Grade::Stalled => reasons.push(format!("this node is stalled: {ailing}")),
     }
     for group in view.cluster.groups.values() {
-        for problem in problem::of(group) {
+        for problem in problems(agent, group) {
             let text = format!("group {}: {}", group.spec.name, problem.title);
-            let list = if problem.severity == problem::Severity::Down { &mut reasons } else { &mut warnings };
+            let list = if problem.severity == "down" { &mut reasons } else { &mut warnings };
             list.push(text);
         }
     }

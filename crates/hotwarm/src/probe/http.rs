@@ -5,13 +5,13 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::net;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 /// How much of an answer's body is read, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -41,7 +41,7 @@ pub async fn request(address: SocketAddr, method: Method, path: &str, json: Opti
         builder = builder.header(CONTENT_TYPE, "application/json");
     }
     let request = builder.body(Full::new(Bytes::from(json.unwrap_or_default())))?;
-    let stream = connect(address).await.map_err(HttpError::Connect)?;
+    let stream = net::connect(address).await.map_err(HttpError::Connect)?;
     let _ = stream.set_nodelay(true);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut connection = std::pin::pin!(connection);
@@ -66,14 +66,4 @@ pub async fn request(address: SocketAddr, method: Method, path: &str, json: Opti
             Err(error) => Err(error.into()),
         },
     }
-}
-
-/// Connects to `address`. Where nobody listens on a port of this machine that the kernel hands out to clients, a connection can meet
-/// itself (RFC 9293, simultaneous open): that is nobody's answer.
-pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    if stream.local_addr()? == stream.peer_addr()? {
-        return Err(io::ErrorKind::ConnectionRefused.into());
-    }
-    Ok(stream)
 }

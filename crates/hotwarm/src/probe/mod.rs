@@ -19,8 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::child::hook::{self, Hook, HookError};
-use crate::clock;
 use crate::config::{Check, CheckKind};
+use crate::{clock, net};
 
 pub mod http;
 
@@ -270,7 +270,7 @@ async fn once_within(spec: &Spec, limit: Duration) -> Result<(), Failure> {
 
 async fn ask(spec: &Spec) -> Result<(), Failure> {
     match &spec.check.kind {
-        CheckKind::Tcp => http::connect(spec.address).await.map(drop).map_err(connect_failure),
+        CheckKind::Tcp => net::connect(spec.address).await.map(drop).map_err(connect_failure),
         CheckKind::Http { path, status, body } => {
             let answer = http::request(spec.address, Method::GET, path, None).await.map_err(|error| match error {
                 http::HttpError::Connect(error) => connect_failure(error),

@@ -117,6 +117,18 @@ struct Ledger {
 
 const PROMISES: usize = 64;
 
+impl Ledger {
+    fn promise(&mut self, version: u64, closed: Option<Epoch>) {
+        let closed = if self.promises.len() < PROMISES {
+            closed
+        } else {
+            // The newest promise takes over what the older ones were to say: it is kept later than they would have been.
+            self.promises.drain(..).filter_map(|promise| promise.closed).chain(closed).max()
+        };
+        self.promises.push(Promise { version, closed });
+    }
+}
+
 pub(super) struct Group {
     pub name: GroupName,
     pub install: ArcSwap<Install>,
@@ -222,13 +234,7 @@ impl Group {
             State::Open | State::Draining => (routes.epoch > current.epoch).then(|| Epoch(routes.epoch.0.saturating_sub(1))),
         };
         let version = current.version + 1;
-        let closed = if ledger.promises.len() < PROMISES {
-            closed
-        } else {
-            // The newest promise takes over what the older ones were to say: it is kept later than they would have been.
-            ledger.promises.drain(..).filter_map(|promise| promise.closed).chain(closed).max()
-        };
-        ledger.promises.push(Promise { version, closed });
+        ledger.promise(version, closed);
         ledger.routes = Some(routes.clone());
         ledger.drained_said = false;
         self.install.store(Arc::new(Install {
@@ -241,6 +247,34 @@ impl Group {
             settings: Arc::clone(&current.settings),
         }));
         Ok(true)
+    }
+
+    /// The listener goes. Of a group with one hot member nothing is sent or released from this instant (S8), and that is said once every
+    /// thread has let go; what is at one of several hot members may finish.
+    pub(super) fn close(&self) {
+        let mut ledger = self.ledger();
+        let current = self.install.load_full();
+        if !current.exclusive {
+            return;
+        }
+        current.targets.iter().for_each(|target| target.fenced.store(true, Ordering::SeqCst));
+        let version = current.version + 1;
+        ledger.promise(version, Some(current.epoch));
+        ledger.routes = None;
+        let held = Install { version, state: State::Held, named: Vec::new(), targets: Vec::new(), ..Install::clone(&current) };
+        self.install.store(Arc::new(held));
+    }
+
+    /// Thread `index` is told of the group when it is closed already: nothing of it was ever there.
+    pub(super) fn passed_by(&self, index: usize, events: &dyn Fn(Event)) {
+        if self.seen[index].load(Ordering::SeqCst) == 0 {
+            self.switched(index, self.install.load().version, events);
+        }
+    }
+
+    /// Every thread works by what is in force.
+    pub(super) fn has_switched(&self) -> bool {
+        self.slowest() >= self.install.load().version
     }
 
     /// The target in force now for the same member, or a new one. A new epoch of a group with one hot member is always a new one:

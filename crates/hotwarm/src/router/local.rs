@@ -341,9 +341,14 @@ impl LocalGroup {
         self.table().targets.iter().for_each(|target| target.idle.expire(now));
     }
 
-    /// The group was closed: nothing new is accepted, what is parked is refused, what is in flight gets the drain time.
+    /// The group was closed: nothing new is accepted, what is parked is refused, what is in flight gets the drain time, but at the one hot
+    /// member of its group, where it is cut.
     pub(super) fn close(self: &Rc<Self>) {
         self.stop();
+        if self.group.install.load().version != self.table.borrow().version {
+            self.switch();
+        }
+        self.say_switched();
         let local = Rc::clone(self);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(local.settings().drain).await;

@@ -60,7 +60,7 @@ pub enum RouterError {
 pub enum Kind {
     /// A connection was refused or could not be made.
     Refused,
-    /// A connection broke before the reply.
+    /// A probe's connection broke before the answer.
     Reset,
     /// A probe got no answer in 100 ms, or longer where that is usual.
     Silent,
@@ -78,7 +78,7 @@ pub enum Event {
     /// Nothing of what is to finish is in flight on any thread: of a group that drains, whose new requests park, nothing at all; of one that
     /// is open, nothing at members of weight 0.
     Drained { group: GroupName, epoch: Epoch },
-    /// Testimony; at most one per member and kind in 50 ms.
+    /// Testimony; bad ones at most one per member and kind in 50 ms. `Ok` takes back what was told, and is told once.
     Evidence { member: MemberId, epoch: Epoch, kind: Kind, detail: String },
 }
 
@@ -108,6 +108,8 @@ struct Shared {
     zone: String,
     lease: Arc<Lease>,
     groups: ArcSwap<BTreeMap<GroupName, Arc<Group>>>,
+    /// Closed, and a thread may not have let go of them yet.
+    closing: Mutex<Vec<Arc<Group>>>,
     ports: Arc<[Port]>,
     events: Arc<dyn Fn(Event) + Send + Sync>,
 }
@@ -115,6 +117,13 @@ struct Shared {
 impl Shared {
     fn wake_all(&self) {
         self.ports.iter().for_each(Port::wake);
+    }
+
+    /// Those that were closed and that a thread has not let go of.
+    fn closing(&self) -> Vec<Arc<Group>> {
+        let mut closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        closing.retain(|group| !group.has_switched());
+        closing.clone()
     }
 
     fn group(&self, name: &GroupName) -> Result<Arc<Group>, RouterError> {
@@ -138,6 +147,7 @@ impl Router {
             zone: options.zone,
             lease: Arc::new(Lease::new(Arc::clone(&ports))),
             groups: ArcSwap::default(),
+            closing: Mutex::default(),
             ports,
             events: options.events,
         });
@@ -211,12 +221,15 @@ impl Handle {
         Ok(group.address())
     }
 
-    /// Closes the group's listener. Parked requests are refused, those in flight get the group's drain time.
+    /// Closes the group's listener. Parked requests are refused, those in flight get the group's drain time; where one member is hot they are
+    /// cut before this returns, and [`Event::Closed`] follows when every thread has let go (S8).
     pub fn close(&self, name: &GroupName) {
         let shared = &self.inner.shared;
         let _one = self.inner.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut groups = BTreeMap::clone(&shared.groups.load());
-        if groups.remove(name).is_some() {
+        if let Some(group) = groups.remove(name) {
+            group.close();
+            shared.closing.lock().unwrap_or_else(PoisonError::into_inner).push(group);
             shared.groups.store(Arc::new(groups));
             shared.wake_all();
         }
@@ -247,6 +260,13 @@ impl Handle {
     /// When the group is not open.
     pub fn drained(&self, name: &GroupName) -> Result<bool, RouterError> {
         Ok(self.inner.shared.group(name)?.is_drained())
+    }
+
+    /// True if the group is not open, and no thread holds anything of it any more.
+    #[must_use]
+    pub fn is_closed(&self, name: &GroupName) -> bool {
+        let shared = &self.inner.shared;
+        !shared.groups.load().contains_key(name) && !shared.closing().iter().any(|group| group.name == *name)
     }
 
     /// What every open group has counted so far.

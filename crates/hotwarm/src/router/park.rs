@@ -87,6 +87,17 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
+    /// Counts what the request holds by now; false when that is more than the group's bound allows.
+    pub(super) fn holds(&mut self, bytes: usize) -> bool {
+        let (before, shared) = (std::mem::replace(&mut self.bytes, bytes as u64), &self.group.group);
+        if self.bytes <= before {
+            shared.parked_bytes.fetch_sub(before - self.bytes, Ordering::Relaxed);
+            return true;
+        }
+        let more = self.bytes - before;
+        shared.parked_bytes.fetch_add(more, Ordering::Relaxed) + more <= self.group.settings().park.bytes
+    }
+
     /// Released, but no member could be used after all: back to the front, as the oldest. Looked at again soon even if no news of a
     /// member comes, for it may have come while this request was under way.
     pub(super) fn wait_again(&self) {

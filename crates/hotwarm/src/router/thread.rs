@@ -118,6 +118,7 @@ impl Worker {
             }
             keep
         });
+        self.shared.closing().iter().for_each(|group| group.passed_by(self.index, &*self.shared.events));
         for (name, group) in wanted.iter() {
             let local = self
                 .groups

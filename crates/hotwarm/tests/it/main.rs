@@ -11,6 +11,7 @@ mod guard;
 mod hooks;
 mod lan;
 mod leader;
+mod listeners;
 mod members;
 mod netns;
 mod nginx;

@@ -6,7 +6,7 @@ use super::none;
 use super::tree::{File, Tree, has_word, is_word};
 
 /// A module of `crates/hotwarm/src`, and the beginnings of what it may name of the others.
-const MAY: [(&str, &[&str]); 18] = [
+const MAY: [(&str, &[&str]); 19] = [
     ("main", &["cli", "agent", "api", "fence::guard::main", "component::main", "telemetry", "codes"]),
     ("cli", &["config", "api::client", "api::types", "drill", "codes"]),
     ("agent", &["store", "probe", "engine", "fence", "router", "backup", "config", "clock", "codes"]),
@@ -14,9 +14,9 @@ const MAY: [(&str, &[&str]); 18] = [
     ("drill", &["api::client", "api::types", "clock", "codes"]),
     ("dashboard", &[]),
     ("backup", &["engine", "config", "clock", "codes"]),
-    ("router", &["config", "clock", "codes"]),
+    ("router", &["config", "clock", "codes", "net"]),
     ("store", &["config", "clock", "codes"]),
-    ("probe", &["config", "child", "clock", "codes"]),
+    ("probe", &["config", "child", "clock", "codes", "net"]),
     ("engine", &["config", "child", "clock", "codes"]),
     ("fence", &["config", "child", "clock", "codes"]),
     ("config", &["codes"]),
@@ -24,6 +24,8 @@ const MAY: [(&str, &[&str]); 18] = [
     ("child", &[]),
     ("component", &[]),
     ("clock", &[]),
+    // How connections to members are made, for whoever makes some.
+    ("net", &[]),
     ("codes", &[]),
     ("telemetry", &[]),
 ];

@@ -19,13 +19,13 @@ use super::framing::{BadBody, Body, Framing};
 use super::head::{self, Request};
 use super::problem::Problem;
 use super::reply::{self, HEAD_LIMIT, Reply, ReplyKind};
-use crate::clock;
 use crate::router::balance::Answer;
 use crate::router::evidence;
 use crate::router::group::Settings;
 use crate::router::local::Flight;
 use crate::router::pool::{BUFFER, Buf};
 use crate::router::stats::Failure;
+use crate::{clock, net};
 
 /// How often a late reply's member is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -58,7 +58,7 @@ pub(super) enum End {
 pub(super) enum Why {
     Cut,
     Connect(io::Error),
-    Broke { reused: bool, error: io::Error },
+    Broke { reused: bool },
     Silent,
     Timeout,
     BadReply,
@@ -186,11 +186,16 @@ impl<'a> Attempt<'a> {
 
     /// No reply byte released: another attempt may follow. Else the reply is truncated.
     fn failed(&self, why: Why, truncated: Failure) -> End {
-        if self.released { End::Truncated(truncated) } else { End::Failed { sent: self.sent, why } }
+        if self.has_begun() { End::Truncated(truncated) } else { End::Failed { sent: self.sent, why } }
     }
 
-    fn broke(&self, error: io::Error) -> End {
-        self.failed(Why::Broke { reused: self.reused && !self.answered, error }, Failure::Truncated)
+    /// Of this reply, or of an interim one that is half written, bytes were released: nothing else may come after them.
+    fn has_begun(&self) -> bool {
+        self.released || self.client.written > 0
+    }
+
+    fn broke(&self) -> End {
+        self.failed(Why::Broke { reused: self.reused && !self.answered }, Failure::Truncated)
     }
 
     /// Sends more of the request. True if anything moved.
@@ -223,8 +228,8 @@ impl<'a> Attempt<'a> {
                 self.count_sent(n);
                 Ok(true)
             }
-            Poll::Ready(Ok(_)) => Err(self.broke(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(Err(error)) if !self.sent => Err(self.broke(error)),
+            Poll::Ready(Ok(_)) => Err(self.broke()),
+            Poll::Ready(Err(_)) if !self.sent => Err(self.broke()),
             // The member may have answered before it closed: what it said is read first.
             Poll::Ready(Err(_)) => {
                 self.deaf = true;
@@ -254,7 +259,7 @@ impl<'a> Attempt<'a> {
                 self.course.checked = n;
                 Ok(())
             }
-            Err(BadBody(what)) if self.released => {
+            Err(BadBody(what)) if self.has_begun() => {
                 tracing::debug!(what, "request body malformed after its reply began");
                 Err(End::Truncated(Failure::Malformed))
             }
@@ -305,9 +310,9 @@ impl<'a> Attempt<'a> {
             }
             Poll::Ready(Ok(_)) => match &self.reply {
                 Some(reply) if reply.framing == Framing::UntilClose => Err(End::Complete { keep: false }),
-                _ => Err(self.broke(io::ErrorKind::UnexpectedEof.into())),
+                _ => Err(self.broke()),
             },
-            Poll::Ready(Err(error)) => Err(self.broke(error)),
+            Poll::Ready(Err(_)) => Err(self.broke()),
         }
     }
 
@@ -459,7 +464,7 @@ async fn connect(client: &mut Client, flight: &Flight, settings: &Settings) -> R
     let target = &flight.target;
     target.counters.connects.add(1);
     let started = client.now;
-    let mut connecting = pin!(TcpStream::connect(target.shared.address));
+    let mut connecting = pin!(net::connect(target.shared.address));
     let failed = |why| Poll::Ready(Err(End::Failed { sent: false, why }));
     let stream = poll_fn(|cx| {
         if flight.is_over() {

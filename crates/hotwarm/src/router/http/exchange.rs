@@ -16,10 +16,10 @@ use super::head::Request;
 use super::problem::Problem;
 use super::{After, Client};
 use crate::clock;
-use crate::router::Kind;
 use crate::router::evidence;
 use crate::router::local::{Admission, Flight, LocalGroup, LocalTarget};
 use crate::router::park::Ticket;
+use crate::router::stats::Failure;
 
 /// The largest body that is kept to be sent again (S20).
 const REPLAY: usize = 64 * 1024;
@@ -109,15 +109,23 @@ async fn drive(client: &mut Client, request: &Request, course: &mut Course) -> A
             End::Truncated(why) => {
                 client.group().counters.fail(why);
                 flight.target.counters.failed.add(1);
+                if why == Failure::Truncated {
+                    evidence::torn(client.group(), &flight.target);
+                }
                 return After::Reset;
             }
             End::ClientGone => return client.gone(),
             End::BadRequest(problem) => return client.refuse(problem, request.head, After::Close).await,
             End::Failed { sent, why } => {
                 client.now = clock::now();
-                testify(client, course, &flight, sent, &why);
-                let free = is_failover(&flight.target, &why);
+                let look = testify(client, course, &flight, sent, &why);
+                let target = Rc::clone(&flight.target);
                 drop(flight);
+                if let Some(number) = look.filter(|_| course.repeatable) {
+                    evidence::looked_at(&target, number).await;
+                    client.now = clock::now();
+                }
+                let free = is_failover(&target, &why);
                 if let Err(problem) = course.may_go_on(client.group(), client.now, sent, &why, free) {
                     return answer(client, request, course, problem).await;
                 }
@@ -127,24 +135,25 @@ async fn drive(client: &mut Client, request: &Request, course: &mut Course) -> A
     }
 }
 
-/// What a failed attempt shows of the member, and where the next one must not go.
-fn testify(client: &Client, course: &mut Course, flight: &Flight, sent: bool, why: &Why) {
+/// What a failed attempt shows of the member, and where the next one must not go. Returns the probe that will show more.
+fn testify(client: &Client, course: &mut Course, flight: &Flight, sent: bool, why: &Why) -> Option<u64> {
     let (group, target) = (client.group(), &flight.target);
     target.counters.failed.add(1);
+    let mut look = None;
     match why {
         Why::Cut => course.tried = SlotSet::EMPTY,
         Why::Connect(error) => {
-            evidence::broke(group, target, Kind::Refused, error);
+            evidence::refused(group, target, error);
             course.tried.insert(target.slot.get());
         }
         // An idle connection may close at any time: that is no fault, but worth a look.
-        Why::Broke { reused: true, .. } => {
+        Why::Broke { reused: true } => {
             target.idle.clear();
             evidence::suspect(group, target, client.now, false);
             course.fresh = true;
         }
-        Why::Broke { error, .. } => {
-            evidence::broke(group, target, Kind::Reset, error);
+        Why::Broke { reused: false } => {
+            look = Some(evidence::torn(group, target));
             course.tried.insert(target.slot.get());
         }
         Why::Silent => course.tried.insert(target.slot.get()),
@@ -154,11 +163,12 @@ fn testify(client: &Client, course: &mut Course, flight: &Flight, sent: bool, wh
         course.sends += 1;
         target.counters.retried.add(1);
     }
+    look
 }
 
 /// The member is gone, or its idle connections are: what was in flight there has to go elsewhere, all at once.
 fn is_failover(target: &LocalTarget, why: &Why) -> bool {
-    target.shared.health.is_ejected() || target.shared.is_fenced() || matches!(why, Why::Cut | Why::Broke { reused: true, .. })
+    target.shared.health.is_ejected() || target.shared.is_fenced() || matches!(why, Why::Cut | Why::Broke { reused: true })
 }
 
 impl Course {
@@ -202,6 +212,11 @@ async fn admit(client: &mut Client, request: &Request, course: &mut Course) -> R
     }
 }
 
+/// What a request that waits holds in memory.
+fn held(client: &Client, course: &Course) -> usize {
+    client.head.len() + client.input.len() + course.replay.len()
+}
+
 /// Parks until released. Members that were tried may be tried again after it.
 async fn wait(client: &mut Client, course: &mut Course) -> Result<(), Stop> {
     let group = Rc::clone(client.group());
@@ -210,7 +225,7 @@ async fn wait(client: &mut Client, course: &mut Course) -> Result<(), Stop> {
         // Not started here: let go at once and again in vain, it would keep this thread from ever doing anything else.
         Some(ticket) => ticket.wait_again(),
         None => {
-            let bytes = client.head.len() + client.input.len() + course.replay.len();
+            let bytes = held(client, course);
             course.ticket = Some(group.queue.join(&group, &seat, bytes).ok_or(Stop::Problem(Problem::ParkFull))?);
             group.queue.start(&group);
         }
@@ -228,6 +243,10 @@ async fn wait(client: &mut Client, course: &mut Course) -> Result<(), Stop> {
         }
         if client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Stop::Gone));
+        }
+        let bytes = held(client, course);
+        if course.ticket.as_mut().is_some_and(|ticket| !ticket.holds(bytes)) {
+            return Poll::Ready(Err(Stop::Problem(Problem::ParkFull)));
         }
         client.alarm.poll(cx).map(|_| Err(Stop::Problem(Problem::ParkTime)))
     })

@@ -240,8 +240,9 @@ impl Client {
         After::Reset
     }
 
-    /// Between two requests: gives memory back.
+    /// Between two requests: gives memory back, and is idle from now on, however long the reply took.
     fn relax(&mut self) {
+        self.now = clock::now();
         self.input.relax();
         for buffer in [&mut self.head, &mut self.output] {
             buffer.clear();

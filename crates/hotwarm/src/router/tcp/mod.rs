@@ -17,14 +17,14 @@ use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
+use super::evidence;
 use super::http::reset;
 use super::local::{Admission, Flight, Place, Seated};
 use super::park::Ticket;
 use super::pool::Buf;
 use super::stats::Failure;
-use super::{Kind, evidence};
-use crate::clock;
 use crate::config::Balance;
+use crate::{clock, net};
 
 mod pipe;
 pub(super) mod relay;
@@ -65,10 +65,10 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, place: Place) {
     let idle = group.settings().timeouts.idle;
     let mut up = up;
     let ended = relay::run(&mut guest.stream, &mut up, buffers, &flight, idle, &mut guest.alarm).await;
-    if let Ended::Member { silent, error } = &ended {
+    if let Ended::Member { silent } = &ended {
         flight.target.counters.failed.add(1);
         if *silent {
-            evidence::broke(&group, &flight.target, Kind::Reset, error);
+            evidence::torn(&group, &flight.target);
         } else {
             evidence::suspect(&group, &flight.target, clock::now(), false);
         }
@@ -98,7 +98,7 @@ impl Guest {
                         Err(None) => self.tried = SlotSet::EMPTY,
                         Err(Some(error)) => {
                             flight.target.counters.failed.add(1);
-                            evidence::broke(&group, &flight.target, Kind::Refused, &error);
+                            evidence::refused(&group, &flight.target, &error);
                             self.tried.insert(flight.target.slot.get());
                         }
                     }
@@ -117,7 +117,7 @@ impl Guest {
         let started = clock::now();
         let limit = self.seated.group().settings().timeouts.connect;
         self.alarm.set(started, started.plus(target.suspect_after()));
-        let mut connecting = pin!(TcpStream::connect(target.shared.address));
+        let mut connecting = pin!(net::connect(target.shared.address));
         poll_fn(|cx| {
             if flight.is_over() {
                 return Poll::Ready(Ok(Err(None)));

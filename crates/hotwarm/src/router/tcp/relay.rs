@@ -37,7 +37,6 @@ pub(in crate::router) enum Ended {
     /// The member's connection broke; `silent`: before a byte of it came.
     Member {
         silent: bool,
-        error: io::Error,
     },
 }
 
@@ -54,9 +53,10 @@ impl Ended {
 }
 
 /// Which side an error came from.
+#[derive(Debug)]
 enum Side {
-    From(io::Error),
-    To(io::Error),
+    From,
+    To,
 }
 
 struct Lane {
@@ -77,38 +77,39 @@ impl Lane {
     /// Moves one piece; pending when neither side can go on.
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut TcpStream, to: &mut TcpStream) -> Poll<Result<(), Side>> {
         if !self.buf.is_empty() {
-            let n = ready!(Pin::new(to).poll_write(cx, self.buf.bytes())).map_err(Side::To)?;
+            let n = ready!(Pin::new(to).poll_write(cx, self.buf.bytes())).map_err(|_| Side::To)?;
             self.buf.consume(n);
             self.buf.relax();
             return Poll::Ready(Ok(()));
         }
         if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
-            return poll_io(cx, to, Interest::WRITABLE, |socket| pipe.splice_out(socket)).map_ok(|_| ()).map_err(Side::To);
+            return poll_io(cx, to, Interest::WRITABLE, |socket| pipe.splice_out(socket)).map_ok(|_| ()).map_err(|_| Side::To);
         }
         if self.ended {
             if self.closed {
                 return Poll::Pending;
             }
-            ready!(Pin::new(to).poll_shutdown(cx)).map_err(Side::To)?;
+            ready!(Pin::new(to).poll_shutdown(cx)).map_err(|_| Side::To)?;
             self.closed = true;
             return Poll::Ready(Ok(()));
         }
         self.poll_read(cx, from)
     }
 
+    /// Reads more; the pipe, if there is one, is empty.
     fn poll_read(&mut self, cx: &mut Context<'_>, from: &mut TcpStream) -> Poll<Result<(), Side>> {
+        if self.small >= SMALL_IN_A_ROW {
+            (self.pipe, self.small, self.full_bytes) = (None, 0, 0);
+        }
         let n = match &mut self.pipe {
             Some(pipe) => ready!(poll_io(cx, from, Interest::READABLE, |socket| pipe.splice_in(socket))),
             None => ready!(self.buf.fill(cx, from, BUFFER)),
         }
-        .map_err(Side::From)?;
+        .map_err(|_| Side::From)?;
         self.bytes += n as u64;
         self.ended = n == 0;
         if self.pipe.is_some() {
             self.small = if n < SMALL { self.small + 1 } else { 0 };
-            if self.small >= SMALL_IN_A_ROW && self.pipe.as_ref().is_some_and(Pipe::is_empty) {
-                (self.pipe, self.small, self.full_bytes) = (None, 0, 0);
-            }
         } else {
             self.full_bytes = if n == BUFFER { self.full_bytes + n } else { 0 };
             if self.full_bytes >= BULK {
@@ -166,10 +167,8 @@ pub(in crate::router) async fn run(
                 _ => moved = true,
             }
             match (sent, received) {
-                (Poll::Ready(Err(Side::From(_))), _) | (_, Poll::Ready(Err(Side::To(_)))) => return Poll::Ready(Ended::Client),
-                (Poll::Ready(Err(Side::To(error))), _) | (_, Poll::Ready(Err(Side::From(error)))) => {
-                    return Poll::Ready(Ended::Member { silent, error });
-                }
+                (Poll::Ready(Err(Side::From)), _) | (_, Poll::Ready(Err(Side::To))) => return Poll::Ready(Ended::Client),
+                (Poll::Ready(Err(Side::To)), _) | (_, Poll::Ready(Err(Side::From))) => return Poll::Ready(Ended::Member { silent }),
                 _ => {}
             }
             if up.closed && down.closed {
@@ -188,4 +187,53 @@ pub(in crate::router) async fn run(
     flight.target.counters.bytes_sent.add(up.bytes);
     flight.target.counters.bytes_received.add(down.bytes);
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::router::pool::Buffers;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    /// Pipes are few: a connection that has gone quiet gives its own back.
+    #[tokio::test]
+    async fn a_direction_is_spliced_while_much_passes_and_copied_again_after() {
+        let ((mut source, mut from), (mut to, mut sink)) = (pair().await, pair().await);
+        let mut lane = Lane::new(Buf::new(&Rc::<Buffers>::default()));
+        let mut pass = async |lane: &mut Lane, bytes: usize| {
+            let data = vec![b'x'; bytes];
+            let mut read = vec![0; bytes];
+            let moving = poll_fn(|cx| {
+                while let Poll::Ready(moved) = lane.poll(cx, &mut from, &mut to) {
+                    moved.expect("both sockets live");
+                }
+                Poll::<()>::Pending
+            });
+            tokio::select! {
+                () = moving => {}
+                (sent, received) = async { tokio::join!(source.write_all(&data), sink.read_exact(&mut read)) } => {
+                    sent.unwrap();
+                    received.unwrap();
+                }
+            }
+        };
+        pass(&mut lane, 4 << 20).await;
+        assert!(lane.pipe.is_some());
+        for _ in 0..=SMALL_IN_A_ROW {
+            pass(&mut lane, 10).await;
+        }
+        assert!(lane.pipe.is_none());
+        pass(&mut lane, 4 << 20).await;
+        assert!(lane.pipe.is_some());
+    }
 }

@@ -155,6 +155,59 @@ async fn a_post_is_sent_once_and_its_fate_told() {
     assert_eq!(stage.failed(Failure::Broken), 2);
 }
 
+const BAD: [Kind; 3] = [Kind::Refused, Kind::Reset, Kind::Silent];
+
+/// One request must not be able to bring a healthy member down, in this router or, by its testimony, in all.
+#[tokio::test]
+async fn a_member_that_closes_instead_of_replying_stays_in_and_nothing_is_told_of_it() {
+    for (exclusive, check) in [(true, config(true, Protocol::Http).check.kind), (false, CheckKind::Tcp)] {
+        let closes = Member::says("a", b"").await;
+        let mut config = config(exclusive, Protocol::Http);
+        config.check.kind = check;
+        let stage = Stage::new(config, 2).leased();
+        stage.open(1, &[&closes]);
+        for request in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi", KEYED] {
+            let before = closes.count();
+            assert_eq!(ask(stage.address, request).await.unwrap().code(), "HW0810");
+            assert!(closes.count() > before);
+            assert!(!stage.stats().members[0].ejected);
+        }
+        assert!(!stage.seen(|event| matches!(event, Event::Evidence { kind, .. } if BAD.contains(kind))), "{:?}", stage.events);
+    }
+}
+
+/// What may not be repeated cannot find out by itself that nobody listens any more.
+#[tokio::test]
+async fn a_member_that_dies_with_its_only_request_is_found_out() {
+    let a = Member::good("a").await;
+    let stage = Stage::new(config(true, Protocol::Http), 2).leased();
+    stage.open(1, &[&a]);
+    let mut client = Client::to(stage.address).await;
+    client.send(b"POST /hang HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx").await;
+    a.hangs(1).await;
+    a.kill();
+    assert_eq!(client.reply().await.unwrap().code(), "HW0810");
+    stage.heard(|event| matches!(event, Event::Evidence { kind: Kind::Refused, .. })).await;
+    assert!(stage.stats().members[0].ejected);
+}
+
+#[tokio::test]
+async fn what_was_told_of_the_only_member_is_withdrawn() {
+    let a = Member::good("a").await;
+    let stage = Stage::http();
+    stage.open(1, &[&a]);
+    a.frozen.store(true, Ordering::SeqCst);
+    let address = stage.address;
+    let waiting = tokio::spawn(async move { get(address, "/").await });
+    stage.heard(|event| matches!(event, Event::Evidence { kind: Kind::Silent, .. })).await;
+    a.frozen.store(false, Ordering::SeqCst);
+    assert_eq!(waiting.await.unwrap().unwrap().status, 200);
+    stage.heard(|event| matches!(event, Event::Evidence { kind: Kind::Ok, .. })).await;
+    let told = |event: &&Event| matches!(event, Event::Evidence { kind, .. } if *kind != Kind::Slow);
+    let last = stage.events.lock().unwrap().iter().rev().find(told).cloned();
+    assert!(matches!(last, Some(Event::Evidence { kind: Kind::Ok, .. })), "{last:?}");
+}
+
 #[tokio::test]
 async fn what_is_safe_is_repeated_elsewhere_with_its_body() {
     let (breaks, good) = (Member::says("a", b"").await, Member::good("b").await);

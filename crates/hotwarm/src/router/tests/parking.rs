@@ -10,7 +10,8 @@ use super::client::{Client, ask, get};
 use super::member::Member;
 use super::stage::{Stage, config, until};
 use crate::config::Protocol;
-use crate::router::Failure;
+use crate::router::{Event, Failure};
+use hotwarm_core::ids::Epoch;
 
 #[tokio::test]
 async fn past_the_bounds_a_request_is_refused_at_once() {
@@ -35,6 +36,23 @@ async fn past_the_bounds_a_request_is_refused_at_once() {
     large.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert_eq!(large.reply().await.unwrap().status, 503);
     drop(waiting);
+    stage.parked(0).await;
+    assert_eq!(stage.stats().parked_bytes_now, 0);
+}
+
+#[tokio::test]
+async fn what_comes_in_while_a_request_waits_counts_too() {
+    let mut config = config(false, Protocol::Http);
+    config.park.bytes = 12_000;
+    let stage = Stage::new(config, 1);
+    let mut waiting = Client::to(stage.address).await;
+    waiting.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n").await;
+    stage.parked(1).await;
+    assert!(stage.stats().parked_bytes_now < 1000);
+    waiting.send(&[b'x'; 8000]).await;
+    until("the body counts", || async { stage.stats().parked_bytes_now > 8000 }).await;
+    waiting.send(&[b'x'; 8000]).await;
+    assert_eq!(waiting.reply().await.unwrap().code(), "HW0808");
     stage.parked(0).await;
     assert_eq!(stage.stats().parked_bytes_now, 0);
 }
@@ -121,6 +139,21 @@ async fn closing_the_group_refuses_what_waits() {
     let member = Member::good("a").await;
     stage.open(1, &[&member]);
     assert_eq!(get(address, "/").await.unwrap().status, 200);
+}
+
+/// Whoever waits for this router to have closed must not wait for the drain time of a listener that is gone (S8).
+#[tokio::test]
+async fn closing_a_group_with_one_hot_member_cuts_and_says_so() {
+    let member = Member::good("a").await;
+    let stage = Stage::new(config(true, Protocol::Http), 2).leased();
+    stage.open(3, &[&member]);
+    let mut client = Client::to(stage.address).await;
+    client.send(b"POST /hang HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").await;
+    member.hangs(1).await;
+    stage.handle.close(&stage.config.name);
+    stage.heard(|event| matches!(event, Event::Closed { epoch: Epoch(3), .. })).await;
+    assert_eq!(client.reply().await.unwrap().code(), "HW0811");
+    until("every thread has let go", || async { stage.handle.is_closed(&stage.config.name) }).await;
 }
 
 #[tokio::test]

@@ -338,6 +338,58 @@ async fn a_client_that_drips_is_not_waited_for() {
     assert_eq!(get(stage.address, "/").await.unwrap().status, 200);
 }
 
+/// Half an interim reply is a promise that another one may not be put into.
+#[tokio::test]
+async fn nothing_is_put_into_a_half_written_interim_reply() {
+    let member = Member::raw("a", |mut stream, _| async move {
+        let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(15_000));
+        while stream.write_all(hint.as_bytes()).await.is_ok() {}
+    })
+    .await;
+    let stage = Stage::new(config(true, Protocol::Http), 1).leased();
+    stage.open(1, &[&member]);
+    let mut client = Client::to(stage.address).await;
+    client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").await;
+    let before = std::cell::Cell::new(0);
+    until("the router stops reading", || async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let after = stage.stats().members[0].bytes_received;
+        after > 0 && before.replace(after) == after
+    })
+    .await;
+    stage.held(1);
+    stage.heard(|event| matches!(event, crate::router::Event::Closed { .. })).await;
+    while client.more().await {}
+    let text = String::from_utf8_lossy(&client.rest);
+    let last = text.match_indices("HTTP/1.1 5").next().map(|(at, _)| text[..at].ends_with("\r\n\r\n"));
+    assert!(last.unwrap_or(true), "{}", &text[text.len() - 600..]);
+    until("counted as cut", || async { stage.failed(Failure::Cut) == 1 }).await;
+}
+
+/// However long the reply took.
+#[tokio::test]
+async fn a_kept_connection_is_idle_from_the_end_of_its_reply() {
+    const IDLE: Duration = Duration::from_secs(2);
+    let member = Member::raw("a", |mut stream, _| async move {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n").await.unwrap();
+        for _ in 0..40 {
+            stream.write_all(b"x").await.unwrap();
+            tokio::time::sleep(IDLE / 50).await;
+        }
+    })
+    .await;
+    let mut config = config(false, Protocol::Http);
+    config.timeouts.idle = IDLE;
+    let stage = Stage::new(config, 1);
+    stage.open(1, &[&member]);
+    let mut client = Client::to(stage.address).await;
+    client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert_eq!(client.reply().await.unwrap().status, 200);
+    let closed = tokio::time::timeout(IDLE * 3 / 10, client.more()).await;
+    assert!(closed.is_err(), "closed too early");
+    assert!(client.ends().await);
+}
+
 #[tokio::test]
 async fn a_reply_that_never_begins_is_given_up() {
     let member = Member::good("a").await;

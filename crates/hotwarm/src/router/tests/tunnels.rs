@@ -54,6 +54,24 @@ async fn bytes_pass_and_ends_are_passed_on() {
 }
 
 #[tokio::test]
+async fn a_member_that_resets_one_connection_stays_in_and_nothing_is_told_of_it() {
+    let resets = Member::tcp("a", |mut stream| async move {
+        let _ = stream.read(&mut [0; 16]).await;
+        stream.set_zero_linger().unwrap();
+    })
+    .await;
+    let stage = Stage::new(config(true, Protocol::Tcp), 1).leased();
+    stage.open(1, &[&resets]);
+    for n in 1..=5 {
+        let mut client = Client::to(stage.address).await;
+        client.send(b"what it does not like").await;
+        assert!(client.ends().await);
+        until("counted", || async { stage.failed(Failure::Truncated) == n }).await;
+    }
+    assert!(!stage.seen(|event| matches!(event, Event::Evidence { .. })), "{:?}", stage.events);
+}
+
+#[tokio::test]
 async fn much_passes_both_ways_unchanged() {
     const SIZE: usize = 16 * MIB;
     let member = Member::tcp("a", echo).await;
