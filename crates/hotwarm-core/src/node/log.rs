@@ -251,8 +251,9 @@ impl Node {
         }
     }
 
-    pub(super) fn on_propose(&mut self, _from: &NodeId, items: Vec<Item>) {
-        if self.lead.is_some() && self.items.len() + items.len() <= 8 * ITEMS_MAX {
+    /// Only of nodes that are configured: what one that was removed, or that nobody configured, reports or asks for is not for the log.
+    pub(super) fn on_propose(&mut self, from: &NodeId, items: Vec<Item>) {
+        if self.lead.is_some() && self.peers.is_member(&self.cluster, from) && self.items.len() + items.len() <= 8 * ITEMS_MAX {
             self.items.extend(items);
         }
     }

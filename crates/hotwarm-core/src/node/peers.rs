@@ -82,6 +82,11 @@ impl Peers {
         self.known.iter().filter(|(_, p)| !self.late(&p.direct, now)).map(|(name, _)| name.clone()).collect()
     }
 
+    /// True for a node of the configuration: the one in force, or the file's where none is in force yet.
+    pub(crate) fn is_member(&self, cluster: &Cluster, node: &NodeId) -> bool {
+        if cluster.founded() { cluster.nodes.contains_key(node) } else { self.from_file.contains(node) }
+    }
+
     fn names(&self, cluster: &Cluster) -> Vec<NodeId> {
         let names: BTreeSet<&NodeId> = if cluster.founded() { cluster.nodes.keys().collect() } else { self.from_file.iter().collect() };
         names.into_iter().filter(|name| **name != self.me).cloned().collect()
@@ -219,7 +224,11 @@ impl Node {
         }
     }
 
+    /// The transport proves who passes a message on, not whose it is: only nodes of the configuration may do so, and only for each other.
     fn on_relay(&mut self, from: &NodeId, origin: NodeId, to: &NodeId, bytes: Vec<u8>) {
+        if ![from, &origin].into_iter().all(|node| self.peers.is_member(&self.cluster, node)) {
+            return;
+        }
         if *to == self.options.me {
             if let Ok(message) = Message::decode(&bytes) {
                 self.on_direct(&origin, true, message);

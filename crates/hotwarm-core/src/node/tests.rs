@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::action::{EngineAction, MemberEvent, StopCause};
-use crate::cluster::{ClusterSpec, NodeSpec, What};
+use crate::cluster::{Body, ClusterSpec, Item, NodeSpec, What};
 use crate::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
 use crate::ids::{Incarnation, Role};
 use crate::route::RouteState;
@@ -461,4 +461,25 @@ fn a_new_process_shortens_the_deadline_of_no_member_it_adopts() {
         desk.log.join("\n")
     );
     assert!(deadline(&desk) > Some(before), "and its own grant extends it");
+}
+
+/// Nodes that are not configured put nothing into the log, neither themselves nor by another, nor in another's name.
+#[test]
+fn strangers_propose_and_relay_nothing() {
+    let mut desk = Desk::new(&["a", "b", "c"]);
+    desk.run(3_000);
+    let leader = desk.leader();
+    let drain = |node: &str| Message::Propose { items: vec![Item { origin: None, body: Body::Drain { node: node.into() } }] };
+    let relay = |from: &str, of: &Message| Message::Relay { from: from.into(), to: leader.clone(), bytes: of.encode() };
+    for (from, message) in [("x", drain("b")), ("x", relay("b", &drain("b"))), ("b", relay("x", &drain("b")))] {
+        desk.later(&leader, Todo::Message { from: from.into(), bytes: message.encode() });
+    }
+    desk.run(1_000);
+    assert!(desk.cluster("a").nodes.values().all(|node| !node.drained), "{}", desk.log.join("\n"));
+    for (node, message) in [("b", drain("b")), ("c", relay("b", &drain("c")))] {
+        desk.later(&leader, Todo::Message { from: node.into(), bytes: message.encode() });
+    }
+    desk.run(1_000);
+    let drained: Vec<_> = desk.cluster("a").nodes.iter().filter(|(_, node)| node.drained).map(|(name, _)| name.to_string()).collect();
+    assert_eq!(drained, ["b", "c"]);
 }

@@ -12,6 +12,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, ORIGIN, TRANSFER_ENCODING};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -117,22 +118,40 @@ fn router(app: App) -> axum::Router {
         .with_state(app)
 }
 
-/// Every answer comes within a bound. A page of another site open in a browser on this machine cannot ask: it may send requests here,
-/// but not with a host name of ours (DNS rebinding), nor without telling its origin.
+/// Every answer comes within a bound. A page open in a browser on this machine cannot ask, whether it is of another site or of another
+/// program here: it may send requests, but not with a host name of ours (DNS rebinding), nor without telling its origin, nor a body that
+/// says it is JSON without asking first.
 async fn guard(request: Request, next: Next) -> Response {
     if is_foreign(&request) {
-        let text = "a request for another host, or from a page of another site";
+        let text = "a request for another host, or from a page of another site or port";
         return Refused::new(StatusCode::FORBIDDEN, Code::BAD_REQUEST, text).hint("ask for 127.0.0.1, [::1] or localhost").into_response();
+    }
+    if has_other_body(&request) {
+        let text = "a body that does not say it is JSON";
+        let refused = Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::BAD_REQUEST, text);
+        return refused.hint("add the header `Content-Type: application/json`").into_response();
     }
     let late = || Refused::new(StatusCode::GATEWAY_TIMEOUT, Code::UNCONFIRMED, format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
     tokio::time::timeout(ANSWER_WITHIN, next.run(request)).await.unwrap_or_else(|_| late().into_response())
 }
 
+fn header<'a>(request: &'a Request, name: &HeaderName) -> Option<&'a str> {
+    request.headers().get(name).map(|value| value.to_str().unwrap_or("?"))
+}
+
 fn is_foreign(request: &Request) -> bool {
-    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?"));
-    let host = header(hyper::header::HOST).or_else(|| request.uri().host()).unwrap_or_default();
-    let origin = header(hyper::header::ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
-    !is_local(host) || origin.is_some_and(|origin| !is_local(origin))
+    let host = header(request, &HOST).or_else(|| request.uri().host()).unwrap_or_default();
+    let origin = header(request, &ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
+    let site = header(request, &HeaderName::from_static("sec-fetch-site"));
+    !is_local(host)
+        || origin.is_some_and(|origin| !origin.eq_ignore_ascii_case(host))
+        || !matches!(site, None | Some("same-origin" | "none"))
+}
+
+fn has_other_body(request: &Request) -> bool {
+    let is_empty = header(request, &CONTENT_LENGTH).is_none_or(|length| length == "0") && header(request, &TRANSFER_ENCODING).is_none();
+    let media = header(request, &CONTENT_TYPE).and_then(|media| media.split(';').next()).unwrap_or_default();
+    !is_empty && !media.trim().eq_ignore_ascii_case("application/json")
 }
 
 /// True for a host, with or without a port, that can only be this machine.
@@ -185,6 +204,38 @@ async fn connection(stream: TcpStream, router: axum::Router) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn request(headers: &[(&str, &str)]) -> Request {
+        let built = headers.iter().fold(Request::post("/api/v1/config"), |request, (name, value)| request.header(*name, *value));
+        built.body(axum::body::Body::empty()).unwrap()
+    }
+
+    #[test]
+    fn pages_ask_nothing_wherever_they_are_from() {
+        let host = ("host", "127.0.0.1:7401");
+        for own in [&[host][..], &[host, ("origin", "http://127.0.0.1:7401")], &[host, ("sec-fetch-site", "same-origin")]] {
+            assert!(!is_foreign(&request(own)), "{own:?}");
+        }
+        for origin in
+            ["http://localhost:9999", "http://127.0.0.1:9999", "http://127.0.0.1", "http://localhost:7401", "null", "https://example.org"]
+        {
+            assert!(is_foreign(&request(&[host, ("origin", origin)])), "{origin}");
+        }
+        assert!(is_foreign(&request(&[host, ("sec-fetch-site", "same-site")])));
+        assert!(is_foreign(&request(&[("host", "example.org:7401"), ("origin", "http://example.org:7401")])), "DNS rebinding");
+    }
+
+    #[test]
+    fn a_body_says_that_it_is_json() {
+        let json = ("content-type", "application/json; charset=utf-8");
+        for good in [&[][..], &[("content-length", "0")], &[json, ("content-length", "5")], &[json, ("transfer-encoding", "chunked")]] {
+            assert!(!has_other_body(&request(good)), "{good:?}");
+        }
+        let plain = ("content-type", "text/plain");
+        for bad in [&[("content-length", "5")][..], &[plain, ("content-length", "5")], &[plain, ("transfer-encoding", "chunked")]] {
+            assert!(has_other_body(&request(bad)), "{bad:?}");
+        }
+    }
 
     #[test]
     fn only_this_machine_is_local() {

@@ -28,7 +28,7 @@ use crate::{clock, net};
 const PROBE_TIME: Duration = Duration::from_millis(100);
 const PROBE_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long a probe that says nothing looks whether its connection is reset.
-const RESET_TIME: Duration = Duration::from_millis(5);
+const RESET_TIME: Duration = Duration::from_millis(20);
 /// Between two reports of the same kind about the same member.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 /// Between two probes of a member whose replies are late but that answers its probes.

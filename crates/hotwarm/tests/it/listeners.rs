@@ -76,7 +76,7 @@ fn requests_that_the_hot_member_hangs_up_on_move_nothing() {
     cluster.wait_whole();
     // What `return 444` is for: nginx closes without a word.
     let hot = cluster.hot("web", &[]).unwrap();
-    let file = work.join(hot.trim_start_matches("web/")).join("nginx.conf");
+    let file = work.join(&hot).join("nginx.conf");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replacen("server {", "server { location = /hangup { return 444; }", 1)).unwrap();
     let master = cluster.member_pid(&hot).unwrap();

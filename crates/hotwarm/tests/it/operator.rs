@@ -122,10 +122,21 @@ fn is_refused_with_a_code_and_a_page(cluster: &Cluster) {
         let (status, text) = cluster.client("a").get_text(path).unwrap();
         assert!((400..500).contains(&status) && text.contains("\"page\":\"docs/reference/errors/HW04"), "{path}: {status} {text}");
     }
-    let mut elsewhere = Command::new("curl");
-    elsewhere.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Origin: http://another-site"]);
-    let output = elsewhere.arg(format!("{}/api/v1/status", cluster.client("a").url())).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "403", "a page of another site");
+    let url = cluster.client("a").url().to_owned();
+    let asked = |headers: &[&str], rest: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}"]).args(headers.iter().flat_map(|header| ["-H", header])).args(rest);
+        String::from_utf8(curl.output().unwrap().stdout).unwrap()
+    };
+    let status = format!("{url}/api/v1/status");
+    assert_eq!(asked(&["Origin: http://another-site"], &[&status]), "403", "a page of another site");
+    assert_eq!(asked(&[&format!("Origin: {url}")], &[&status]), "200");
+    let resume = format!("{url}/api/v1/groups/web/resume");
+    let plain = "Content-Type: text/plain";
+    assert_eq!(asked(&["Origin: http://localhost:9999", plain], &["-d", "{}", &resume]), "403", "a page of another port");
+    assert_eq!(asked(&[plain], &["-d", "{}", &resume]), "415", "what a page may send without asking");
+    assert_eq!(asked(&["Content-Type: application/json"], &["-d", "{}", &resume]), "200");
+    assert_eq!(asked(&[], &["-X", "POST", &resume]), "200");
 }
 
 fn measures(cluster: &Cluster) {

@@ -187,5 +187,10 @@ async fn a_member_that_resets_at_once_is_testified_against() {
     let stage = stage(false, 1);
     stage.open(1, &[&member]);
     assert!(is_reset(Client::to(stage.address).await).await);
-    stage.heard(|event| matches!(event, Event::Evidence { kind: Kind::Reset, .. })).await;
+    // A probe looks only for a moment whether it is reset, and may miss it: then the next client's connection makes it look again.
+    until("it is told", || async {
+        drop(TcpStream::connect(stage.address).await);
+        stage.seen(|event| matches!(event, Event::Evidence { kind: Kind::Reset | Kind::Refused, .. }))
+    })
+    .await;
 }

@@ -3,7 +3,8 @@
 //! Must never deliver a byte of a connection whose sender is not known, nor hold more than a bounded number of connections. The main
 //! path enters at [`accept_all`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,8 +20,12 @@ use super::frame::Kind;
 use super::lane::Lane;
 use super::{Inbound, Shared};
 
-/// Connections whose sender is not known yet.
-const GREETING_AT_ONCE: usize = 64;
+/// Connections whose sender is not known yet, from addresses of no peer.
+const STRANGERS_AT_ONCE: usize = 64;
+/// Of them, from one address: nobody takes all places.
+const STRANGERS_OF_ADDRESS: usize = 16;
+/// The same from an address of a peer: two lanes of each node there, and what is being replaced.
+const GREETING_OF_PEER: usize = 64;
 /// Connections in all.
 const CONNECTIONS: usize = 1024;
 /// Connections of one peer and lane: one that works, and some that are being replaced or have not been noticed to be dead.
@@ -65,6 +70,47 @@ impl Accepted {
     }
 }
 
+/// Who is greeted now, by address. What strangers take, peers have not to do without.
+#[derive(Debug, Default)]
+struct Greeting(Mutex<BTreeMap<IpAddr, usize>>);
+
+/// A place among those who are greeted; given back when dropped.
+struct Turn {
+    greeting: Arc<Greeting>,
+    address: IpAddr,
+}
+
+impl Greeting {
+    /// `None` when there are too many of its kind, or from its address.
+    fn enter(self: &Arc<Self>, address: IpAddr, peers: &BTreeSet<IpAddr>) -> Option<Turn> {
+        let address = address.to_canonical();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = all.get(&address).copied().unwrap_or(0);
+        let room = if peers.contains(&address) {
+            mine < GREETING_OF_PEER
+        } else {
+            let strangers: usize = all.iter().filter(|(from, _)| !peers.contains(from)).map(|(_, count)| count).sum();
+            mine < STRANGERS_OF_ADDRESS && strangers < STRANGERS_AT_ONCE
+        };
+        room.then(|| {
+            all.insert(address, mine + 1);
+            Turn { greeting: Arc::clone(self), address }
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut all = self.greeting.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.address);
+            }
+        }
+    }
+}
+
 /// Says at most one thing a second about connections that were refused.
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
@@ -87,7 +133,7 @@ impl Complaints {
 
 /// Accepts connections until the task is aborted.
 pub(super) async fn accept_all(shared: Arc<Shared>, listener: TcpListener) {
-    let (greeting, all) = (Arc::new(Semaphore::new(GREETING_AT_ONCE)), Arc::new(Semaphore::new(CONNECTIONS)));
+    let (greeting, all) = (Arc::new(Greeting::default()), Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
         let (socket, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -97,7 +143,8 @@ pub(super) async fn accept_all(shared: Arc<Shared>, listener: TcpListener) {
                 continue;
             }
         };
-        let (Ok(place), Ok(turn)) = (Arc::clone(&all).try_acquire_owned(), Arc::clone(&greeting).try_acquire_owned()) else {
+        let peers = shared.peers.load().values().map(|peer| peer.messages.address.ip().to_canonical()).collect();
+        let (Ok(place), Some(turn)) = (Arc::clone(&all).try_acquire_owned(), greeting.enter(from.ip(), &peers)) else {
             shared.counters.refused.fetch_add(1, Ordering::Relaxed);
             shared.complaints.say(&from.to_string(), "too many connections at once");
             continue;
@@ -155,16 +202,16 @@ async fn serve(shared: &Arc<Shared>, mut connection: Connection, from: &NodeId, 
 
 async fn deliver(shared: &Arc<Shared>, connection: &mut Connection, from: &NodeId, end: &Notify) -> ConnectionError {
     let mut changes = shared.changes.subscribe();
-    if let Err(revoked) = shared.still_trusted(connection) {
-        return revoked;
+    if let Err(refused) = shared.still_trusted(connection, from) {
+        return refused;
     }
     loop {
         let frame = tokio::select! {
             frame = connection.receive() => frame,
             () = end.notified() => return ConnectionError::Replaced,
-            _ = changes.changed() => match shared.still_trusted(connection) {
+            _ = changes.changed() => match shared.still_trusted(connection, from) {
                 Ok(()) => continue,
-                Err(revoked) => return revoked,
+                Err(refused) => return refused,
             },
         };
         match frame {

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hotwarm_core::ids::NodeId;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -54,6 +55,8 @@ pub(super) enum ConnectionError {
     Stalled,
     #[error("connection broken ({0})")]
     Broken(#[from] io::Error),
+    #[error("node {0} is not in the configuration any more: it was removed; add it by `hotwarm apply`, then let it join anew")]
+    Removed(NodeId),
     #[error("replaced by a newer connection of the same node")]
     Replaced,
 }
@@ -127,6 +130,7 @@ impl Connection {
         if let Some(identity) = &self.identity {
             identity.check(&shared.cluster, &hello.from, &shared.revoked.load())?;
         }
+        shared.still_trusted(self, &hello.from)?;
         self.reader.trust();
         Ok(hello)
     }

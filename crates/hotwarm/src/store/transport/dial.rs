@@ -88,7 +88,7 @@ async fn carry(shared: &Arc<Shared>, channel: &Arc<Channel>, mut connection: Con
     loop {
         if changes.has_changed().unwrap_or(false) {
             let now = *changes.borrow_and_update();
-            if let Err(revoked) = shared.still_trusted(&connection) {
+            if let Err(revoked) = shared.still_trusted(&connection, &channel.peer) {
                 return revoked;
             }
             if now.tls != tls_generation {

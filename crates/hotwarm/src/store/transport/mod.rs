@@ -139,6 +139,7 @@ struct Counters {
 struct Generation {
     tls: u64,
     revoked: u64,
+    removed: u64,
 }
 
 /// One lane to one peer.
@@ -175,6 +176,9 @@ struct Shared {
     revoked: ArcSwap<BTreeSet<String>>,
     changes: watch::Sender<Generation>,
     peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
+    /// Were peers and are not: their certificates are still valid, and count no more. A name that nobody has told of is let in, for this
+    /// node may only be behind: whoever joins is known to others first, and what it may ask for is the core's to judge.
+    removed: ArcSwap<BTreeSet<NodeId>>,
     accepted: accept::Accepted,
     complaints: accept::Complaints,
     counters: Counters,
@@ -194,7 +198,11 @@ impl Shared {
         }
     }
 
-    fn still_trusted(&self, connection: &Connection) -> Result<(), ConnectionError> {
+    /// Is `peer` still one whose messages count, and its certificate one that is accepted?
+    fn still_trusted(&self, connection: &Connection, peer: &NodeId) -> Result<(), ConnectionError> {
+        if self.removed.load().contains(peer) {
+            return Err(ConnectionError::Removed(peer.clone()));
+        }
         connection.identity.as_ref().map_or(Ok(()), |identity| identity.check_revoked(&self.revoked.load())).map_err(Into::into)
     }
 
@@ -264,6 +272,7 @@ impl Transport {
             revoked: ArcSwap::default(),
             changes: watch::Sender::new(Generation::default()),
             peers: ArcSwap::default(),
+            removed: ArcSwap::default(),
             accepted: accept::Accepted::default(),
             complaints: accept::Complaints::default(),
             counters: Counters::default(),
@@ -309,7 +318,8 @@ impl Handle {
         if channel.queue.push(bytes) { Ok(()) } else { Err(NotSent::Full) }
     }
 
-    /// Takes a new list of peers: what is unchanged keeps its connections, what is gone is cut and its queue forgotten.
+    /// Takes a new list of peers: what is unchanged keeps its connections, what is gone is cut both ways, its queue forgotten, and it is
+    /// refused from now on.
     ///
     /// # Errors
     /// When an address is beyond loopback without TLS; nothing changes then.
@@ -326,7 +336,12 @@ impl Handle {
             next.insert(name.clone(), kept.unwrap_or_else(|| Arc::new(self.new_peer(name, *address))));
         }
         let next = Arc::new(next);
+        let mut removed = BTreeSet::clone(&shared.removed.load());
+        removed.extend(current.keys().cloned());
+        removed.retain(|name| !wanted.contains_key(name));
+        shared.removed.store(Arc::new(removed));
         shared.peers.store(Arc::clone(&next));
+        shared.changes.send_modify(|generation| generation.removed += 1);
         for (name, peer) in current.iter() {
             if !next.get(name).is_some_and(|kept| Arc::ptr_eq(kept, peer)) {
                 peer.tasks.iter().for_each(AbortHandle::abort);

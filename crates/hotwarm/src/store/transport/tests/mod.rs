@@ -277,6 +277,51 @@ fn peers_change_while_running() {
 }
 
 #[test]
+fn a_removed_peer_is_cut_and_refused_until_it_is_configured_again() {
+    let (a, b) = (Node::plain("a"), Node::plain("b"));
+    // Not known yet: it may be this node that is behind.
+    b.knows(&[("a", &a)]);
+    b.handle.send(&"a".into(), vec![1]).unwrap();
+    assert_eq!(a.receive().1, [1]);
+    a.knows(&[("b", &b)]);
+    let mut standing = a.raw_peer("b");
+    a.knows(&[]);
+    let (kind, why) = read_frame(&mut standing).expect("it says why");
+    assert!(kind == Kind::Refused && String::from_utf8(why).unwrap().contains("was removed"));
+    eventually("what it dials is refused", || b.problem("a").contains("node b is not in the configuration any more"));
+    b.handle.send(&"a".into(), vec![2]).unwrap();
+    a.knows(&[("b", &b)]);
+    b.handle.send(&"a".into(), vec![3]).unwrap();
+    while a.receive().1 != [3] {}
+    eventually("connected again", || b.handle.is_connected(&"a".into()));
+}
+
+#[test]
+fn strangers_do_not_keep_peers_out() {
+    let (a, b) = (Node::plain("a"), Node::plain("b"));
+    a.knows(&[("b", &b)]);
+    let stranger = |n: u8| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 1, n], 0)).into()).unwrap();
+        socket.connect(&a.handle.local_addr().into()).unwrap();
+        TcpStream::from(socket)
+    };
+    let silent: Vec<TcpStream> = (0..STRANGERS).map(|n| stranger((n % 20) as u8 + 1)).collect();
+    eventually("no place left for one more", || a.handle.stats().refused > 0);
+    let mut peer = a.raw_peer("b");
+    peer.write_all(&frame(Kind::Message, b"through")).unwrap();
+    assert_eq!(a.receive().1, b"through");
+    drop(silent);
+    // One address alone takes less than all places.
+    let before = a.handle.stats().refused;
+    let silent: Vec<TcpStream> = (0..20).map(|_| stranger(50)).collect();
+    eventually("too many of one address", || a.handle.stats().refused > before);
+    drop(silent);
+}
+
+const STRANGERS: usize = 100;
+
+#[test]
 fn one_peer_cannot_pile_up_connections() {
     let a = Node::plain("a");
     let mut sockets: Vec<TcpStream> = (0..6).map(|_| a.raw_peer("b")).collect();
