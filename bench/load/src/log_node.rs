@@ -160,7 +160,7 @@ impl Driver {
             let (items, answers): (Vec<Vec<u8>>, Vec<Answer>) = std::mem::replace(&mut self.inputs, rest).into_iter().unzip();
             match self.replica.propose(postcard::to_allocvec(&items).expect("bytes can be written"), Vec::new()) {
                 Ok(at) => drop(self.waiting.insert(at.index, (at.term, answers))),
-                Err(_) => answers.iter().for_each(|answer| drop(answer.try_send(false))),
+                Err(_) => answer_all(&answers, false),
             }
         }
     }
@@ -187,7 +187,7 @@ impl Driver {
                 if let Some((term, answers)) = self.waiting.remove(&entry.index) {
                     let done =
                         term == entry.term && entry.kind == EntryKind::Normal && items.is_some_and(|items| items.len() == answers.len());
-                    answers.iter().for_each(|answer| drop(answer.try_send(done)));
+                    answer_all(&answers, done);
                 }
             }
             if let Some(last) = last {
@@ -202,6 +202,13 @@ impl Driver {
             self.snapshot_at = applied;
             self.replica.compact(applied.saturating_sub(KEEP));
         }
+    }
+}
+
+/// Who asked may have gone.
+fn answer_all(answers: &[Answer], done: bool) {
+    for answer in answers {
+        let _ = answer.try_send(done);
     }
 }
 

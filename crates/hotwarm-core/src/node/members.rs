@@ -169,6 +169,7 @@ impl Node {
     /// it was given last (S1). A paused one has no deadline (S10).
     pub(super) fn feed_deadlines(&mut self) {
         let until = self.holder.until().minus(GUARD_MARGIN);
+        let most = (self.options.heartbeat * 3 / 2).min(Duration::from_millis(self.cluster.lease.length_ms) / 5);
         let mut fed = Vec::new();
         for group in self.cluster.groups.values().filter(|g| g.spec.exclusive && g.spec.stateful) {
             let mine = group.spec.members.iter().filter(|(_, spec)| spec.node == self.options.me);
@@ -191,7 +192,7 @@ impl Node {
                 let given = self.members.deadlines.get(id).copied().flatten();
                 // One that moves by a single renewal waits for the next: a guard is woken half as often, and always early enough.
                 let little = matches!((given, wanted), (Some(given), Some(wanted))
-                    if wanted >= given && wanted.since(given) < self.options.heartbeat * 3 / 2);
+                    if wanted >= given && wanted.since(given) < most);
                 if given != wanted && !little {
                     self.members.deadlines.insert(id.clone(), wanted);
                     fed.push((id.clone(), wanted));
