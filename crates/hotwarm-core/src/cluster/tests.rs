@@ -25,7 +25,7 @@ fn found() -> Cluster {
 }
 
 fn apply(cluster: &mut Cluster, at: u64, body: Body) -> Vec<What> {
-    let entry = Entry { at: Millis(at), items: vec![Item { origin: None, body }] };
+    let entry = Entry { at: Millis(at), wall_ms: 0, items: vec![Item { origin: None, body }] };
     let entry = Entry::decode(&entry.encode()).expect("an entry survives its bytes");
     cluster.apply(&entry).0.into_iter().map(|e| e.what).collect()
 }
@@ -90,7 +90,7 @@ fn a_configuration_made_from_another_revision_is_refused() {
 fn a_command_sent_twice_is_applied_once() {
     let mut c = found();
     let origin = Some(Origin { node: "a".into(), number: 5 });
-    let entry = Entry { at: Millis(9), items: vec![Item { origin, body: Body::Drain { node: "b".into() } }] };
+    let entry = Entry { at: Millis(9), wall_ms: 1_700_000_000_000, items: vec![Item { origin, body: Body::Drain { node: "b".into() } }] };
     assert_eq!(c.apply(&entry).1.len(), 1);
     assert_eq!(c.apply(&entry).1.len(), 0);
 }

@@ -55,6 +55,7 @@ impl Step {
         let group = &mut self.group;
         if spec.exclusive != group.spec.exclusive {
             group.closed = spec.exclusive;
+            group.closed_epoch = group.epoch;
         }
         // A member that moves to another node is another one: nothing that is known of it holds there.
         let stays = |group: &Group, id: &MemberId| {

@@ -267,14 +267,14 @@ impl World {
             }
             Action::Routes(routes) => self.give_routes(n, routes),
             Action::Lease { until } => self.give_lease(n, until),
-            Action::Events { events, fresh } => {
+            Action::Events { events, fresh, .. } => {
                 if fresh {
                     self.tell_events(n, &events);
                 }
             }
             Action::Reply { ticket, .. } => self.trace.number(ticket),
             Action::Configured { .. } => {}
-            Action::Alarm { code, text } => {
+            Action::Alarm { code, text } | Action::Halt { code, text } => {
                 self.line(|w| format!("{} ALARM {code} {text}", w.machines[n].name));
                 self.checks.alarm(&self.machines[n].name, code, &text);
             }
