@@ -36,7 +36,7 @@ def member_fault(system, component, sig, number):
             victim = cluster.hot("g") if hot_warm else "b"
             # Through each node in turn: the one that has the victim, and those that must learn of it.
             to = cluster.listen["g"][cluster.nodes[number % 3]]
-            pid, after = cluster.member("g", victim)["pid"], 4.0
+            pid, after = cluster.member("g", victim)["pid"], 3.0
         else:
             members = peers.Members(stage, component)
             to, pid = f"127.0.0.1:{port()}", members.process["a"].pid
@@ -45,7 +45,7 @@ def member_fault(system, component, sig, number):
             peers.haproxy(stage, peers.haproxy_config(to, members.addresses, *settings, backup=hot_warm))
             wait_for("haproxy", lambda: ask(to))
             time.sleep(2)
-            after = 4.0 if tuned else (14.0 if sig == signal.SIGSTOP else 9.0)
+            after = 3.0 if tuned else (13.0 if sig == signal.SIGSTOP else 7.0)
         load = Load(stage, to, BEFORE_S + after, timeout_ms=timeout_ms)
         time.sleep(BEFORE_S)
         seen = load.seen(_hurt([pid], sig))
@@ -60,7 +60,7 @@ def node_kill(system, number):
         cluster = Cluster(stage, [Group("g", "hot-warm", "clock", priority={"a": 10})]).start().ready()
         node = _leading_and_hot(cluster)
         survivor = next(name for name in cluster.nodes if name != node)
-        load = Load(stage, cluster.listen["g"][survivor], BEFORE_S + 6, timeout_ms=5000)
+        load = Load(stage, cluster.listen["g"][survivor], BEFORE_S + 4, timeout_ms=5000)
         pids = cluster.node_processes(node)
         time.sleep(BEFORE_S)
         return load.seen(_hurt(pids, signal.SIGKILL))
@@ -77,6 +77,8 @@ def node_fault(system, how, number):
     """The same beyond loopback, in namespaces with mutual TLS: killed, or cut off (silent both ways)."""
     del number
     names = ["a", "b", "c", "client"]
+    # Longer than the outage by some seconds; keepalived's default takes 3.5 s of them.
+    after = 7 if system == "keepalived" else 4
     with Network(names) as network, Stage(f"node-{how}-{system}") as stage:
         if system == "hotwarm":
             group = Group("g", "hot-warm", "clock", priority={"a": 10})
@@ -86,7 +88,7 @@ def node_fault(system, how, number):
             to = cluster.listen["g"][next(name for name in cluster.nodes if name != node)]
         else:
             node, pids, to = _keepalived(stage, network, 1 if system == "keepalived" else 0.1)
-        load = Load(stage, to, BEFORE_S + 7, timeout_ms=5000, netns=network.netns("client"))
+        load = Load(stage, to, BEFORE_S + after, timeout_ms=5000, netns=network.netns("client"))
         time.sleep(BEFORE_S)
         if how == "cut":
             at = now_ns()
@@ -140,7 +142,7 @@ def leader_kill(system, number):
         leader = wait_for("etcd's leader", etcd.leader)
         other = next(address for name, address in etcd.client.items() if name != leader)
         more = {"method": "POST", "path": "/v3/kv/put", "body": etcd.PUT}
-        load = Load(stage, other, BEFORE_S + 5, rate=100, timeout_ms=5000, **more)
+        load = Load(stage, other, BEFORE_S + 4, rate=100, timeout_ms=5000, **more)
         time.sleep(BEFORE_S)
         seen = load.seen(_hurt([etcd.process[leader].pid], signal.SIGKILL))
         return {
@@ -157,9 +159,9 @@ def _hotwarm_leader_kill(stage):
     cluster = Cluster(stage, groups).start().ready()
     leader = cluster.leader()
     other = next(name for name in cluster.nodes if name != leader)
-    traffic = Load(stage, cluster.listen["g"][other], BEFORE_S + 5)
+    traffic = Load(stage, cluster.listen["g"][other], BEFORE_S + 3)
     more = {"method": "POST", "path": "/api/v1/groups/side/pause", "body": "{}"}
-    decisions = Load(stage, cluster.api[other], BEFORE_S + 5, rate=100, timeout_ms=5000, name="decisions", **more)
+    decisions = Load(stage, cluster.api[other], BEFORE_S + 3, rate=100, timeout_ms=5000, name="decisions", **more)
     time.sleep(BEFORE_S)
     at = _hurt([cluster.process[leader].pid], signal.SIGKILL)
     seen, decided = traffic.seen(at), decisions.seen(at)

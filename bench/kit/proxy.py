@@ -46,7 +46,7 @@ def _proxy(system, stage, mode, back_end):
     return peers.haproxy(stage, config, cpu=PROXY_CPU).pid, to
 
 
-def http(system, number, seconds=8):
+def http(system, number, seconds=5):
     """CPU per request: small replies over kept connections, as many as the proxy can."""
     del number
     with Stage(f"http-{system}") as stage:
@@ -54,7 +54,7 @@ def http(system, number, seconds=8):
         peers.nginx(stage, f"server {{ listen {back_end}; location / {{ return 200 '{BODY}'; }} }}", name="back", cpu=OTHERS_CPU)
         pid, to = _proxy(system, stage, "http", back_end)
         wait_for(f"{system} to answer", lambda: (ask(to) or (0,))[0] == 200)
-        _wrk(to, 2)
+        _wrk(to, 1)
         before, begun = cpu_s(pid), time.monotonic()
         done = _wrk(to, seconds)
         used, took = cpu_s(pid) - before, time.monotonic() - begun
@@ -71,7 +71,7 @@ def _wrk(to, seconds):
     return {"requests": int(line.split()[0]), "errors": "; ".join(errors)}
 
 
-def bulk(system, number, mib=8192):
+def bulk(system, number, mib=4096):
     """CPU per GiB: bytes from the back end to a client on four connections."""
     del number
     with Stage(f"bulk-{system}") as stage:
@@ -91,7 +91,7 @@ def _bulk(to, mib):
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
-def idle(system, number, seconds=60, groups=10):
+def idle(system, number, seconds=40, groups=10):
     """What a node costs when nobody asks it anything: ten groups of three members on three nodes."""
     del number
     with Stage(f"idle-{system}") as stage:
@@ -136,7 +136,7 @@ def _idle_haproxy(stage, groups):
     return process.pid
 
 
-def log(system, number, seconds=8, clients=64):
+def log(system, number, seconds=5, clients=64):
     """Writes per second of a replicated log: 256 bytes, three nodes on loopback, real syncs on one disk."""
     del number
     with Stage(f"log-{system}") as stage:

@@ -1,9 +1,9 @@
 //! One of three processes that keep a replicated log for real: the core's replica, the write-ahead log with its syncs, the transport with
 //! its sockets; and nothing above them, so that inputs of a chosen size can be measured.
 //!
-//! It is driven as the agent's decision thread drives the node: one thread, what has piled up first, then a tick. Inputs come over TCP
-//! (`log-clients`), one frame each and one at a time per connection, and are answered when this node has applied them. Main path:
-//! [`main`] -> `Driver::run`.
+//! It is driven as the agent's decision thread drives the node: one thread, what has piled up first, then a tick; inputs that come together
+//! are one entry of the log. They come over TCP (`log-clients`), one frame each and one at a time per connection, and are answered when
+//! this node has applied them. Main path: [`main`] -> `Driver::run`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -32,6 +32,8 @@ const BURST_MAX: usize = 512;
 /// As the node does it: a snapshot after so many entries, and so many kept behind it.
 const SNAPSHOT_EVERY: u64 = 10_000;
 const KEEP: u64 = 500;
+/// As the node does it: inputs of one entry, at most.
+const ITEMS_MAX: usize = 512;
 
 /// Answers to one client: true when its input was applied.
 type Answer = mpsc::Sender<bool>;
@@ -73,7 +75,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let replica = Replica::new(Options::new(RaftId(id), LOG, id), log.0, clock::now())?;
     serve_clients(args.need("clients")?, inbox)?;
     let act_each = args.get("act-each", 0u8)? == 1;
-    let mut driver = Driver { replica, wal, transport, waiting: HashMap::new(), snapshot_at: 1, ticked: clock::now(), act_each };
+    let mut driver =
+        Driver { replica, wal, transport, inputs: Vec::new(), waiting: HashMap::new(), snapshot_at: 1, ticked: clock::now(), act_each };
     if id == 1 {
         driver.wait_for_peers(peers.len());
         driver.replica.campaign(clock::now());
@@ -95,8 +98,10 @@ struct Driver {
     replica: Replica,
     wal: hotwarm::store::wal::Handle,
     transport: hotwarm::store::transport::Handle,
+    /// What came together and is not yet proposed.
+    inputs: Vec<(Vec<u8>, Answer)>,
     /// Who waits for the entry at an index, and in which term it was proposed.
-    waiting: HashMap<u64, (u64, Answer)>,
+    waiting: HashMap<u64, (u64, Vec<Answer>)>,
     snapshot_at: u64,
     ticked: Mono,
     /// Takes the work out after each input rather than after each burst.
@@ -142,18 +147,27 @@ impl Driver {
                 Err(error) => eprintln!("{error}"),
             },
             Input::Persisted(number) => self.replica.persisted(number),
-            Input::Propose(data, answer) => match self.replica.propose(data, Vec::new()) {
-                Ok(at) => drop(self.waiting.insert(at.index, (at.term, answer))),
-                Err(_) => drop(answer.try_send(false)),
-            },
+            Input::Propose(data, answer) => self.inputs.push((data, answer)),
         }
         if self.act_each {
             self.act();
         }
     }
 
+    fn propose(&mut self) {
+        while !self.inputs.is_empty() {
+            let rest = self.inputs.split_off(self.inputs.len().min(ITEMS_MAX));
+            let (items, answers): (Vec<Vec<u8>>, Vec<Answer>) = std::mem::replace(&mut self.inputs, rest).into_iter().unzip();
+            match self.replica.propose(postcard::to_allocvec(&items).expect("bytes can be written"), Vec::new()) {
+                Ok(at) => drop(self.waiting.insert(at.index, (at.term, answers))),
+                Err(_) => answer_all(&answers, false),
+            }
+        }
+    }
+
     /// Takes all work out of the replica and hands it on.
     fn act(&mut self) {
+        self.propose();
         while let Some(ready) = self.replica.poll_ready(clock::now()) {
             if !ready.persist.is_empty() || ready.must_sync {
                 let token = if ready.must_sync { ready.number } else { 0 };
@@ -168,8 +182,12 @@ impl Driver {
             }
             let last = ready.committed.last().map(|entry| entry.index);
             for entry in ready.committed {
-                if let Some((term, answer)) = self.waiting.remove(&entry.index) {
-                    let _ = answer.try_send(term == entry.term && entry.kind == EntryKind::Normal);
+                // Every node reads what it applies.
+                let items: Option<Vec<Vec<u8>>> = postcard::from_bytes(&entry.data).ok();
+                if let Some((term, answers)) = self.waiting.remove(&entry.index) {
+                    let done =
+                        term == entry.term && entry.kind == EntryKind::Normal && items.is_some_and(|items| items.len() == answers.len());
+                    answer_all(&answers, done);
                 }
             }
             if let Some(last) = last {
@@ -184,6 +202,13 @@ impl Driver {
             self.snapshot_at = applied;
             self.replica.compact(applied.saturating_sub(KEEP));
         }
+    }
+}
+
+/// Who asked may have gone.
+fn answer_all(answers: &[Answer], done: bool) {
+    for answer in answers {
+        let _ = answer.try_send(done);
     }
 }
 

@@ -252,7 +252,9 @@ fn life(id: &MemberId, member: &Member, local: &Local) -> Option<Body> {
     let newer = local.incarnation > member.incarnation;
     let told = match &local.life {
         LocalLife::Unknown => return None,
-        LocalLife::Stopped(cause) if newer || !member.stopped() => Told::Stopped { member: member_id, incarnation, cause: cause.clone() },
+        LocalLife::Stopped(cause) if newer || !member.stopped() || failed_again(member, local, cause) => {
+            Told::Stopped { member: member_id, incarnation, cause: cause.clone() }
+        }
         LocalLife::Running if newer || (!member.running() && local.incarnation == member.incarnation) => {
             Told::Started { member: member_id, incarnation }
         }
@@ -265,6 +267,12 @@ fn life(id: &MemberId, member: &Member, local: &Local) -> Option<Body> {
         LocalLife::Stopped(_) | LocalLife::Running => return None,
     };
     Some(Body::Life(told))
+}
+
+/// The end of the same life is seen with another cause: what was tried since failed before it had a number of its own.
+fn failed_again(member: &Member, local: &Local, cause: &StopCause) -> bool {
+    let known = matches!(&member.life, Life::Stopped(known) if known == cause);
+    local.incarnation == member.incarnation && cause.is_failure() && !known
 }
 
 fn answers(group: &Group, id: &MemberId, member: &Member, local: &Local) -> Vec<Body> {
@@ -304,11 +312,11 @@ fn router_answers(group: &Group, router: &LocalRouter, me: &NodeId) -> Vec<Body>
     if group.stale_routers.contains(me) && router.closed.is_some_and(|epoch| epoch >= group.closed_epoch) {
         answers.push(Answer::RouterClosed { node: node.clone(), epoch: group.closed_epoch });
     }
-    if let Some(t) = &group.transition
-        && matches!(t.phase, Phase::Draining { .. })
-        && router.drained == Some(group.epoch)
-        && !t.drained_routers.contains(me)
-    {
+    let wanted = match &group.transition {
+        Some(t) => matches!(t.phase, Phase::Draining { .. }) && !t.drained_routers.contains(me),
+        None => group.members.values().any(|m| m.draining_until.is_some()) && group.drained_routers.get(me) != Some(&group.epoch),
+    };
+    if wanted && router.drained == Some(group.epoch) {
         answers.push(Answer::RouterDrained { node: node.clone(), epoch: group.epoch });
     }
     if let Pause::Resuming { waiting } = &group.pause

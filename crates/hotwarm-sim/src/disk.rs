@@ -4,14 +4,20 @@
 
 use hotwarm_core::node::{NODE_LOG, SoleVoterCut, Stored};
 use hotwarm_core::rng::Rng;
-use hotwarm_core::wal::{EncodeError, Encoder, End, HEADER_BYTES, Record, Replay, ReplayError, SECTOR_BYTES};
+use hotwarm_core::wal::{EncodeError, Encoder, End, HEADER_BYTES, Liveness, LogId, Record, Replay, ReplayError, SECTOR_BYTES, SegmentId};
 
-const SEGMENT_BYTES: u64 = 256 << 10;
+const SEGMENT_BYTES: u64 = 128 << 10;
+/// Segments that may lie there before idle logs are written forward.
+const SEGMENTS: usize = 2;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
+    /// By their numbers, from 1; those that nobody needs are gone and stand here empty.
     segments: Vec<Vec<u8>>,
+    /// How many are gone.
+    gone: usize,
+    liveness: Liveness,
     encoder: Option<Encoder>,
     /// Batches not known to be synced: their numbers, segments and places.
     unsynced: Vec<(u64, usize, usize, usize)>,
@@ -112,7 +118,44 @@ impl Disk {
         let (last, at) = (self.segments.len() - 1, batch.offset as usize);
         self.segments[last][at..at + bytes.len()].copy_from_slice(&bytes);
         self.unsynced.push((batch.seq, last, at, bytes.len()));
+        for record in records {
+            self.liveness.note(batch.segment, record);
+        }
         batch.seq
+    }
+
+    /// The logs that keep old segments from going (S14).
+    #[must_use]
+    pub fn pinning(&self) -> Vec<LogId> {
+        if self.kept() > SEGMENTS { self.liveness.pinning(SegmentId(self.gone as u64 + 2)) } else { Vec::new() }
+    }
+
+    /// Writes all of one log again, in pieces that leave ordinary segments.
+    pub fn rewrite(&mut self, log: LogId, records: &[Record]) {
+        let mut first = None;
+        for piece in records.chunks(16) {
+            self.append(piece);
+            first.get_or_insert(self.segments.len() as u64);
+        }
+        if let Some(first) = first {
+            self.liveness.rewritten(log, SegmentId(first));
+        }
+    }
+
+    /// Segments that take room.
+    #[must_use]
+    pub const fn kept(&self) -> usize {
+        self.segments.len() - self.gone
+    }
+
+    /// Gives back what nobody needs.
+    fn tidy(&mut self) {
+        let current = self.segments.len() as u64;
+        let needed = self.liveness.first_needed().map_or(current, |first| first.0.min(current)).saturating_sub(1) as usize;
+        for segment in self.gone..needed {
+            self.segments[segment] = Vec::new();
+        }
+        self.gone = self.gone.max(needed);
     }
 
     /// A sync that reaches through this batch has ended.
@@ -123,6 +166,9 @@ impl Disk {
         self.named |= self.names_in.is_some_and(|seq| seq <= through);
         if let Some(encoder) = &mut self.encoder {
             encoder.synced(through);
+        }
+        if self.unsynced.is_empty() {
+            self.tidy();
         }
     }
 
@@ -164,7 +210,7 @@ impl Disk {
     /// A bit of what was synced turns.
     pub fn rot(&mut self, rng: &mut Rng) {
         let Some(encoder) = &self.encoder else { return };
-        let segment = rng.below(self.segments.len() as u64) as usize;
+        let segment = self.gone + rng.below(self.kept() as u64) as usize;
         let end = if segment + 1 == self.segments.len() { encoder.offset() } else { SEGMENT_BYTES };
         if end > HEADER_BYTES {
             let at = rng.between(HEADER_BYTES, end - 1) as usize;
@@ -191,6 +237,7 @@ impl Disk {
         };
         self.unsynced.clear();
         self.last_synced = None;
+        self.liveness = replayed.liveness;
         self.encoder = Encoder::resume(&replayed.end, SEGMENT_BYTES);
         if self.encoder.is_none() && replayed.end.at.is_some() {
             let (encoder, header) = Encoder::begin(&replayed.end, SEGMENT_BYTES);
@@ -208,7 +255,7 @@ impl Disk {
 
     fn read(&self) -> Result<hotwarm_core::wal::Replayed, ReplayError> {
         let mut replay = Replay::new();
-        for (i, segment) in self.segments.iter().enumerate() {
+        for (i, segment) in self.segments.iter().enumerate().skip(self.gone) {
             replay.feed(&format!("{i}.wal"), segment.clone())?;
         }
         replay.finish()

@@ -19,6 +19,7 @@ pub use spec::{ClusterSpec, NodeSpec};
 
 use crate::group::{self, Effect, Group, Input};
 use crate::ids::{GroupName, Millis, NodeId, RaftId, Session};
+use crate::plant::{self, Bug};
 
 /// The newest behaviour this program has (S17): the state carries the one in force.
 pub const BEHAVIOUR: u32 = 1;
@@ -226,8 +227,10 @@ impl Cluster {
 
     fn on_behaviour(&mut self, version: u32) -> Vec<Event> {
         // Raised once every node supports it, never lowered (S17).
+        // Whether this program has it is no question here: every program must make the same of an entry.
         let supported = self.nodes.values().filter(|n| n.raft_id.is_some()).all(|n| n.behaviour >= version);
-        if version <= self.behaviour || !supported || version > BEHAVIOUR {
+        let supported = supported || plant::is(Bug::S17TooEarly);
+        if version <= self.behaviour || !supported {
             return Vec::new();
         }
         self.behaviour = version;

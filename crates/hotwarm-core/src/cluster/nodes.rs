@@ -83,6 +83,10 @@ impl Cluster {
     pub(super) fn on_admit(&mut self, name: &NodeId, incarnation: u128, behaviour: u32) -> Vec<Event> {
         let raft_id = RaftId(self.next_raft_id);
         let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
+        if behaviour < self.behaviour {
+            // S17: a program that does not know what is in force would go another way.
+            return Vec::new();
+        }
         node.behaviour = behaviour;
         if node.incarnation == incarnation {
             return Vec::new();

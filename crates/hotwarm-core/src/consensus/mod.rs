@@ -61,14 +61,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// Sensible bounds for a tick of 10 ms: elections after 150 to 300 ms, a heartbeat every 30 ms.
+    /// Sensible bounds for a tick of 10 ms: elections after 160 to 300 ms, a heartbeat every 50 ms.
     #[must_use]
     pub const fn new(id: RaftId, log: LogId, seed: u64) -> Self {
         Self {
             id,
             log,
-            election_ticks: (15, 30),
-            heartbeat_ticks: 3,
+            election_ticks: (16, 30),
+            heartbeat_ticks: 5,
             max_entry_bytes: 4 << 20,
             max_uncommitted_bytes: 16 << 20,
             max_inflight: 256,

@@ -130,13 +130,15 @@ impl Outstanding {
 /// An append message grows by merging up to about this.
 const APPEND_MAX_BYTES: usize = 1 << 20;
 
-/// Messages by receiver, in the order in which raft-rs made them for each; appends that continue each other become one.
+/// Messages by receiver, in the order in which raft-rs made them for each; appends that continue each other become one, and of
+/// heartbeats that follow each other the last says it all: it bears the newest read, which confirms those before it.
 pub(super) fn tidy(mut messages: Vec<Message>) -> Vec<Message> {
     messages.sort_by_key(|message| message.to);
     let mut tidied: Vec<Message> = Vec::with_capacity(messages.len());
     for message in messages {
         match tidied.last_mut() {
             Some(last) if continues(last, &message) => merge(last, message),
+            Some(last) if supersedes(&message, last) => *last = message,
             _ => tidied.push(message),
         }
     }
@@ -151,6 +153,10 @@ fn continues(a: &Message, b: &Message) -> bool {
     };
     let end = entries.last().map_or((*index, *log_term), |entry| (entry.index, entry.term));
     a.to == b.to && a.term == b.term && end == (*next, *next_term) && bytes(entries) + bytes(more) <= APPEND_MAX_BYTES
+}
+
+fn supersedes(b: &Message, a: &Message) -> bool {
+    matches!((&a.body, &b.body), (Body::Heartbeat { .. }, Body::Heartbeat { .. })) && (a.to, a.term) == (b.to, b.term)
 }
 
 fn bytes(entries: &[Entry]) -> usize {

@@ -290,18 +290,36 @@ impl Replica {
         }
     }
 
-    /// One tick of the owner's clock; after a stall one tick, not all that were missed, and messages first (S16).
-    pub fn tick(&mut self, now: Mono) {
+    /// One tick of the owner's clock; after a stall one tick, not all that were missed, and messages first (S16). True if it leads and
+    /// the tick was one of its heartbeats: a read asked for now goes with that and costs no message of its own.
+    pub fn tick(&mut self, now: Mono) -> bool {
         self.observe(now);
         let was_leader = self.leads();
         let raft = &self.raft.raft;
         let fires = !was_leader && raft.election_elapsed + 1 >= raft.randomized_election_timeout();
         if fires && !self.may_campaign() {
-            return;
+            return false;
         }
         self.raft.tick();
         self.time_snapshots();
         self.after(was_leader, fires);
+        was_leader && self.leads() && self.raft.raft.heartbeat_elapsed() == 0
+    }
+
+    /// How many of the next ticks only count, as long as nothing else happens: no heartbeat, no election, no count of who is there.
+    #[must_use]
+    pub fn idle_ticks(&self) -> usize {
+        let raft = &self.raft.raft;
+        if !raft.promotable() {
+            return usize::MAX;
+        }
+        if !self.leads() {
+            return raft.randomized_election_timeout().saturating_sub(raft.election_elapsed + 1);
+        }
+        let heartbeat = self.options.heartbeat_ticks.saturating_sub(raft.heartbeat_elapsed() + 1);
+        // A snapshot under way is timed; raft-rs counts who is there once in an election timeout.
+        let count = self.options.election_ticks.0.saturating_sub(raft.election_elapsed + 1);
+        if self.snapshot_ticks.is_empty() { heartbeat.min(count) } else { 0 }
     }
 
     /// raft-rs waits forever for the acknowledgement of a snapshot that was lost on its way.

@@ -48,10 +48,10 @@ impl Group {
             return Some(Refusal::KeptDown);
         }
         if !member.running() {
-            return Some(Refusal::NotRunning);
+            return Some(Refusal::NotRunning { why: member.why_stopped() });
         }
         if !member.ready {
-            return Some(Refusal::NotReady);
+            return Some(Refusal::NotReady { why: member.why_unready.clone() });
         }
         self.suspected(member).then_some(Refusal::Suspected)
     }

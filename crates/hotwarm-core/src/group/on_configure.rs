@@ -65,6 +65,7 @@ impl Step {
         let served = gone.iter().any(|id| group.members.get(id).is_some_and(|m| m.serving));
         group.members.retain(|id, _| !gone.contains(id));
         group.spec = spec.clone();
+        group.drained_routers.retain(|node, _| spec.routers.contains(node));
         let running = usize::from(spec.hot) + usize::from(spec.warm);
         for (rank, id) in group.by_priority().into_iter().enumerate() {
             let role = if rank < running { Role::Warm } else { Role::Spare };

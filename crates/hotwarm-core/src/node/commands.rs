@@ -56,6 +56,10 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     pub(crate) const fn new(base: u64) -> Self {
         Self { next: base + 1, pending: BTreeMap::new() }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lease::{Landlord, Renewal};
 use super::{Message, Node};
-use crate::cluster::{BEHAVIOUR, Body};
+use crate::cluster::Body;
 use crate::consensus::{Change, ConfChange};
 use crate::ids::{Index, Millis, Mono, NodeId, RaftId};
 use crate::plant::{self, Bug};
@@ -16,16 +16,20 @@ pub(crate) const PHI: f64 = 8.0;
 pub(crate) const AGAIN: Duration = Duration::from_millis(200);
 /// A node that lapsed is taken back after so many heartbeats in a row.
 const BEATS_TO_RETURN: u32 = 3;
-const TEND_EVERY: Duration = Duration::from_millis(50);
 
 /// Exists while this node leads.
 #[derive(Debug)]
 pub(crate) struct Lead {
+    /// The term it leads in. Another one makes all of this anew, even if no moment without leadership was noticed between the two.
+    term: u64,
     pub(crate) landlord: Landlord,
     /// Log time at a moment of our clock (S18).
     base: (Millis, Mono),
     next_round: u64,
-    next_tend: Mono,
+    /// No lease lapses before this, as things stand after so many changes of the state; and when the log's next timer is due.
+    next_lapse: Mono,
+    timer: Option<Millis>,
+    timers_of: Option<u64>,
     /// Heartbeats in a row of nodes that hold no lease.
     returning: BTreeMap<NodeId, u32>,
     handed_over_at: Option<Mono>,
@@ -39,16 +43,21 @@ impl Node {
             self.lead = None;
             return;
         }
-        if self.lead.is_some() {
+        let term = replica.leadership().term;
+        if self.lead.as_ref().is_some_and(|lead| lead.term == term) {
             return;
         }
         // S3: an older leader can have granted nothing after the electors last acknowledged it.
         let floor = replica.older_term_acked_until().filter(|_| !plant::is(Bug::S3NoFloor)).unwrap_or(Mono(0));
         self.lead = Some(Lead {
+            term,
             landlord: Landlord::new(floor),
             base: (self.log_now(), self.now),
-            next_round: 1,
-            next_tend: self.now,
+            // No answer to a round of another term is taken for one of this.
+            next_round: (term << 32) + 1,
+            next_lapse: self.now,
+            timer: None,
+            timers_of: None,
             returning: BTreeMap::new(),
             handed_over_at: None,
         });
@@ -73,25 +82,40 @@ impl Node {
         Some(stamp.max(at))
     }
 
-    pub(super) fn tend_lead(&mut self) {
-        let Some(lead) = &mut self.lead else { return };
-        self.dirty |= lead.landlord.wants_round();
-        self.begin_read_round();
-        self.log_timer();
-        self.log_lapses();
-        let Some(lead) = &mut self.lead else { return };
-        if self.now < lead.next_tend {
+    /// Some of it goes with the log's heartbeat, when that is sent: a read round of its own would double the messages.
+    pub(super) fn tend_lead(&mut self, beats: bool) {
+        if self.lead.is_none() {
             return;
         }
-        lead.next_tend = self.now.plus(TEND_EVERY);
+        self.log_timer();
+        self.log_lapses();
+        if !beats {
+            return;
+        }
+        self.begin_read_round();
         self.log_silence();
         self.tend_voters();
         self.raise_behaviour();
         self.hand_over();
     }
 
+    /// When [`Self::tend_lead`] is next to do something that no tick of the log's own brings.
+    pub(super) fn lead_due(&self) -> Option<Mono> {
+        let lead = self.lead.as_ref()?;
+        if lead.timers_of != Some(self.changes) {
+            return Some(Mono(0));
+        }
+        let timer = lead.timer.map(|due| lead.base.1.plus(Duration::from_millis(due.since(lead.base.0))));
+        Some(lead.next_lapse.min(timer.unwrap_or(lead.next_lapse)))
+    }
+
     fn log_timer(&mut self) {
-        let Some(due) = self.cluster.next_deadline() else { return };
+        let Some(lead) = &mut self.lead else { return };
+        if lead.timers_of != Some(self.changes) {
+            lead.timers_of = Some(self.changes);
+            lead.timer = self.cluster.next_deadline();
+        }
+        let Some(due) = lead.timer else { return };
         if self.stamp().is_some_and(|stamp| stamp >= due) {
             self.propose_once(Body::Timer, Duration::from_millis(50));
         }
@@ -102,8 +126,11 @@ impl Node {
         let Some(lead) = &mut self.lead else { return };
         let grace = self.options.heartbeat * 3;
         let mut lapsed = Vec::new();
+        lead.next_lapse = Mono(u64::MAX);
         for (name, node) in self.cluster.nodes.iter().filter(|(_, n)| n.leased) {
-            if self.now >= lead.landlord.lapses_at(name, node.session, self.cluster.lease, self.now, grace) {
+            let at = lead.landlord.lapses_at(name, node.session, self.cluster.lease, self.now, grace);
+            lead.next_lapse = lead.next_lapse.min(at);
+            if self.now >= at {
                 lead.landlord.lapse(name, node.session);
                 lapsed.push(Body::Lapsed { node: name.clone(), session: node.session });
             }
@@ -148,7 +175,6 @@ impl Node {
                 }
                 lead.landlord.renewal(renewal);
             }
-            self.begin_read_round();
             return;
         }
         let beats = lead.returning.entry(renewal.node.clone()).or_default();
@@ -192,7 +218,6 @@ impl Node {
                 self.send(&renewal.node, Message::Grant { number: renewal.number, session: renewal.session, index });
             }
         }
-        self.begin_read_round();
     }
 
     pub(super) fn on_read_failed(&mut self, context: u64) {
@@ -212,7 +237,16 @@ impl Node {
         let Some(node) = self.cluster.nodes.get(from) else {
             return self.alarm("HW0307", format!("node {from} is not in the configuration; add it by `hotwarm apply`"));
         };
-        match node.raft_id.filter(|_| node.incarnation == incarnation) {
+        if behaviour < self.cluster.behaviour {
+            let (has, needs) = (behaviour, self.cluster.behaviour);
+            return self.alarm("HW0310", format!("node {from} has behaviour {has} and {needs} is in force; upgrade its program"));
+        }
+        let known = node.raft_id.filter(|_| node.incarnation == incarnation);
+        if known.is_some() && node.behaviour != behaviour {
+            // Another program: what it supports is known to all before anything is raised (S17).
+            self.propose_once(Body::Admit { node: from.clone(), incarnation, behaviour }, AGAIN);
+        }
+        match known {
             Some(raft_id) => self.send(from, Message::Welcome { cluster: self.cluster.id, incarnation, raft_id }),
             None => self.propose_once(Body::Admit { node: from.clone(), incarnation, behaviour }, AGAIN),
         }
@@ -249,9 +283,15 @@ impl Node {
         }
     }
 
+    /// S17: in force is what every node's program has, this one's included.
     fn raise_behaviour(&mut self) {
-        let supported = self.cluster.nodes.values().filter(|n| n.raft_id.is_some()).map(|n| n.behaviour).min().unwrap_or(0);
-        let version = supported.min(BEHAVIOUR);
+        let (me, mine) = (&self.options.me, self.options.behaviour);
+        if let Some(node) = self.cluster.nodes.get(me).filter(|n| n.raft_id.is_some() && n.behaviour < mine) {
+            let (node, incarnation) = (me.clone(), node.incarnation);
+            return self.propose_once(Body::Admit { node, incarnation, behaviour: mine }, AGAIN);
+        }
+        let supported = self.cluster.nodes.values().filter(|n| n.raft_id.is_some()).map(|n| n.behaviour);
+        let version = if plant::is(Bug::S17TooEarly) { supported.max() } else { supported.min() }.unwrap_or(0);
         if self.cluster.founded() && version > self.cluster.behaviour {
             self.propose_once(Body::Behaviour { version }, AGAIN);
         }

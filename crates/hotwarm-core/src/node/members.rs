@@ -126,9 +126,7 @@ impl Node {
         let now = self.now;
         for (id, local) in &mut self.observed.members {
             let Some(line) = self.members.lives.get(id) else { continue };
-            let supervision = self.members.supervision.get(&id.group()).copied().unwrap_or_default();
-            let patience = if line.answered { supervision.hung_after } else { supervision.start_timeout };
-            let hung = local.life == LocalLife::Running && line.unready_since.is_some_and(|since| now.since(since) >= patience);
+            let hung = line.hangs_at(local, || self.members.supervision(id)).is_some_and(|at| now >= at);
             let may_start = now >= line.start_at;
             self.dirty |= hung != local.hung || may_start != local.may_start;
             local.hung = hung;
@@ -136,11 +134,27 @@ impl Node {
         }
     }
 
-    pub(super) fn tell_engines(&mut self) {
+    /// When [`Self::tend_members`] will next find something.
+    pub(super) fn members_due(&self) -> Option<Mono> {
+        let due = |(id, local): (&MemberId, &Local)| {
+            let line = self.members.lives.get(id)?;
+            let start = (!local.may_start).then_some(line.start_at);
+            let hang = line.hangs_at(local, || self.members.supervision(id)).filter(|_| !local.hung);
+            // What is no longer so is found at the next tick.
+            let over = local.hung && line.unready_since.is_none() || local.may_start && self.now < line.start_at;
+            let over = over.then_some(self.now);
+            start.into_iter().chain(hang).chain(over).min()
+        };
+        self.observed.members.iter().filter_map(due).min()
+    }
+
+    /// True if there was anything to tell.
+    pub(super) fn tell_engines(&mut self) -> bool {
         let me = self.options.me.clone();
         let actions = reconcile::actions(&self.cluster, &self.observed, &me);
         let wanted: std::collections::BTreeSet<&MemberId> = actions.iter().map(|(id, _)| id).collect();
         self.members.asked.retain(|id, _| wanted.contains(id));
+        let any = !actions.is_empty();
         for (member, action) in actions {
             let told = self.members.asked.get(&member).is_some_and(|(a, at)| *a == action && self.now.since(*at) < TELL_AGAIN);
             if !told {
@@ -148,12 +162,14 @@ impl Node {
                 self.actions.push_back(Action::Engine { member, action });
             }
         }
+        any
     }
 
     /// Guards kill at the lease's end what must not outlive it. A group that is closed extends nothing: its member dies at the deadline
     /// it was given last (S1). A paused one has no deadline (S10).
     pub(super) fn feed_deadlines(&mut self) {
         let until = self.holder.until().minus(GUARD_MARGIN);
+        let most = (self.options.heartbeat * 3 / 2).min(Duration::from_millis(self.cluster.lease.length_ms) / 5);
         let mut fed = Vec::new();
         for group in self.cluster.groups.values().filter(|g| g.spec.exclusive && g.spec.stateful) {
             let mine = group.spec.members.iter().filter(|(_, spec)| spec.node == self.options.me);
@@ -166,12 +182,18 @@ impl Node {
                 let to_be_hot = member.may_serve.is_some() && (member.role == Role::Hot && !group.closed || group.promoting() == Some(id));
                 let wanted = match (to_be_hot, local.role) {
                     _ if group.pause == crate::group::state::Pause::Paused => None,
+                    // A new process has no grant yet, and nothing that shortens what its predecessor's leases gave.
+                    (true, _) if self.holder.until() == Mono(0) => continue,
                     (true, _) => Some(until),
                     // Not wanted hot and not known to be anything else: whatever deadline it has stays.
                     (false, Some(Role::Hot) | None) => continue,
                     (false, Some(_)) => None,
                 };
-                if self.members.deadlines.get(id).copied().flatten() != wanted {
+                let given = self.members.deadlines.get(id).copied().flatten();
+                // One that moves by a single renewal waits for the next: a guard is woken half as often, and always early enough.
+                let little = matches!((given, wanted), (Some(given), Some(wanted))
+                    if wanted >= given && wanted.since(given) < most);
+                if given != wanted && !little {
                     self.members.deadlines.insert(id.clone(), wanted);
                     fed.push((id.clone(), wanted));
                 }
@@ -182,15 +204,26 @@ impl Node {
         }
     }
 
-    pub(super) fn report(&mut self) {
+    /// True if there was anything to report.
+    pub(super) fn report(&mut self) -> bool {
         let me = self.options.me.clone();
-        for (group, body) in reconcile::reports(&self.cluster, &self.observed, &me) {
+        let reports = reconcile::reports(&self.cluster, &self.observed, &me);
+        let any = !reports.is_empty();
+        for (group, body) in reports {
             self.propose_once(Body::Group { group, body }, AGAIN);
         }
+        any
     }
 }
 
 impl LifeLine {
+    /// When it counts as hung, if it does not answer until then.
+    fn hangs_at(&self, local: &Local, supervision: impl FnOnce() -> Supervision) -> Option<Mono> {
+        let since = self.unready_since.filter(|_| local.life == LocalLife::Running)?;
+        let supervision = supervision();
+        Some(since.plus(if self.answered { supervision.hung_after } else { supervision.start_timeout }))
+    }
+
     /// When it may start again: at once if it was asked to stop, after a growing pause if it failed.
     fn ended(&mut self, now: Mono, cause: &StopCause, supervision: Supervision) {
         if matches!(cause, StopCause::Asked | StopCause::Absent | StopCause::Renewed { .. }) {

@@ -4,6 +4,9 @@
 //! It composes consensus (the control log), the cluster's state, leases, detection and reconciliation. The shell's agent and the
 //! simulator drive this very type. The main path: an observation becomes a report ([`crate::reconcile::reports`]), the leader puts it
 //! into the log, [`crate::cluster::Cluster::apply`] decides, [`crate::reconcile::actions`] tells this node's engines what follows.
+//!
+//! Inputs are taken note of at once; what follows from them is worked out when it is asked for. So all that piled up, given in one go,
+//! becomes one entry, one batch to persist and one message a peer, not one of each an input.
 
 mod commands;
 mod lead;
@@ -13,6 +16,7 @@ mod members;
 pub mod message;
 mod options;
 mod peers;
+mod plan;
 pub mod recover;
 #[cfg(test)]
 mod tests;
@@ -115,6 +119,8 @@ pub struct Node {
     /// When the last entry was applied, for an estimate of log time.
     applied_at: Mono,
     next_tick: Mono,
+    /// In so many ticks, the next one among them, nothing is due: nobody need wake up for them.
+    idle_ticks: u32,
     next_look: Mono,
     holder: lease::Holder,
     lead: Option<lead::Lead>,
@@ -136,8 +142,15 @@ pub struct Node {
     revision_told: u64,
     digest: Option<(Index, u32)>,
     alarmed: BTreeSet<&'static str>,
+    /// Counts the changes of the applied state, and how many of them the routes are of.
+    changes: u64,
+    routes_of: Option<u64>,
     /// Something changed that reconciliation has not seen.
     dirty: bool,
+    /// The last look found that something is to be told again in a while.
+    restless: bool,
+    /// An input came in, and what follows from it was not worked out yet.
+    given: bool,
     actions: VecDeque<Action>,
 }
 
@@ -163,6 +176,7 @@ impl Node {
             now,
             applied_at: now,
             next_tick: now,
+            idle_ticks: 0,
             next_look: now,
             holder: lease::Holder::default(),
             lead: None,
@@ -181,7 +195,11 @@ impl Node {
             revision_told: 0,
             digest: None,
             alarmed: BTreeSet::new(),
+            changes: 0,
+            routes_of: None,
             dirty: true,
+            restless: true,
+            given: false,
             actions: VecDeque::new(),
             options,
         };
@@ -190,82 +208,84 @@ impl Node {
         Ok(node)
     }
 
-    /// The next thing to do, if there is one.
+    /// The next thing to do, if there is one. Asked after an input, or after some that came together: they are worked out as one.
     pub fn poll_action(&mut self) -> Option<Action> {
+        if self.actions.is_empty() && std::mem::take(&mut self.given) {
+            self.pump();
+        }
         self.actions.pop_front()
     }
 
-    /// When [`Self::handle_deadline`] is to be called at the latest.
-    #[must_use]
-    pub const fn next_deadline(&self) -> Mono {
-        self.next_tick
+    /// An input of this moment.
+    fn give(&mut self, now: Mono) {
+        self.now = now;
+        self.given = true;
+        self.count_idle_ticks();
+        self.idle_ticks = 0;
     }
 
-    /// Time has passed. However much, one tick is counted: what piled up in a stall is handled first (S16).
+    /// Time has passed. However much, one tick is counted beside those in which nothing was to be done: what piled up in a stall is handled
+    /// first (S16).
     pub fn handle_deadline(&mut self, now: Mono) {
-        let due = self.next_tick;
+        let due = self.next_deadline();
         self.now = now;
         if now < due {
             return;
         }
+        self.give(now);
         if let Some(late) = self.health.woke(due, now) {
             self.peers.stalled(late);
         }
         self.next_tick = if now.since(due) < self.options.tick { due.plus(self.options.tick) } else { now.plus(self.options.tick) };
-        if let Some(replica) = &mut self.replica {
-            replica.tick(now);
+        let beats = self.replica.as_mut().is_some_and(|replica| replica.tick(now));
+        if beats {
+            self.beat_along();
+        } else {
+            self.beat();
         }
-        self.beat();
-        self.tend_lead();
+        self.tend_lead(beats);
         self.tend_members();
         self.expire_commands();
         if now >= self.next_look {
             self.next_look = now.plus(self.options.heartbeat / 2);
-            self.dirty = true;
+            self.dirty |= self.restless || self.observed.leased != self.is_leased();
         }
-        self.pump();
     }
 
     /// Bytes from a peer, whom the transport has authenticated. Bytes that mean nothing are dropped.
     pub fn handle_message(&mut self, now: Mono, from: &NodeId, bytes: &[u8]) {
-        self.now = now;
+        self.give(now);
         match Message::decode(bytes) {
             Ok(message) => self.on_message(from, message),
             Err(error) => self.alarm("HW0301", format!("message from node {from} not understood: {error}")),
         }
-        self.pump();
     }
 
     /// The records of this token, and of all before it, are durable.
     pub fn handle_persisted(&mut self, now: Mono, token: u64) {
-        self.now = now;
+        self.give(now);
         self.on_persisted(token);
-        self.pump();
     }
 
     /// An engine of this node tells about its member.
     pub fn handle_member(&mut self, now: Mono, member: &MemberId, event: MemberEvent) {
-        self.now = now;
+        self.give(now);
         self.on_member(member, event);
-        self.pump();
     }
 
     pub fn handle_router(&mut self, now: Mono, event: RouterEvent) {
-        self.now = now;
+        self.give(now);
         self.on_router(event);
-        self.pump();
     }
 
     /// A person or a program asks; the answer comes as [`Action::Reply`] with the same ticket.
     pub fn handle_command(&mut self, now: Mono, ticket: u64, command: Command) {
-        self.now = now;
+        self.give(now);
         self.on_command(ticket, command);
-        self.pump();
     }
 
     /// A probe of the data directory's disk began, or ended (`Some(true)` well, `Some(false)` with an error).
     pub fn handle_disk(&mut self, now: Mono, ended: Option<bool>) {
-        self.now = now;
         match ended {
             None => self.health.disk_begun(now),
             Some(true) => self.health.disk_done(now),
@@ -291,18 +311,24 @@ impl Node {
                 break;
             }
         }
+        self.plan_ticks();
     }
 
     /// Compares what is with what should be: tells engines, router and log what follows.
     fn look(&mut self) {
-        self.observed.leased = self.now < self.holder.until();
+        self.observed.leased = self.is_leased();
         self.observed.log_now = self.log_now();
         self.tell_configuration();
         self.tell_routes();
         self.forget_doubts();
         self.feed_deadlines();
-        self.tell_engines();
-        self.report();
+        let told = self.tell_engines();
+        let reported = self.report();
+        self.restless = told || reported || self.observed.routers.values().any(|router| !router.suspects.is_empty());
+    }
+
+    fn is_leased(&self) -> bool {
+        self.now < self.holder.until()
     }
 
     /// The log's time as far as this node can tell.
@@ -319,7 +345,12 @@ impl Node {
         }
     }
 
+    /// Routes follow from the state alone.
     fn tell_routes(&mut self) {
+        if self.routes_of == Some(self.changes) && !plant::is(Bug::S10HotHotStops) {
+            return;
+        }
+        self.routes_of = Some(self.changes);
         for (name, group) in &self.cluster.groups {
             let mut routes = group.routes();
             if plant::is(Bug::S10HotHotStops) && !group.spec.exclusive && self.now >= self.holder.until() {
@@ -376,7 +407,8 @@ impl Node {
             self.tell_configuration();
             self.tell_routes();
             self.actions.push_back(Action::Lease { until: self.lease_told });
-            self.dirty = true;
+            self.feed_deadlines();
+            self.dirty |= self.observed.leased != self.is_leased();
         }
     }
 
@@ -431,9 +463,8 @@ impl Node {
 
     /// This node is about to stop: whoever is level leads from now on.
     pub fn handle_stop(&mut self, now: Mono) {
-        self.now = now;
+        self.give(now);
         self.step_down();
-        self.pump();
     }
 
     fn leader(&self) -> Option<NodeId> {

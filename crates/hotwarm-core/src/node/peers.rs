@@ -7,7 +7,7 @@ use super::lead::PHI;
 use super::lease::Renewal;
 use super::message::Beat;
 use super::{Action, Message, Node, Options};
-use crate::cluster::{BEHAVIOUR, Cluster};
+use crate::cluster::Cluster;
 use crate::detect::PhiAccrual;
 use crate::ids::{Mono, NodeId, RaftId, Session};
 
@@ -53,6 +53,10 @@ impl Peers {
             // Numbers of an earlier life's heartbeats must not be taken for ours: their moments would be wrong.
             beats: now.0,
         }
+    }
+
+    pub(crate) const fn next_beat(&self) -> Mono {
+        self.next_beat
     }
 
     /// Our own lateness is not theirs.
@@ -144,6 +148,16 @@ impl Node {
         }
     }
 
+    /// A heartbeat that is due soon goes with one of the log, or with the answer to it: two in one write wake everybody once.
+    pub(super) fn beat_along(&mut self) {
+        // Less than half, or one of the log's heartbeats that is a little late would double ours.
+        let soon = (self.options.heartbeat / 2).saturating_sub(self.options.tick / 2);
+        if self.now.plus(soon) >= self.peers.next_beat {
+            self.peers.next_beat = self.now;
+            self.beat();
+        }
+    }
+
     /// Heartbeats to all, when due. For the leader they are renewals too; this thread's health is what they vouch for (S1).
     pub(super) fn beat(&mut self) {
         if self.now < self.peers.next_beat {
@@ -160,7 +174,7 @@ impl Node {
             self.holder.asked(number, self.now);
         }
         let heard = self.peers.heard(self.now);
-        let beat = Beat { number, session, renew, heard, behaviour: BEHAVIOUR, digest: self.digest };
+        let beat = Beat { number, session, renew, heard, behaviour: self.options.behaviour, digest: self.digest };
         for name in self.peers.names(&self.cluster) {
             self.send(&name, Message::Beat(beat.clone()));
         }
@@ -169,7 +183,7 @@ impl Node {
 
     fn say_hello(&mut self) {
         let mine = self.cluster.nodes.get(&self.options.me);
-        let upgraded = mine.is_some_and(|n| n.behaviour != BEHAVIOUR);
+        let upgraded = mine.is_some_and(|n| n.behaviour != self.options.behaviour);
         if (self.identity.is_some() && !upgraded) || self.options.found.is_some() || self.now < self.peers.next_hello {
             return;
         }
@@ -178,7 +192,7 @@ impl Node {
             cluster: self.identity.map(|identity| identity.cluster).or(self.rejoins),
             name: self.options.cluster_name.clone(),
             incarnation: self.identity.map_or(self.options.incarnation, |identity| identity.incarnation),
-            behaviour: BEHAVIOUR,
+            behaviour: self.options.behaviour,
         };
         for name in self.peers.names(&self.cluster) {
             self.send(&name, hello.clone());
@@ -220,6 +234,9 @@ impl Node {
         let known = self.peers.learn(&self.cluster, message.from, from);
         if !known || self.my_raft_id() != Some(message.to) {
             return;
+        }
+        if matches!(message.body, crate::consensus::Body::Heartbeat { .. }) {
+            self.beat_along();
         }
         if let Some(replica) = &mut self.replica
             && let Err(error) = replica.handle_message(self.now, message)

@@ -31,6 +31,9 @@ struct Desk {
     down: BTreeSet<NodeId>,
     cut: BTreeSet<(NodeId, NodeId)>,
     frozen: BTreeSet<MemberId>,
+    deadlines: BTreeMap<MemberId, Mono>,
+    /// Deadlines that came, by node.
+    wakes: BTreeMap<NodeId, u32>,
     replies: BTreeMap<u64, Outcome>,
     log: Vec<String>,
 }
@@ -79,6 +82,8 @@ impl Desk {
             down: BTreeSet::new(),
             cut: BTreeSet::new(),
             frozen: BTreeSet::new(),
+            deadlines: BTreeMap::new(),
+            wakes: BTreeMap::new(),
             replies: BTreeMap::new(),
             log: Vec::new(),
         };
@@ -122,6 +127,9 @@ impl Desk {
             }
             for name in &names {
                 let node = self.nodes.get_mut(name).expect("known");
+                if self.now >= node.next_deadline() {
+                    *self.wakes.entry(name.clone()).or_default() += 1;
+                }
                 node.handle_deadline(self.now);
             }
         }
@@ -210,7 +218,15 @@ impl Desk {
                 self.hot.remove(&member);
                 vec![MemberEvent::RoleChanged { incarnation, role: Role::Warm, epoch }]
             }
-            EngineAction::Detach { .. } | EngineAction::Follow { .. } | EngineAction::Deadline { .. } => vec![],
+            EngineAction::Deadline { until: Some(until) } if until <= self.now => {
+                self.hot.remove(&member);
+                vec![MemberEvent::Stopped { incarnation, cause: StopCause::Deadline }]
+            }
+            EngineAction::Deadline { until } => {
+                until.map(|until| self.deadlines.insert(member.clone(), until));
+                vec![]
+            }
+            EngineAction::Detach { .. } | EngineAction::Follow { .. } => vec![],
         };
         for event in events {
             self.later(name, Todo::Member(member.clone(), event));
@@ -278,6 +294,35 @@ fn three_nodes_found_a_cluster_and_serve() {
     assert!(desk.cluster("b").founded());
     assert_eq!(desk.cluster("a"), desk.cluster("c"));
     assert!(desk.cluster("a").nodes.values().all(|n| n.leased), "{:#?}", desk.cluster("a").nodes);
+}
+
+#[test]
+fn inputs_that_come_together_are_one_entry() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let (now, node) = (desk.now, desk.nodes.get_mut(&leader).expect("known"));
+    while node.poll_action().is_some() {}
+    for ticket in 0..5 {
+        node.handle_command(now, ticket, Command::Undrain { node: "a".into() });
+    }
+    let actions: Vec<Action> = std::iter::from_fn(|| node.poll_action()).collect();
+    let persisted = actions.iter().filter(|action| matches!(action, Action::Persist { .. })).count();
+    let sent = actions.iter().filter(|action| matches!(action, Action::Send { .. })).count();
+    assert_eq!((persisted, sent), (1, 2), "one batch, one message a peer: {actions:?}");
+    desk.queue.clear();
+}
+
+#[test]
+fn a_node_to_which_nothing_happens_is_seldom_woken() {
+    let mut desk = settled();
+    desk.run(2000);
+    desk.wakes.clear();
+    desk.run(1000);
+    let leader = desk.leader();
+    for (name, wakes) in &desk.wakes {
+        let most = if *name == leader { 40 } else { 20 };
+        assert!((10..=most).contains(wakes), "{name} of {leader}'s cluster was woken {wakes} times in a second");
+    }
 }
 
 #[test]
@@ -392,4 +437,28 @@ fn a_new_leader_unsays_that_it_is_silent() {
     leader.replica.as_mut().expect("it leads").transfer_leader(id).expect("a voter");
     desk.until(500, "it leads and is said to be silent", |d| d.nodes[&new].lead.is_some() && d.cluster(new.as_str()).nodes[&new].silent);
     desk.until(500, "it is heard", |d| d.cluster(old.as_str()).nodes.values().all(|n| !n.silent));
+}
+
+#[test]
+fn a_new_process_shortens_the_deadline_of_no_member_it_adopts() {
+    let mut desk = settled();
+    let hot = desk.serving("clock", "a")[0].clone();
+    let name = NodeId::from(hot.split_once('/').expect("group/member").1);
+    let node = desk.nodes.get_mut(&name).expect("known");
+    // What a process that starts does not know of the one before it.
+    node.holder = lease::Holder::default();
+    node.members = members::Members::default();
+    node.dirty = true;
+    node.pump();
+    let deadline = |desk: &Desk| desk.deadlines.get(&MemberId::from(hot.as_str())).copied();
+    let before = deadline(&desk).expect("fed");
+    desk.until(500, "a grant of its own", |d| d.nodes[&name].holder.until() > d.now);
+    desk.run(5);
+    assert_eq!(
+        desk.serving("clock", name.as_str()),
+        std::slice::from_ref(&hot),
+        "its guard was not told to end it\n{}",
+        desk.log.join("\n")
+    );
+    assert!(deadline(&desk) > Some(before), "and its own grant extends it");
 }

@@ -13,7 +13,7 @@ use super::World;
 use crate::disk::Found;
 use crate::event::{Event, M, N};
 use crate::fault::Stage;
-use crate::plan::{CLOCK, MS, SECOND};
+use crate::plan::{CLOCK, MS, NEWER, SECOND};
 
 /// So long a hot member counts as just opened.
 const OPENED_US: u64 = 300 * MS;
@@ -26,6 +26,9 @@ impl World {
             return;
         }
         let stored = self.read_disk(n);
+        if self.plan.upgrades && self.machines[n].life > 0 && self.rng.one_in(2) {
+            self.machines[n].behaviour = NEWER;
+        }
         let machine = &mut self.machines[n];
         machine.life += 1;
         let life = machine.life;
@@ -35,6 +38,7 @@ impl World {
         options.tick = self.plan.tick;
         options.snapshot_every = self.plan.snapshot_every;
         options.command_base = self.now;
+        options.behaviour = machine.behaviour;
         // The right stays until the log says that it was used: a crash may come between the two.
         options.found = machine.may_found.then(|| (77, self.plan.spec.clone()));
         machine.lease_until = Mono(0);
@@ -49,8 +53,8 @@ impl World {
                 return;
             }
         }
-        self.line(|w| format!("{} starts (life {life})", w.machines[n].name));
-        self.checks.started(n);
+        self.line(|w| format!("{} starts (life {life}, behaviour {})", w.machines[n].name, w.machines[n].behaviour));
+        self.checks.started(n, self.machines[n].behaviour);
         for m in self.machines[n].members.clone() {
             self.adopt(n, m);
         }
@@ -125,6 +129,10 @@ impl World {
     }
 
     pub(super) fn wake(&mut self, n: N) {
+        if self.now != self.machines[n].wake_at {
+            // Planned anew since.
+            return;
+        }
         self.trace.number(self.now << 4 | n as u64);
         self.agent(n, |node, now| node.handle_deadline(now));
         self.plan_wake(n);
@@ -138,6 +146,7 @@ impl World {
 
     pub(super) fn persisted(&mut self, n: N, token: u64, through: u64) {
         self.machines[n].disk.synced(through);
+        self.checks.segments(n, self.machines[n].disk.kept(), self.plan.snapshot_every);
         self.agent(n, |node, now| node.handle_persisted(now, token));
         self.break_promise(n, through);
     }
@@ -150,11 +159,21 @@ impl World {
                 return;
             }
             self.agent(n, |node, now| node.handle_disk(now, Some(true)));
+            self.write_forward(n);
             self.queue.push(self.now + SECOND, Event::DiskProbe { n, life, ended: false });
         } else {
             self.agent(n, |node, now| node.handle_disk(now, None));
             let takes = self.machines[n].disk.latency_us;
             self.queue.push(self.now + takes, Event::DiskProbe { n, life, ended: true });
+        }
+    }
+
+    /// S14: a log that is idle keeps no segment from going.
+    fn write_forward(&mut self, n: N) {
+        let machine = &mut self.machines[n];
+        let Some(node) = &machine.agent else { return };
+        for log in machine.disk.pinning() {
+            machine.disk.rewrite(log, &node.rewrite(log));
         }
     }
 
@@ -183,9 +202,15 @@ impl World {
         while let Some(action) = self.machines[n].agent.as_mut().and_then(|node| node.poll_action()) {
             self.act(n, action);
         }
+        let machine = &self.machines[n];
+        let Some(node) = &machine.agent else { return };
+        if machine.wake_at > self.now && machine.clock.when(node.next_deadline()).max(self.now) + machine.slow_us + 300 < machine.wake_at {
+            self.plan_wake(n);
+        }
         let Some(node) = &self.machines[n].agent else { return };
         self.checks.observe(self.now, n, node);
         let (cluster, applied) = node.state();
+        let founded = cluster.founded();
         if applied > self.newest {
             self.newest = applied;
             if let Some(group) = cluster.groups.get(&self.plan.groups[CLOCK].name) {
@@ -193,6 +218,7 @@ impl World {
                 self.enter(stage);
             }
         }
+        self.machines[n].may_found &= !founded;
     }
 
     fn enter(&mut self, stage: Stage) {

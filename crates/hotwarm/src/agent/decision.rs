@@ -14,7 +14,7 @@ use crate::{clock, router};
 
 /// Inputs that may wait.
 const INBOX_MAX: usize = 8192;
-/// Inputs handled before the deadline is looked at again.
+/// Inputs handled together, at most: what follows from all of them is done once.
 const BURST_MAX: usize = 512;
 
 /// What happens on a node.
@@ -59,17 +59,13 @@ pub(super) fn run(mut node: Node, inbox: &Receiver<Input>, mut hands: Hands) {
     hands.act(&mut node);
     loop {
         let wait = node.next_deadline().since(clock::now());
-        match inbox.recv_timeout(wait) {
-            Ok(input) => {
-                if !handle(&mut node, &mut hands, input) {
-                    break;
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {}
+        let first = match inbox.recv_timeout(wait) {
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => break,
-        }
+        };
         // S16: after a stall what has piled up comes first, then one tick is counted.
-        if !drain(&mut node, inbox, &mut hands) {
+        if !take_burst(&mut node, &mut hands, first, inbox) {
             break;
         }
         hands.watch_disk(&mut node);
@@ -81,15 +77,9 @@ pub(super) fn run(mut node: Node, inbox: &Receiver<Input>, mut hands: Hands) {
     hands.stop();
 }
 
-/// Handles what has piled up; false if the node is to stop.
-fn drain(node: &mut Node, inbox: &Receiver<Input>, hands: &mut Hands) -> bool {
-    for _ in 0..BURST_MAX {
-        let Ok(input) = inbox.try_recv() else { break };
-        if !handle(node, hands, input) {
-            return false;
-        }
-    }
-    true
+/// Gives the node what has piled up; false if it is to stop. A lone input waits for nothing.
+fn take_burst(node: &mut Node, hands: &mut Hands, first: Option<Input>, inbox: &Receiver<Input>) -> bool {
+    first.into_iter().chain(inbox.try_iter()).take(BURST_MAX).all(|input| handle(node, hands, input))
 }
 
 /// False if the node is to stop.
@@ -111,6 +101,5 @@ fn handle(node: &mut Node, hands: &mut Hands, input: Input) -> bool {
         Input::Command { ticket, command } => node.handle_command(now, ticket, command),
         Input::Stop => return false,
     }
-    hands.act(node);
     true
 }

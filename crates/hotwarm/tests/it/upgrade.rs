@@ -1,6 +1,6 @@
 //! An agent that is replaced while its members run, as an upgrade does: killed without a word and started again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
@@ -8,6 +8,9 @@ use crate::cluster::{Cluster, Site, all_answered, alone};
 use crate::faults::EXPECTED;
 use crate::members::is_alive;
 use crate::recorder::Recorder;
+
+/// What is left of a guard's deadline, at any moment, on a machine that keeps up: a lease of a second that is renewed four times in it.
+const LEFT_AT_LEAST: Duration = Duration::from_millis(600);
 
 fn pid_of(cluster: &Cluster, member: &str) -> Pid {
     cluster.member_pid(member).expect("a member that runs")
@@ -27,15 +30,18 @@ fn members_live_through_the_upgrade_of_their_agent() {
         let killed = Instant::now();
         cluster.kill_agent(node);
         cluster.start(node);
+        cluster.wait_until("a lease of the new agent", || cluster.status_of(node).is_ok_and(|status| status.node.lease_left_ms > 0));
+        let away = killed.elapsed();
+        // A member that could not be kept has ended by now, at its deadline.
         cluster.wait_settled();
-        println!("{node} upgraded in {} ms; hot was {hot}, is {:?}", killed.elapsed().as_millis(), cluster.hot("clock", &[]));
+        println!("{node} upgraded in {} ms; hot was {hot}, is {:?}", away.as_millis(), cluster.hot("clock", &[]));
         assert!(is_alive(before.0), "{web} has several hot members: it lives on whatever its agent does");
         assert_eq!(pid_of(&cluster, &web), before.0, "adopted, not started anew");
         if hot == clock {
             // Back within the lease it is adopted and still hot; later, its guard has ended it. The recorder judges either.
-            let same = is_alive(before.1);
+            let same = cluster.hot("clock", &[]) == Some(hot) && is_alive(before.1);
             println!("{clock} was hot: {}", if same { "adopted" } else { "ended at its deadline" });
-            assert_eq!(same, pid_of(&cluster, &clock) == before.1);
+            assert!(same || away > LEFT_AT_LEAST, "an agent that was away for {away:?} cost its hot member");
         } else {
             assert_eq!(pid_of(&cluster, &clock), before.1, "a warm member is adopted");
             assert_eq!(cluster.hot("clock", &[]), Some(hot), "the upgrade of another node's agent moves nothing");

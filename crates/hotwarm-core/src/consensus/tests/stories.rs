@@ -1,5 +1,7 @@
 //! What a log must live through, told on the little cluster.
 
+use std::time::Duration;
+
 use super::cluster::{Cluster, TICK_US, encode_state, recover};
 use crate::consensus::{
     Body, Change, ConfChange, Leadership, Message, Options, ProposeError, ReadError, ReadState, Recovered, Replica, ReplicaRole,
@@ -124,6 +126,44 @@ fn leadership_is_handed_over_at_once() {
 }
 
 #[test]
+fn a_read_asked_for_at_a_heartbeat_costs_no_message_of_its_own() {
+    let mut cluster = Cluster::three(7);
+    cluster.propose("a");
+    let mut now = Mono(3_600_000_000);
+    while !cluster.at(1).tick(now) {
+        now = now.plus(Duration::from_millis(10));
+    }
+    cluster.at(1).read_index(70).unwrap();
+    let ready = cluster.at(1).poll_ready(now).expect("heartbeats are to be sent");
+    let to: Vec<u64> = ready.messages.iter().map(|message| message.to.0).collect();
+    assert_eq!(to, [2, 3], "{:?}", ready.messages);
+    assert!(ready.messages.iter().all(|m| matches!(m.body, Body::Heartbeat { read: Some(_), .. })), "{:?}", ready.messages);
+}
+
+#[test]
+fn a_tick_that_may_be_left_out_only_counts() {
+    let mut cluster = Cluster::three(8);
+    let mut left_out = 0;
+    for _ in 0..200 {
+        // Every other round somebody is alone, so that there are followers, candidates and leaders in all states.
+        cluster.heal();
+        if left_out % 2 == 0 {
+            cluster.isolate(1 + left_out % 3);
+        }
+        cluster.tick(1);
+        for id in 1..=3 {
+            let now = cluster.now;
+            for _ in 0..cluster.at(id).idle_ticks() {
+                left_out += 1;
+                assert!(!cluster.at(id).tick(now), "no heartbeat");
+                assert_eq!(cluster.at(id).poll_ready(now), None);
+            }
+        }
+    }
+    assert!(left_out > 500, "{left_out}");
+}
+
+#[test]
 fn reads_wait_for_a_round_and_fail_with_the_leadership() {
     let mut cluster = Cluster::three(7);
     cluster.propose("a");
@@ -236,7 +276,7 @@ fn a_new_leader_knows_until_when_the_old_one_was_followed() {
     cluster.tick_until(|cluster| matches!(cluster.leader(), Some(2 | 3)));
     let leader = cluster.leader().unwrap();
     let until = cluster.at(leader).older_term_acked_until().unwrap();
-    assert!(until <= cut_at && until >= cut_at.minus(std::time::Duration::from_micros(5 * TICK_US)), "{until:?} {cut_at:?}");
+    assert!(until <= cut_at && until >= cut_at.minus(Duration::from_micros(5 * TICK_US)), "{until:?} {cut_at:?}");
     assert_eq!(cluster.at(1).older_term_acked_until(), None);
     // A restarted voter does not know, so its start counts.
     let mut cluster = Cluster::three(15);
