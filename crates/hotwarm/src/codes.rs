@@ -120,6 +120,7 @@ codes! {
     OUTCOME_UNKNOWN_SLOW = 812, "sent, and no reply in time";
     REPLY_MALFORMED = 813, "the member's reply is not HTTP/1.1";
     LISTENER_CLOSED = 814, "the listener is closed";
+    HOT_MEMBER_UNREACHED = 815, "this router cannot reach the hot member";
 }
 
 impl Code {

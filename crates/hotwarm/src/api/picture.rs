@@ -203,7 +203,7 @@ pub(super) fn problems(group: &Group) -> Vec<Problem> {
             problem::Severity::Notice => "notice",
         }
         .to_owned(),
-        title: p.title.to_owned(),
+        title: if p.code == "router-cut" { format!("{} ({})", p.title, group.doubts().join("; ")) } else { p.title.to_owned() },
         advice: p.advice.replace("GROUP", name),
     };
     problem::of(group).map(of).collect()
