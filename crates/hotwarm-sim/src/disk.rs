@@ -6,7 +6,7 @@ use hotwarm_core::node::{NODE_LOG, SoleVoterCut, Stored};
 use hotwarm_core::rng::Rng;
 use hotwarm_core::wal::{EncodeError, Encoder, End, HEADER_BYTES, Liveness, LogId, Record, Replay, ReplayError, SECTOR_BYTES, SegmentId};
 
-const SEGMENT_BYTES: u64 = 128 << 10;
+const SEGMENT_BYTES: u64 = 64 << 10;
 /// Segments that may lie there before idle logs are written forward.
 const SEGMENTS: usize = 2;
 
@@ -31,6 +31,8 @@ pub struct Disk {
     pub waiting: Vec<(u64, u64)>,
     /// The last batch that is synced: its segment and place.
     last_synced: Option<(usize, usize, usize)>,
+    /// The last synced batch that begins with entries of a log.
+    entries_at: Option<(usize, usize, usize)>,
     /// The last batch with an entry or a vote, which its replica will answer for.
     answers_for: u64,
     vote: (u64, u64),
@@ -167,6 +169,9 @@ impl Disk {
         if let Some(encoder) = &mut self.encoder {
             encoder.synced(through);
         }
+        if self.answers_for <= through && self.last_synced.is_some() {
+            self.entries_at = self.last_synced;
+        }
         if self.unsynced.is_empty() {
             self.tidy();
         }
@@ -207,9 +212,15 @@ impl Disk {
         }
     }
 
-    /// A bit of what was synced turns.
+    /// A bit of what was synced turns, half the time where the last entries stand.
     pub fn rot(&mut self, rng: &mut Rng) {
         let Some(encoder) = &self.encoder else { return };
+        if let Some((segment, at, length)) = self.entries_at.filter(|(segment, ..)| *segment >= self.gone && rng.one_in(2)) {
+            let at = at + rng.below(length.min(400) as u64) as usize;
+            self.segments[segment][at] ^= 1 << rng.below(8);
+            self.named = false;
+            return;
+        }
         let segment = self.gone + rng.below(self.kept() as u64) as usize;
         let end = if segment + 1 == self.segments.len() { encoder.offset() } else { SEGMENT_BYTES };
         if end > HEADER_BYTES {
@@ -236,7 +247,7 @@ impl Disk {
             Err(error) => return Found::Unusable(error.to_string()),
         };
         self.unsynced.clear();
-        self.last_synced = None;
+        (self.last_synced, self.entries_at) = (None, None);
         self.liveness = replayed.liveness;
         self.encoder = Encoder::resume(&replayed.end, SEGMENT_BYTES);
         if self.encoder.is_none() && replayed.end.at.is_some() {
