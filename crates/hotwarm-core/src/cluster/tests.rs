@@ -106,6 +106,22 @@ fn snapshots_survive_their_bytes_and_other_versions_are_named() {
 }
 
 #[test]
+fn s17_a_behaviour_is_in_force_once_every_program_has_it_and_stays() {
+    let mut c = found();
+    let admit = |name: &str, incarnation, behaviour| Body::Admit { node: name.into(), incarnation, behaviour };
+    let own = c.nodes[&NodeId::from("a")].incarnation;
+    let newer = BEHAVIOUR + 1;
+    apply(&mut c, 2, admit("b", 71, BEHAVIOUR));
+    apply(&mut c, 3, admit("a", own, newer));
+    assert!(apply(&mut c, 4, Body::Behaviour { version: newer }).is_empty(), "b's program has not got it");
+    apply(&mut c, 5, admit("b", 71, newer));
+    assert!(matches!(apply(&mut c, 6, Body::Behaviour { version: newer })[..], [What::Behaviour { version }] if version == newer));
+    assert!(apply(&mut c, 7, admit("b", 72, BEHAVIOUR)).is_empty(), "an older program does not come back in");
+    assert_eq!(c.nodes[&NodeId::from("b")].incarnation, 71);
+    assert!(apply(&mut c, 8, Body::Behaviour { version: BEHAVIOUR }).is_empty(), "never lowered");
+}
+
+#[test]
 fn s2_a_node_leaves_only_after_its_lease() {
     let mut c = found();
     let b = NodeId::from("b");

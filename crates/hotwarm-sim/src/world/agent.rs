@@ -13,6 +13,7 @@ use super::World;
 use crate::disk::Found;
 use crate::event::{Event, M, N};
 use crate::fault::Stage;
+use crate::invariants::segments;
 use crate::plan::{CLOCK, MS, NEWER, SECOND};
 
 /// So long a hot member counts as just opened.
@@ -146,7 +147,11 @@ impl World {
 
     pub(super) fn persisted(&mut self, n: N, token: u64, through: u64) {
         self.machines[n].disk.synced(through);
-        self.checks.segments(n, self.machines[n].disk.kept(), self.plan.snapshot_every);
+        let kept = self.machines[n].disk.kept();
+        if self.plan.snapshot_every <= segments::OFTEN {
+            self.counts.segments = self.counts.segments.max(kept);
+            self.checks.segments(n, kept);
+        }
         self.agent(n, |node, now| node.handle_persisted(now, token));
         self.break_promise(n, through);
     }
