@@ -124,7 +124,8 @@ impl Node {
     /// Leases that were waited out (S2). From here on the session is not renewed.
     fn log_lapses(&mut self) {
         let Some(lead) = &mut self.lead else { return };
-        let grace = self.options.heartbeat * 3;
+        // Two heartbeats, and two of the log's: a renewal waits for one of those.
+        let grace = self.options.heartbeat * 2 + self.options.tick * 10;
         let mut lapsed = Vec::new();
         lead.next_lapse = Mono(u64::MAX);
         for (name, node) in self.cluster.nodes.iter().filter(|(_, n)| n.leased) {
