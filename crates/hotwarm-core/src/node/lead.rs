@@ -134,7 +134,8 @@ impl Node {
             lead.next_lapse = self.now.plus(self.options.tick);
             return;
         }
-        let grace = self.options.heartbeat * 3;
+        // Two heartbeats, and two of the log's: a renewal waits for one of those.
+        let grace = self.options.heartbeat * 2 + self.options.tick * 10;
         let mut lapsed = Vec::new();
         lead.next_lapse = Mono(u64::MAX);
         for (name, node) in self.cluster.nodes.iter().filter(|(_, n)| n.leased) {
