@@ -19,7 +19,7 @@ use hotwarm::store::wal::{Callbacks, Wal, end_process};
 use hotwarm_core::consensus::{Message, Options, Recovered, Replica};
 use hotwarm_core::ids::{Mono, NodeId, RaftId};
 use hotwarm_core::wal::{EntryKind, HardState, LogId, Record, Snapshot, Voters};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -160,7 +160,7 @@ impl Driver {
             let (items, answers): (Vec<Vec<u8>>, Vec<Answer>) = std::mem::replace(&mut self.inputs, rest).into_iter().unzip();
             match self.replica.propose(postcard::to_allocvec(&items).expect("bytes can be written"), Vec::new()) {
                 Ok(at) => drop(self.waiting.insert(at.index, (at.term, answers))),
-                Err(_) => answers.iter().for_each(|answer| drop(answer.try_send(false))),
+                Err(_) => answer_all(&answers, false),
             }
         }
     }
@@ -187,7 +187,7 @@ impl Driver {
                 if let Some((term, answers)) = self.waiting.remove(&entry.index) {
                     let done =
                         term == entry.term && entry.kind == EntryKind::Normal && items.is_some_and(|items| items.len() == answers.len());
-                    answers.iter().for_each(|answer| drop(answer.try_send(done)));
+                    answer_all(&answers, done);
                 }
             }
             if let Some(last) = last {
@@ -205,6 +205,13 @@ impl Driver {
     }
 }
 
+/// Who asked may have gone.
+fn answer_all(answers: &[Answer], done: bool) {
+    for answer in answers {
+        let _ = answer.try_send(done);
+    }
+}
+
 /// Takes inputs on a thread of its own: length u32, data; answered by one byte.
 fn serve_clients(listen: SocketAddr, inbox: SyncSender<Input>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -218,8 +225,9 @@ fn serve_clients(listen: SocketAddr, inbox: SyncSender<Input>) -> anyhow::Result
     Ok(())
 }
 
-async fn client(mut stream: TcpStream, inbox: SyncSender<Input>) -> std::io::Result<()> {
+async fn client(stream: TcpStream, inbox: SyncSender<Input>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
+    let mut stream = BufReader::with_capacity(4096, stream);
     let (answer, mut answered) = mpsc::channel(1);
     loop {
         let mut data = vec![0; stream.read_u32_le().await?.min(1 << 20) as usize];

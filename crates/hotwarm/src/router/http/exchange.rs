@@ -248,7 +248,8 @@ async fn wait(client: &mut Client, course: &mut Course) -> Result<(), Stop> {
         if course.ticket.as_mut().is_some_and(|ticket| !ticket.holds(bytes)) {
             return Poll::Ready(Err(Stop::Problem(Problem::ParkFull)));
         }
-        client.alarm.poll(cx).map(|_| Err(Stop::Problem(Problem::ParkTime)))
+        let why = || if group.is_cut_off() { Problem::Unreached } else { Problem::ParkTime };
+        client.alarm.poll(cx).map(|_| Err(Stop::Problem(why())))
     })
     .await?;
     client.now = clock::now();
