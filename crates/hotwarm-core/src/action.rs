@@ -101,10 +101,20 @@ pub enum StopCause {
     Asked,
     /// Its guard ended it when its deadline passed.
     Deadline,
-    /// It could not be started: the message says why and what to do.
+    /// It could not be started, or ended before it answered its check: the message says why and what to do.
     NotStarted(String),
     /// It was found not to be running when the agent started.
     Absent,
     /// Its engine ended it in order to begin it anew in this role: another life follows, so this end proves nothing about hot ones (S6).
     Renewed { role: Role },
+    /// It had answered its check and did so no more: it was ended, so that it can begin anew. The text says what was seen.
+    Hung(String),
+}
+
+impl StopCause {
+    /// True if the end speaks against the member itself: not if it was asked to, nor if it had to end because its node lost the lease.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
+        matches!(self, Self::Exit(_) | Self::Signal(_) | Self::NotStarted(_) | Self::Hung(_))
+    }
 }

@@ -106,12 +106,14 @@ pub enum Event {
         n: N,
         life: u32,
         id: u64,
+        attempt: u32,
         answered: Option<M>,
     },
     Refused {
         n: N,
         life: u32,
         id: u64,
+        attempt: u32,
         m: M,
     },
     /// The router tries a member that it suspects.

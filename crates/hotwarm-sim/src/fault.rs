@@ -50,6 +50,8 @@ kinds! {
     StartSlow "start slow",
     PromoteFails "promotion fails",
     PromoteHangs "promotion never ends",
+    Drained "hot member or node drained",
+    AutomationPaused "automation paused",
 }
 
 /// Where the exclusive group stands when a fault strikes.
@@ -113,6 +115,8 @@ pub enum Begin {
     Switchover,
     KillHot,
     HangHot,
+    /// All members of the group end, and none can be started for a while.
+    KillAll,
     /// A switchover while the victim's disk lags behind what it has seen.
     SwitchoverSlowDisk,
 }
@@ -133,12 +137,14 @@ pub enum Healing {
     Stall(N),
     Unhang(M, u64),
     Well(M),
+    /// Its program is replaced by the newer one.
+    Upgrade(N),
     /// A person ends what was asked of automation.
     Operator(Undo),
 }
 
 /// What a person takes back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Undo {
     Drain(M),
     DrainNode(N),

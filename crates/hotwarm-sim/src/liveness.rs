@@ -3,7 +3,7 @@
 use hotwarm_core::ids::Role;
 use hotwarm_core::route::RouteState;
 
-use crate::plan::SECOND;
+use crate::plan::{NEWER, SECOND};
 use crate::world::World;
 
 /// Everything must serve so soon after the faults.
@@ -30,6 +30,10 @@ pub fn missing(world: &World) -> Option<String> {
                 return Some(format!("router {} has {serving} of {} hot members of {}", machine.name, spec.hot, spec.name));
             }
         }
+    }
+    let behaves = |machine: &crate::machine::Machine| machine.agent.as_ref().is_some_and(|node| node.state().0.behaviour == NEWER);
+    if plan.upgrades && !world.machines.iter().all(behaves) {
+        return Some(format!("behaviour {NEWER} is not in force, though every program has it (S17)"));
     }
     voters(world).or_else(|| members(world))
 }

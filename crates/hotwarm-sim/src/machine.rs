@@ -32,6 +32,8 @@ pub struct Machine {
     /// What came while it was paused, in order.
     pub held: Vec<Event>,
     pub disk: Disk,
+    /// The newest behaviour that its program has (S17).
+    pub behaviour: u32,
     pub incarnation: u128,
     /// The one-use right to found the cluster.
     pub may_found: bool,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hotwarm_core::cluster::{ClusterSpec, NodeSpec};
+use hotwarm_core::cluster::{BEHAVIOUR, ClusterSpec, NodeSpec};
 use hotwarm_core::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
 use hotwarm_core::ids::{GroupName, MemberId, NodeId};
 use hotwarm_core::rng::Rng;
@@ -14,6 +14,8 @@ pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
 /// The exclusive group's number.
 pub const CLOCK: usize = 1;
+/// The behaviour of the program that nodes are upgraded to: nothing differs but its number (S17).
+pub const NEWER: u32 = BEHAVIOUR + 1;
 /// The number of the group in which several members are hot.
 pub const WEB: usize = 0;
 
@@ -32,6 +34,8 @@ pub struct Plan {
     pub client_us: u64,
     pub snapshot_every: u64,
     pub faults: Vec<Fault>,
+    /// Programs are upgraded to [`NEWER`], some at a restart, the rest at the end.
+    pub upgrades: bool,
     /// When the last fault ends at the latest; from then on everything heals.
     pub heal_at: u64,
     /// Everything must serve again by then, and the run ends.
@@ -88,6 +92,7 @@ impl Plan {
             latency_us: [200, 500, 2_000, 5_000][rng.below(4) as usize],
             client_us: rng.between(8, 20) * MS,
             snapshot_every: [40, 150, 2_000][rng.below(3) as usize],
+            upgrades: shape == Shape::Faults && rng.one_in(3),
             names,
             faults,
             heal_at,
@@ -161,16 +166,18 @@ fn fault(rng: &mut Rng, heal_at: u64, positions: bool) -> Fault {
         return sharp(rng, heal_at);
     }
     let kind = Kind::ALL[rng.below(Kind::ALL.len() as u64) as usize];
-    let stage = match rng.below(9) {
+    let stage = match rng.below(10) {
         4 => Some(Stage::Opened),
         0 => Some(Stage::Draining),
         1 => Some(Stage::Fencing),
         2 if positions => Some(Stage::Choosing),
         3 => Some(Stage::Promoting),
+        5 => Some(Stage::Vacant),
         _ => None,
     };
     let begin = stage.map(|stage| match stage {
         Stage::Draining => Begin::Switchover,
+        Stage::Vacant => Begin::KillAll,
         Stage::Fencing if rng.one_in(2) => Begin::HangHot,
         Stage::Fencing => Begin::Switchover,
         _ if rng.one_in(3) => Begin::Switchover,

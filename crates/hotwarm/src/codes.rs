@@ -81,6 +81,7 @@ codes! {
     NOT_CONFIGURED = 307, "an unknown node knocks";
     LOG_MESSAGE_REFUSED = 308, "a peer's log message is refused";
     STATES_DIFFER = 309, "two nodes' states differ";
+    LOST_RECORDS = 311, "this node lost records it had acknowledged";
     NOT_THERE = 401, "no such thing in this cluster";
     BAD_REQUEST = 402, "a request that the API does not understand";
     NO_LEADER = 403, "no leader, because the quorum is not reached";
@@ -105,6 +106,7 @@ codes! {
     PEERS_REFUSED = 505, "the peers' addresses are refused";
     LISTENER_REFUSED = 506, "a group's listener does not open";
     CLUSTER_NOT_REMEMBERED = 507, "the cluster's identity was not written";
+    DISK_LOW = 508, "little room on the disk of the data directory";
     REQUEST_MALFORMED = 801, "the request is not HTTP/1.1";
     METHOD_NOT_OFFERED = 802, "the method is not offered";
     VERSION_NOT_SPOKEN = 803, "the HTTP version is not spoken";
@@ -119,6 +121,7 @@ codes! {
     OUTCOME_UNKNOWN_SLOW = 812, "sent, and no reply in time";
     REPLY_MALFORMED = 813, "the member's reply is not HTTP/1.1";
     LISTENER_CLOSED = 814, "the listener is closed";
+    HOT_MEMBER_UNREACHED = 815, "this router cannot reach the hot member";
 }
 
 impl Code {

@@ -84,7 +84,7 @@ impl Step {
             return false;
         }
         self.group.note_failover();
-        self.group.note_failure(hot);
+        self.group.note_doubted(hot, &reason);
         self.because(reason.clone());
         self.begin(reason, Some(hot.clone()));
         true
@@ -176,7 +176,8 @@ impl Step {
         let served = member.serving;
         member.dethrone();
         if self.group.promoting() == Some(id) {
-            self.promotion_failed(id, Reason::CandidateLost { member: id.clone() });
+            let failed = matches!(&by, FencedBy::Stopped(cause) if cause.is_failure());
+            self.promotion_failed(id, Reason::CandidateLost { member: id.clone() }, failed);
         }
         if served && self.group.transition.is_none() {
             let loss = self.group.loss(id, by.clone());
@@ -207,7 +208,7 @@ impl Step {
         let doubt = self.group.doubt(from).filter(|_| !lost);
         if let Some(doubt) = &doubt {
             self.because(doubt.clone());
-            self.group.note_failure(from);
+            self.group.note_doubted(from, doubt);
         }
         let drained = self.group.open_routers.is_subset(&t.drained_routers);
         if lost || doubt.is_some() || drained || self.group.at >= *until {
@@ -350,7 +351,12 @@ impl Step {
             member.may_serve = Some(epoch);
             member.confirmed = false;
         }
+        let left_ms = group.members.get(to).map_or(0, |m| m.unstable_until.since(at));
+        let asked = group.transition.as_ref().is_some_and(|t| t.to.as_ref() == Some(to));
         self.effects.push(Effect::Because(Reason::Chosen { member: to.clone(), others }));
+        if left_ms > 0 && !asked {
+            self.effects.push(Effect::Because(Reason::HoldDownWaived { member: to.clone(), left_ms }));
+        }
         if let Some(t) = &mut group.transition {
             t.stamps.chosen = at;
             t.phase = Phase::Promoting { to: to.clone(), until };
@@ -364,12 +370,12 @@ impl Step {
         let Some(member) = self.group.members.get(to) else { return false };
         let node = self.group.node_of(to).map(|n| self.group.node(n)).unwrap_or_default();
         if node.silent || node.lapsed {
-            self.promotion_failed(to, Reason::CandidateLost { member: to.clone() });
+            self.promotion_failed(to, Reason::CandidateLost { member: to.clone() }, false);
             return true;
         }
         if self.group.at >= until {
             let after_ms = self.group.spec.bounds.promote_ms;
-            self.promotion_failed(to, Reason::PromoteTimedOut { member: to.clone(), after_ms });
+            self.promotion_failed(to, Reason::PromoteTimedOut { member: to.clone(), after_ms }, true);
             return true;
         }
         if member.confirmed && member.ready && member.running() && !self.group.routers_reach() {
@@ -446,14 +452,24 @@ impl Group {
         self.suspected(member).then(|| Reason::HotUnreachable { member: id, witnesses: self.witnesses(member) })
     }
 
+    /// Two who look in different ways agree: its own node's probe fails and a router cannot reach it; or its node is gone.
+    fn cannot_serve(&self, hot: &MemberId) -> bool {
+        let Some(member) = self.members.get(hot) else { return true };
+        let lapsed = self.node_of(hot).is_some_and(|node| self.node(node).lapsed);
+        lapsed || (!member.ready && !self.witnesses(member).is_empty())
+    }
+
     /// Why a hot member that is in doubt, but not known to be dead, is left alone (S9).
     fn spares_live(&self, hot: &MemberId) -> Option<Reason> {
         if self.paused() {
             let waits = self.refusal.clone().filter(|why| matches!(why, Reason::ResumeWaits { .. }));
             return Some(waits.unwrap_or(Reason::AutomationPaused));
         }
-        let (successor, others) = self.candidate(Need::Live, Some(hot), &BTreeSet::new());
-        if successor.is_none() {
+        // S9: anti-flap protects a service that answers. Where it is proven that none does, a member held down is better than none; the
+        // budget below goes on counting.
+        let need = if self.cannot_serve(hot) { Need::Dead } else { Need::Live };
+        let (successor, others) = self.candidate(need, Some(hot), &BTreeSet::new());
+        if successor.is_none() && !plant::is(Bug::S9NoSuccessor) {
             return Some(Reason::NoSuccessor { member: Some(hot.clone()), others });
         }
         // Once it is fenced its data may be out of reach: enough others must be able to say how far theirs reaches.

@@ -92,7 +92,8 @@ pub enum Answer {
         node: NodeId,
         epoch: Epoch,
     },
-    /// The router of this node has no request in flight for this epoch and parks new ones.
+    /// The router of this node has no request in flight for this epoch and parks new ones; in a group of several hot members: none at
+    /// members that are drained.
     RouterDrained {
         node: NodeId,
         epoch: Epoch,

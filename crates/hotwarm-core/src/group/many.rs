@@ -35,24 +35,26 @@ impl Step {
             let timed_out = member.confirm_until.is_none_or(|until| self.group.at >= until);
             let confirmed = member.confirmed && member.ready && member.running();
             match self.group.unfit(&id) {
-                Some(Refusal::NodeLost) => self.promotion_failed(&id, Reason::CandidateLost { member: id.clone() }),
+                Some(Refusal::NodeLost) => self.promotion_failed(&id, Reason::CandidateLost { member: id.clone() }, false),
                 Some(Refusal::Drained) => self.eject(&id, Refusal::Drained),
                 _ if confirmed => self.admit(&id),
                 _ if timed_out => {
                     let after_ms = self.group.spec.bounds.promote_ms;
-                    self.promotion_failed(&id, Reason::PromoteTimedOut { member: id.clone(), after_ms });
+                    self.promotion_failed(&id, Reason::PromoteTimedOut { member: id.clone(), after_ms }, true);
                 }
                 _ => {}
             }
         }
     }
 
-    /// Leaves out what cannot serve; returns why one that cannot is kept.
+    /// Leaves out what cannot serve; returns why one that cannot is kept. Routers that cannot reach a member that is well by its own node's
+    /// probe leave it out each for itself: their way to it may be what is broken, or they may be the slow ones.
     fn leave_out(&mut self) -> Option<Reason> {
         let serving: Vec<MemberId> = self.group.members.iter().filter(|(_, m)| m.serving).map(|(id, _)| id.clone()).collect();
         let mut kept = None;
         for id in serving {
-            let Some(why) = self.group.unfit(&id).filter(|why| !self.group.may_finish(&id, why)) else { continue };
+            let unfit = self.group.unfit(&id).filter(|why| *why != Refusal::Suspected);
+            let Some(why) = unfit.filter(|why| !self.group.may_finish(&id, why)) else { continue };
             if self.group.others_serve(&id, &why) {
                 self.eject(&id, why);
             } else {
@@ -76,8 +78,8 @@ impl Step {
     }
 
     pub(super) fn eject(&mut self, id: &MemberId, why: Refusal) {
-        // A member that stopped has been counted when its end was logged; a drained one did not fail.
-        if !matches!(why, Refusal::Drained | Refusal::NotRunning | Refusal::Outranked) {
+        // One that stopped was counted when its end was logged. One that is drained or whose node is lost did not fail.
+        if matches!(why, Refusal::NotReady { .. }) {
             self.group.note_failure(id);
         }
         self.group.epoch = self.group.epoch.next();
@@ -179,9 +181,16 @@ impl Step {
 }
 
 impl Group {
-    /// A drained member finishes what it has until its time is up.
+    /// A drained member finishes what it has until its time is up, or no router has anything in flight there.
     fn may_finish(&self, id: &MemberId, why: &Refusal) -> bool {
-        *why == Refusal::Drained && self.members.get(id).and_then(|m| m.draining_until).is_some_and(|until| self.at < until)
+        let in_time = self.members.get(id).and_then(|m| m.draining_until).is_some_and(|until| self.at < until);
+        *why == Refusal::Drained && in_time && !self.routers_done()
+    }
+
+    /// Every router whose node is heard has finished what it had at drained members. One that is not heard of does not know of the drain.
+    fn routers_done(&self) -> bool {
+        let mut asked = self.spec.routers.iter().filter(|node| !self.node(node).lapsed).peekable();
+        asked.peek().is_some() && asked.all(|node| self.drained_routers.get(node) == Some(&self.epoch))
     }
 
     /// Never leave out everybody: a doubted member is better than none, and so is a drained one.

@@ -23,7 +23,7 @@ impl Step {
             Answer::Promoted { member, incarnation, epoch, attempt } => self.on_promoted(member, *incarnation, *epoch, *attempt),
             Answer::PromoteFailed { member, incarnation, epoch, attempt, why } => {
                 if self.is_asked(member, *incarnation, *epoch, *attempt) {
-                    self.promotion_failed(member, Reason::PromoteFailed { member: member.clone(), why: why.clone() });
+                    self.promotion_failed(member, Reason::PromoteFailed { member: member.clone(), why: why.clone() }, true);
                 }
             }
             Answer::Demoted { member, incarnation, epoch } => self.on_demoted(member, *incarnation, *epoch),
@@ -69,14 +69,19 @@ impl Step {
         }
     }
 
-    pub(super) fn promotion_failed(&mut self, id: &MemberId, reason: Reason) {
+    /// `failed`: that is the member's own doing, and counts against it.
+    pub(super) fn promotion_failed(&mut self, id: &MemberId, reason: Reason, failed: bool) {
         self.because(reason);
-        self.group.note_failure(id);
+        if failed {
+            self.group.note_failure(id);
+        }
         if self.group.spec.exclusive {
             self.next_candidate(id);
         } else if let Some(member) = self.group.members.get_mut(id) {
             // It stays out at least as long as a first hold-down: trying again at once would fail again.
-            member.unstable_until = member.unstable_until.max(self.group.at.plus(self.group.spec.bounds.hold_down_ms));
+            if failed {
+                member.unstable_until = member.unstable_until.max(self.group.at.plus(self.group.spec.bounds.hold_down_ms));
+            }
             member.retry_at = self.group.at.plus(self.group.spec.bounds.positions_ms);
             member.dethrone();
             member.may_serve = None;
@@ -112,6 +117,9 @@ impl Step {
             && self.group.open_routers.contains(node)
         {
             transition.drained_routers.insert(node.clone());
+        }
+        if !self.group.spec.exclusive && epoch == self.group.epoch && self.group.spec.routers.contains(node) {
+            self.group.drained_routers.insert(node.clone(), epoch);
         }
     }
 }

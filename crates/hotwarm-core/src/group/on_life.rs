@@ -34,12 +34,16 @@ impl Step {
         }
         let (at, promote_ms) = (self.group.at, self.group.spec.bounds.promote_ms);
         let member = self.group.members.get_mut(id).expect("looked up above");
+        let before = match &member.life {
+            Life::Stopped(cause) if cause.is_failure() => format!("; its life before: {cause}"),
+            _ => String::new(),
+        };
         member.incarnation = incarnation;
         member.life = Life::Running;
         member.ready = false;
         member.confirmed = false;
         member.failing_from = Some(at.plus(promote_ms));
-        "it has just started".clone_into(&mut member.why_unready);
+        member.why_unready = format!("it has not answered since its start{before}");
         member.testimony.clear();
         member.position = None;
         // S8: it lives, so a router with an old view may reach it again.
@@ -52,11 +56,29 @@ impl Step {
         let Some(member) = self.group.members.get_mut(id) else { return };
         // Said again it proves nothing: the next life may have begun in between, and not been told yet (S4).
         let older = incarnation < member.incarnation && !plant::is(Bug::S4AnyLife);
-        if older || (incarnation == member.incarnation && member.stopped()) {
+        if older {
             return;
+        }
+        if incarnation == member.incarnation && member.stopped() {
+            // Of another attempt to begin a life, which got no number: nothing but its cause is new.
+            if !cause.is_failure() || member.life == Life::Stopped(cause.clone()) {
+                return;
+            }
+            member.life = Life::Stopped(cause.clone());
+            member.why_unready = cause.to_string();
+            return self.tell_failed_start(id, cause);
         }
         member.incarnation = incarnation;
         self.ended(id, cause);
+        self.tell_failed_start(id, cause);
+    }
+
+    /// Told once, until it has answered again.
+    fn tell_failed_start(&mut self, id: &MemberId, cause: &StopCause) {
+        let (Some(member), StopCause::NotStarted(why)) = (self.group.members.get_mut(id), cause) else { return };
+        if !std::mem::replace(&mut member.failed_start, true) {
+            self.because(Reason::NotStarted { member: id.clone(), why: why.clone() });
+        }
     }
 
     /// Nothing of the member's present life is left: whatever it was told to be, it is no more.
@@ -71,11 +93,10 @@ impl Step {
         member.ready = false;
         member.why_unready = cause.to_string();
         member.testimony.clear();
-        let by_itself = !matches!(cause, StopCause::Asked | StopCause::Absent | StopCause::Renewed { .. });
         let was_hot = member.role == Role::Hot;
         let serving = member.serving;
         let being_fenced = group.transition.as_ref().is_some_and(|t| !t.planned && t.from.as_ref() == Some(id));
-        if was_running && by_itself && was_hot && !being_fenced {
+        if was_running && cause.is_failure() && was_hot && serving && !being_fenced {
             group.note_failure(id);
         }
         self.doubt_begins(id);
@@ -87,9 +108,9 @@ impl Step {
         if self.group.spec.exclusive {
             self.fenced(id, FencedBy::Stopped(cause.clone()));
         } else if serving {
-            self.eject(id, Refusal::NotRunning);
+            self.eject(id, Refusal::NotRunning { why: cause.to_string() });
         } else if was_hot {
-            self.promotion_failed(id, Reason::CandidateLost { member: id.clone() });
+            self.promotion_failed(id, Reason::CandidateLost { member: id.clone() }, cause.is_failure());
         }
     }
 
@@ -99,6 +120,7 @@ impl Step {
             return;
         }
         member.ready = true;
+        member.failed_start = false;
         member.failing_from = None;
         member.why_unready.clear();
     }

@@ -91,7 +91,10 @@ impl Step {
             member.draining_until = None;
         } else if !exclusive && member.role == Role::Hot && member.draining_until.is_none() {
             member.draining_until = Some(until);
+            // A new epoch: what routers said of an earlier drain says nothing of this one.
+            group.epoch = group.epoch.next();
             self.because(Reason::HotDrained { member: id.clone() });
+            self.tell_open();
         }
     }
 }

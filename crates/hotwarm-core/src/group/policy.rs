@@ -1,5 +1,6 @@
 //! Anti-flap (S9): hold-downs that grow, a budget of failovers an hour. Neither delays the replacement of a member confirmed dead.
 
+use super::reason::Reason;
 use super::state::{Group, Member};
 use crate::ids::{MemberId, Millis};
 
@@ -18,6 +19,13 @@ impl Group {
         };
         m.failed_at = Some(at);
         m.unstable_until = at.plus(m.unstable_for_ms);
+    }
+
+    /// Counts a doubt on which `member` was replaced, unless it is about its node.
+    pub(crate) fn note_doubted(&mut self, member: &MemberId, doubt: &Reason) {
+        if !matches!(doubt, Reason::NodeSilent { .. } | Reason::NodeLapsed { .. }) {
+            self.note_failure(member);
+        }
     }
 
     /// Counts a failover of a live member.

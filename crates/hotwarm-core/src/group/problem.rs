@@ -46,7 +46,7 @@ fn in_doubt(group: &Group) -> bool {
 }
 
 /// Every kind there is, worst first.
-pub const TABLE: [Problem; 10] = [
+pub const TABLE: [Problem; 11] = [
     Problem {
         code: "no-hot",
         severity: Severity::Down,
@@ -74,6 +74,13 @@ pub const TABLE: [Problem; 10] = [
         title: "a hot member is in doubt and kept all the same",
         advice: "`hotwarm why GROUP` names the doubt, the rule that keeps it, and what each other member lacks",
         applies: in_doubt,
+    },
+    Problem {
+        code: "router-cut",
+        severity: Severity::Down,
+        title: "a router cannot reach the hot member; its requests park, then fail",
+        advice: "let clients use another node; mend the path, or `hotwarm switchover GROUP --to` a member that every router reaches",
+        applies: |g| g.spec.exclusive && g.transition.is_none() && !g.doubts().is_empty(),
     },
     Problem {
         code: "no-warm",

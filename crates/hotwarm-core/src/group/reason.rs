@@ -64,6 +64,7 @@ impl fmt::Display for StopCause {
             Self::NotStarted(why) => write!(f, "not started: {why}"),
             Self::Absent => f.write_str("not running"),
             Self::Renewed { role } => write!(f, "it begins anew as {role}"),
+            Self::Hung(why) => write!(f, "ended, because it no longer answered: {why}"),
         }
     }
 }
@@ -74,10 +75,15 @@ pub enum Refusal {
     NodeLost,
     Drained,
     Spare,
-    NotRunning,
+    /// The text says how it ended; empty if that is not known.
+    NotRunning {
+        why: String,
+    },
     /// It was hot and is not started before all routers have closed (S8).
     KeptDown,
-    NotReady,
+    NotReady {
+        why: String,
+    },
     Suspected,
     /// It failed lately and is held down; the milliseconds left.
     Unstable {
@@ -100,9 +106,9 @@ impl fmt::Display for Refusal {
             Self::NodeLost => f.write_str("its node is not heard or holds no lease"),
             Self::Drained => f.write_str("it is drained"),
             Self::Spare => f.write_str("it is a spare and does not run yet"),
-            Self::NotRunning => f.write_str("it does not run"),
+            Self::NotRunning { why } => with(f, "it does not run", why),
             Self::KeptDown => f.write_str("it is kept down until all routers have closed"),
-            Self::NotReady => f.write_str("its check fails"),
+            Self::NotReady { why } => with(f, "its check fails", why),
             Self::Suspected => f.write_str("routers cannot reach it"),
             Self::Unstable { left_ms } => write!(f, "it failed lately and is held down for {:.1} s more", *left_ms as f64 / 1000.0),
             Self::FailedThisTime => f.write_str("its promotion failed in this attempt"),
@@ -112,6 +118,10 @@ impl fmt::Display for Refusal {
             Self::Outranked => f.write_str("another is preferred"),
         }
     }
+}
+
+fn with(f: &mut fmt::Formatter<'_>, what: &str, why: &str) -> fmt::Result {
+    if why.is_empty() { f.write_str(what) } else { write!(f, "{what}: {why}") }
 }
 
 /// Why something was decided or refused.
@@ -256,6 +266,16 @@ pub enum Reason {
     ResumeWaits {
         nodes: Vec<NodeId>,
     },
+    /// It failed lately and was to rest so much longer, but no other can serve (S9).
+    HoldDownWaived {
+        member: MemberId,
+        left_ms: u64,
+    },
+    /// It was started and ended before it answered its check, for the first time since it last did.
+    NotStarted {
+        member: MemberId,
+        why: String,
+    },
 }
 
 fn list(others: &[(MemberId, Refusal)]) -> String {
@@ -306,6 +326,8 @@ impl Reason {
             Self::LastOne { .. } => "last-one",
             Self::SwitchoverRefused { .. } => "switchover-refused",
             Self::ResumeWaits { .. } => "resume-waits",
+            Self::HoldDownWaived { .. } => "hold-down-waived",
+            Self::NotStarted { .. } => "not-started",
         }
     }
 
@@ -326,7 +348,7 @@ impl Reason {
     }
 
     /// All codes, for the test that each has its page and its transcript.
-    pub const CODES: [&'static str; 32] = [
+    pub const CODES: [&'static str; 34] = [
         "hot-stopped",
         "hot-unready",
         "hot-unreachable",
@@ -359,6 +381,8 @@ impl Reason {
         "last-one",
         "switchover-refused",
         "resume-waits",
+        "hold-down-waived",
+        "not-started",
     ];
 }
 
@@ -423,6 +447,12 @@ impl fmt::Display for Reason {
                 "the pause ends when these nodes count their lease again: {}; if one is gone for good, make sure that it is, and `resume --force`",
                 nodes(waiting)
             ),
+            Self::HoldDownWaived { member, left_ms } => write!(
+                f,
+                "{member} failed lately and would be held down for {:.1} s more, but no other can serve; find out why it failed: `hotwarm logs {member}`",
+                *left_ms as f64 / 1000.0
+            ),
+            Self::NotStarted { member, why } => write!(f, "{member} does not start: {why}; it is tried again; see `hotwarm logs {member}`"),
         }
     }
 }

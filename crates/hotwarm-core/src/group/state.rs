@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::reason::{Evidence, Reason};
+use super::reason::{Evidence, Reason, Refusal};
 use super::spec::GroupSpec;
 use crate::action::StopCause;
 use crate::ids::{Attempt, Epoch, Incarnation, MemberId, Millis, NodeId, Position, Role};
+use crate::plant::{self, Bug};
 use crate::route::{RouteState, Routes, Target};
 
 /// The state of one group.
@@ -44,6 +45,8 @@ pub struct Group {
     pub lost: Option<(MemberId, Reason)>,
     /// The refusal that holds now, told once.
     pub refusal: Option<Reason>,
+    /// In a group of several hot members: the newest epoch for which a router said that nothing is in flight at drained members.
+    pub drained_routers: BTreeMap<NodeId, Epoch>,
 }
 
 /// One member's state.
@@ -75,6 +78,8 @@ pub struct Member {
     pub unstable_until: Millis,
     pub unstable_for_ms: u64,
     pub failed_at: Option<Millis>,
+    /// It has failed to start since it last answered, and that was told.
+    pub failed_start: bool,
     /// Position reported in an attempt.
     pub position: Option<(Attempt, Position)>,
     /// It was hot and has not been seen warm since, beside a hot member whose data it could follow.
@@ -176,6 +181,7 @@ impl Member {
             unstable_until: Millis(0),
             unstable_for_ms: 0,
             failed_at: None,
+            failed_start: false,
             position: None,
             away: false,
         }
@@ -189,6 +195,15 @@ impl Member {
     #[must_use]
     pub const fn stopped(&self) -> bool {
         matches!(self.life, Life::Stopped(_))
+    }
+
+    /// How it ended; empty if it was not seen to end.
+    pub(crate) fn why_stopped(&self) -> String {
+        match &self.life {
+            Life::Stopped(StopCause::Absent) | Life::Running => String::new(),
+            Life::Stopped(cause) => cause.to_string(),
+            Life::Unknown => self.why_unready.clone(),
+        }
     }
 
     /// It no longer is, nor was told to be, hot.
@@ -207,10 +222,10 @@ impl Member {
 impl Group {
     /// The group as it is before anything was heard: running members warm, the rest spare, nobody hot.
     #[must_use]
-    pub fn new(spec: GroupSpec, nodes: BTreeMap<NodeId, NodeView>) -> Self {
+    pub fn new(spec: GroupSpec, nodes: BTreeMap<NodeId, NodeView>, epoch: Epoch) -> Self {
         let mut group = Self {
             at: Millis(0),
-            epoch: Epoch(0),
+            epoch,
             closed: true,
             members: BTreeMap::new(),
             nodes,
@@ -223,9 +238,10 @@ impl Group {
             resumes: 0,
             failovers: VecDeque::new(),
             doubt_since: None,
-            closed_epoch: Epoch(0),
+            closed_epoch: epoch,
             lost: None,
             refusal: None,
+            drained_routers: BTreeMap::new(),
             spec,
         };
         let running = usize::from(group.spec.hot) + usize::from(group.spec.warm);
@@ -268,7 +284,7 @@ impl Group {
 
     #[must_use]
     pub fn paused(&self) -> bool {
-        self.pause != Pause::No
+        self.pause != Pause::No && !plant::is(Bug::S10PauseIgnored)
     }
 
     /// Its end must be known to all routers before it may live again: one with an old view reaches whoever answers at its address (S8).
@@ -290,6 +306,9 @@ impl Group {
     /// What routers do now.
     #[must_use]
     pub fn routes(&self) -> Routes {
+        // A router answers that it holds nothing up to the epoch it is told. While a promotion is under way that is the last one that was
+        // closed: said of the coming one, it would still be there when that is closed in its turn (S8).
+        let held = if self.spec.exclusive { self.closed_epoch } else { self.epoch };
         let draining = matches!(self.transition, Some(Transition { phase: Phase::Draining { .. }, .. }));
         let state = if self.closed {
             RouteState::Held
@@ -301,13 +320,15 @@ impl Group {
                 targets => RouteState::Open(targets),
             }
         };
-        Routes { group: self.spec.name.clone(), epoch: self.epoch, exclusive: self.spec.exclusive, state }
+        let epoch = if state == RouteState::Held { held } else { self.epoch };
+        Routes { group: self.spec.name.clone(), epoch, exclusive: self.spec.exclusive, state }
     }
 
     fn targets(&self) -> Vec<Target> {
         let serving = || self.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving);
-        // Where all are drained, somebody still has to take the requests.
-        let all_drain = serving().all(|(_, m)| m.draining_until.is_some());
+        // Where all that could take requests are drained, somebody still has to.
+        let well = |id| self.unfit(id).is_none_or(|why| why == Refusal::Suspected);
+        let all_drain = serving().all(|(id, m)| m.draining_until.is_some() || !well(id));
         let target = |(id, m): (&MemberId, &Member)| {
             let spec = self.spec.members.get(id)?;
             let weight = if m.draining_until.is_some() && !all_drain { 0 } else { spec.weight };

@@ -49,7 +49,7 @@ fn stop(group: &mut Group, name: &str) {
 
 /// Everything runs and answers.
 fn healthy(exclusive: bool) -> Group {
-    let mut group = Group::new(spec(exclusive), BTreeMap::new());
+    let mut group = Group::new(spec(exclusive), BTreeMap::new(), crate::ids::Epoch(0));
     for name in ["a", "b", "c"] {
         feed(&mut group, Body::Life(Told::Started { member: id(name), incarnation: Incarnation(1) }));
         feed(&mut group, Body::Life(Told::Ready { member: id(name), incarnation: Incarnation(1) }));
@@ -100,7 +100,7 @@ fn a_degraded_group_says_that_the_next_loss_is_not_survived() {
     assert_eq!(problems(&group), ["no-warm", "member-missing"]);
     let explained = explain(&group);
     let lacks: Vec<String> = explained.members.iter().filter_map(|(_, _, lacks)| lacks.as_ref()).map(ToString::to_string).collect();
-    assert_eq!(lacks, ["it does not run", "it does not run"]);
+    assert_eq!(lacks, ["it does not run: signal 9", "it does not run: signal 9"]);
     let killed = &outcomes(&explained)[0];
     assert!(killed.starts_with("web/a is killed: nobody serves, and requests park: nobody can become hot (web/a: "), "{killed}");
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lease::{Landlord, Renewal};
 use super::{Message, Node};
-use crate::cluster::{BEHAVIOUR, Body};
+use crate::cluster::Body;
 use crate::consensus::{Change, ConfChange};
 use crate::ids::{Index, Millis, Mono, NodeId, RaftId};
 use crate::plant::{self, Bug};
@@ -33,6 +33,9 @@ pub(crate) struct Lead {
     /// Heartbeats in a row of nodes that hold no lease.
     returning: BTreeMap<NodeId, u32>,
     handed_over_at: Option<Mono>,
+    since: Mono,
+    /// When each node last answered something of the log's.
+    acknowledged: BTreeMap<NodeId, Mono>,
 }
 
 impl Node {
@@ -60,6 +63,8 @@ impl Node {
             timers_of: None,
             returning: BTreeMap::new(),
             handed_over_at: None,
+            since: self.now,
+            acknowledged: BTreeMap::new(),
         });
         if let (false, Some((id, spec))) = (self.cluster.founded(), self.options.found.clone()) {
             let (node, incarnation) = (self.options.me.clone(), self.options.incarnation);
@@ -124,6 +129,11 @@ impl Node {
     /// Leases that were waited out (S2). From here on the session is not renewed.
     fn log_lapses(&mut self) {
         let Some(lead) = &mut self.lead else { return };
+        if !self.replica.as_ref().is_some_and(crate::consensus::Replica::leads_settled) {
+            // What an older term committed may lengthen leases, and is not in our state yet.
+            lead.next_lapse = self.now.plus(self.options.tick);
+            return;
+        }
         // Two heartbeats, and two of the log's: a renewal waits for one of those.
         let grace = self.options.heartbeat * 2 + self.options.tick * 10;
         let mut lapsed = Vec::new();
@@ -164,7 +174,11 @@ impl Node {
     pub(super) fn on_renewal(&mut self, renewal: Renewal, renew: bool) {
         let Some(lead) = &mut self.lead else { return };
         let Some(node) = self.cluster.nodes.get(&renewal.node) else { return };
-        if !renew {
+        // One that is heard and hears nobody could use no lease, and its lapse is what lets another serve in its place.
+        let patience = Duration::from_millis(self.cluster.lease.length_ms) / 2;
+        let answers = lead.acknowledged.get(&renewal.node).copied().unwrap_or(lead.since);
+        let hears = renewal.node == self.options.me || self.now.since(answers) < patience;
+        if !renew || !hears {
             lead.returning.remove(&renewal.node);
             return;
         }
@@ -184,6 +198,13 @@ impl Node {
         if *beats >= BEATS_TO_RETURN || node.session.0 == 0 {
             let body = Body::Back { node: renewal.node.clone(), session: node.session };
             self.propose_once(body, AGAIN);
+        }
+    }
+
+    /// A follower answered: what this node sends reaches it.
+    pub(super) fn on_acknowledged(&mut self, from: &NodeId) {
+        if let Some(lead) = &mut self.lead {
+            lead.acknowledged.insert(from.clone(), self.now);
         }
     }
 
@@ -238,7 +259,16 @@ impl Node {
         let Some(node) = self.cluster.nodes.get(from) else {
             return self.alarm("HW0307", format!("node {from} is not in the configuration; add it by `hotwarm apply`"));
         };
-        match node.raft_id.filter(|_| node.incarnation == incarnation) {
+        if behaviour < self.cluster.behaviour {
+            let (has, needs) = (behaviour, self.cluster.behaviour);
+            return self.alarm("HW0310", format!("node {from} has behaviour {has} and {needs} is in force; upgrade its program"));
+        }
+        let known = node.raft_id.filter(|_| node.incarnation == incarnation);
+        if known.is_some() && node.behaviour != behaviour {
+            // Another program: what it supports is known to all before anything is raised (S17).
+            self.propose_once(Body::Admit { node: from.clone(), incarnation, behaviour }, AGAIN);
+        }
+        match known {
             Some(raft_id) => self.send(from, Message::Welcome { cluster: self.cluster.id, incarnation, raft_id }),
             None => self.propose_once(Body::Admit { node: from.clone(), incarnation, behaviour }, AGAIN),
         }
@@ -275,9 +305,15 @@ impl Node {
         }
     }
 
+    /// S17: in force is what every node's program has, this one's included.
     fn raise_behaviour(&mut self) {
-        let supported = self.cluster.nodes.values().filter(|n| n.raft_id.is_some()).map(|n| n.behaviour).min().unwrap_or(0);
-        let version = supported.min(BEHAVIOUR);
+        let (me, mine) = (&self.options.me, self.options.behaviour);
+        if let Some(node) = self.cluster.nodes.get(me).filter(|n| n.raft_id.is_some() && n.behaviour < mine) {
+            let (node, incarnation) = (me.clone(), node.incarnation);
+            return self.propose_once(Body::Admit { node, incarnation, behaviour: mine }, AGAIN);
+        }
+        let supported = self.cluster.nodes.values().filter(|n| n.raft_id.is_some()).map(|n| n.behaviour);
+        let version = if plant::is(Bug::S17TooEarly) { supported.max() } else { supported.min() }.unwrap_or(0);
         if self.cluster.founded() && version > self.cluster.behaviour {
             self.propose_once(Body::Behaviour { version }, AGAIN);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::log::CONTROL;
-use crate::cluster::ClusterSpec;
+use crate::cluster::{BEHAVIOUR, ClusterSpec};
 use crate::consensus::Recovered;
 use crate::detect::HealthLimits;
 use crate::ids::{NodeId, RaftId};
@@ -34,6 +34,8 @@ pub struct Options {
     /// Commands are numbered from here; larger than in any life before.
     pub command_base: u64,
     pub health: HealthLimits,
+    /// The newest behaviour that this program has (S17).
+    pub behaviour: u32,
     /// Entries after which a snapshot is taken.
     pub snapshot_every: u64,
 }
@@ -53,6 +55,7 @@ impl Options {
             found: None,
             command_base: 0,
             health: HealthLimits::default(),
+            behaviour: BEHAVIOUR,
             snapshot_every: 2_000,
         }
     }

@@ -34,7 +34,7 @@ fn scene() -> (Cluster, Observed) {
     let spec = ClusterSpec { name: "x".into(), lease_ms: 1000, nodes, groups, text: String::new() };
     let mut cluster = Cluster::empty();
     let found = crate::cluster::Body::Found { cluster: 1, spec: Box::new(spec), node: "a".into(), incarnation: 1 };
-    cluster.apply(&crate::cluster::Entry { at: Millis(1), items: vec![crate::cluster::Item { origin: None, body: found }] });
+    cluster.apply(&crate::cluster::Entry { at: Millis(1), wall_ms: 0, items: vec![crate::cluster::Item { origin: None, body: found }] });
     let local = Local { incarnation: Incarnation(1), life: LocalLife::Running, ready: true, may_start: true, ..Local::default() };
     let observed = Observed { members: [(HOT.into(), local)].into(), leased: true, ..Observed::default() };
     (cluster, observed)
@@ -94,4 +94,21 @@ fn s6_a_candidate_that_begins_a_new_life_has_not_stepped_down_from_its_epoch() {
     observed.members.get_mut(&HOT.into()).expect("it was here").life = LocalLife::Stopped(StopCause::Asked);
     let told = actions(&cluster, &observed, &"a".into());
     assert_eq!(told, [(HOT.into(), EngineAction::Start { epoch: Epoch(2) })]);
+}
+
+#[test]
+fn a_start_that_failed_before_it_had_a_number_is_told_once_and_absence_never_hides_a_cause() {
+    let (mut cluster, mut observed) = scene();
+    let known = StopCause::Exit(1);
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    let member = group.members.get_mut(&HOT.into()).expect("a member");
+    (member.incarnation, member.life) = (Incarnation(1), Life::Stopped(known.clone()));
+    let mut told = |cause: StopCause| {
+        observed.members.get_mut(&HOT.into()).expect("it was here").life = LocalLife::Stopped(cause);
+        reports(&cluster, &observed, &"a".into())
+    };
+    assert_eq!([told(known), told(StopCause::Absent), told(StopCause::Asked)], [vec![], vec![], vec![]]);
+    let failed = StopCause::NotStarted("the disk is full".to_owned());
+    let stopped = Told::Stopped { member: HOT.into(), incarnation: Incarnation(1), cause: failed.clone() };
+    assert_eq!(told(failed), [("clock".into(), Body::Life(stopped))]);
 }

@@ -13,11 +13,15 @@ mod lives;
 mod log;
 mod one_serves;
 mod quiet;
+mod reasonable;
 mod reasons;
+pub(crate) mod segments;
+mod versions;
 
 use std::collections::BTreeSet;
 
 use hotwarm_core::cluster::{Event, What};
+use hotwarm_core::consensus::ReplicaRole;
 use hotwarm_core::ids::{Epoch, GroupName, Index, NodeId, Session};
 use hotwarm_core::node::Node;
 use hotwarm_core::route::Routes;
@@ -50,6 +54,8 @@ pub struct Checks {
     log: log::Log,
     quiet: quiet::Quiet,
     fail_static: fail_static::FailStatic,
+    reasonable: reasonable::Reasonable,
+    versions: versions::Versions,
     applied: Vec<u64>,
     exclusive: BTreeSet<GroupName>,
 }
@@ -70,6 +76,8 @@ impl Checks {
             log: log::Log::new(nodes),
             quiet: quiet::Quiet::new(plan.faults.is_empty()),
             fail_static: fail_static::FailStatic::new(plan),
+            reasonable: reasonable::Reasonable::new(nodes),
+            versions: versions::Versions::new(nodes),
             applied: vec![0; nodes],
             exclusive: plan.groups.iter().filter(|g| g.exclusive).map(|g| g.name.clone()).collect(),
         }
@@ -97,8 +105,9 @@ impl Checks {
     }
 
     /// The agent of a node began a new life.
-    pub fn started(&mut self, n: N) {
+    pub fn started(&mut self, n: N, behaviour: u32) {
         self.applied[n] = 0;
+        self.versions.started(n, behaviour);
         self.log.started(n);
     }
 
@@ -120,6 +129,9 @@ impl Checks {
     /// After everything that a node was given.
     pub fn observe(&mut self, _now: u64, n: N, node: &Node) {
         if let Some((id, leadership)) = node.leadership() {
+            if leadership.role == ReplicaRole::Leader {
+                self.grants.leads(n);
+            }
             let broken = self.elections.observe(id, leadership);
             self.check("one leader a term", broken);
         }
@@ -132,6 +144,10 @@ impl Checks {
         self.check("same index, same state", broken);
         let broken = self.lives.applied(applied, cluster);
         self.check("S4 lives only follow each other", broken);
+        let broken = self.versions.applied(n, cluster);
+        self.check("S17 every program has what is in force", broken);
+        let broken = self.reasonable.applied(n, applied, cluster);
+        self.check("S9, S10 no failover without cause", broken);
     }
 
     pub fn records(&mut self, n: N, records: &[Record]) {
@@ -168,6 +184,12 @@ impl Checks {
         self.check("every decision has a reason", broken);
         let broken = self.quiet.events(events);
         self.check("no failover without a fault", broken);
+    }
+
+    /// How many segments of the write-ahead log take room on a node's disk.
+    pub fn segments(&mut self, n: N, kept: usize) {
+        let broken = segments::check(n, kept);
+        self.check("S14 idle logs pin nothing", broken);
     }
 
     pub fn alarm(&mut self, node: &NodeId, code: &'static str, text: &str) {

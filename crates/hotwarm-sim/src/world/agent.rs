@@ -13,7 +13,8 @@ use super::World;
 use crate::disk::Found;
 use crate::event::{Event, M, N};
 use crate::fault::Stage;
-use crate::plan::{CLOCK, MS, SECOND};
+use crate::invariants::segments;
+use crate::plan::{CLOCK, MS, NEWER, SECOND};
 
 /// So long a hot member counts as just opened.
 const OPENED_US: u64 = 300 * MS;
@@ -29,6 +30,9 @@ impl World {
             return;
         }
         let stored = self.read_disk(n);
+        if self.plan.upgrades && self.machines[n].life > 0 && self.rng.one_in(2) {
+            self.machines[n].behaviour = NEWER;
+        }
         let machine = &mut self.machines[n];
         machine.life += 1;
         let life = machine.life;
@@ -38,6 +42,7 @@ impl World {
         options.tick = self.plan.tick;
         options.snapshot_every = self.plan.snapshot_every;
         options.command_base = self.now;
+        options.behaviour = machine.behaviour;
         // The right stays until the log says that it was used: a crash may come between the two.
         options.found = machine.may_found.then(|| (77, self.plan.spec.clone()));
         machine.lease_until = Mono(0);
@@ -52,8 +57,8 @@ impl World {
                 return;
             }
         }
-        self.line(|w| format!("{} starts (life {life})", w.machines[n].name));
-        self.checks.started(n);
+        self.line(|w| format!("{} starts (life {life}, behaviour {})", w.machines[n].name, w.machines[n].behaviour));
+        self.checks.started(n, self.machines[n].behaviour);
         for m in self.machines[n].members.clone() {
             self.adopt(n, m);
         }
@@ -160,6 +165,11 @@ impl World {
 
     pub(super) fn persisted(&mut self, n: N, token: u64, through: u64) {
         self.machines[n].disk.synced(through);
+        let kept = self.machines[n].disk.kept();
+        if self.plan.snapshot_every <= segments::OFTEN {
+            self.counts.segments = self.counts.segments.max(kept);
+            self.checks.segments(n, kept);
+        }
         self.agent(n, |node, now| node.handle_persisted(now, token));
         self.break_promise(n, through);
     }
@@ -172,11 +182,21 @@ impl World {
                 return;
             }
             self.agent(n, |node, now| node.handle_disk(now, Some(true)));
+            self.write_forward(n);
             self.queue.push(self.now + SECOND, Event::DiskProbe { n, life, ended: false });
         } else {
             self.agent(n, |node, now| node.handle_disk(now, None));
             let takes = self.machines[n].disk.latency_us;
             self.queue.push(self.now + takes, Event::DiskProbe { n, life, ended: true });
+        }
+    }
+
+    /// S14: a log that is idle keeps no segment from going.
+    fn write_forward(&mut self, n: N) {
+        let machine = &mut self.machines[n];
+        let Some(node) = &machine.agent else { return };
+        for log in machine.disk.pinning() {
+            machine.disk.rewrite(log, &node.rewrite(log));
         }
     }
 
@@ -213,6 +233,7 @@ impl World {
         let Some(node) = &self.machines[n].agent else { return };
         self.checks.observe(self.now, n, node);
         let (cluster, applied) = node.state();
+        let founded = cluster.founded();
         if applied > self.newest {
             self.newest = applied;
             if let Some(group) = cluster.groups.get(&self.plan.groups[CLOCK].name) {
@@ -220,6 +241,7 @@ impl World {
                 self.enter(stage);
             }
         }
+        self.machines[n].may_found &= !founded;
     }
 
     fn enter(&mut self, stage: Stage) {
@@ -268,14 +290,14 @@ impl World {
             }
             Action::Routes(routes) => self.give_routes(n, routes),
             Action::Lease { until } => self.give_lease(n, until),
-            Action::Events { events, fresh } => {
+            Action::Events { events, fresh, .. } => {
                 if fresh {
                     self.tell_events(n, &events);
                 }
             }
             Action::Reply { ticket, .. } => self.trace.number(ticket),
             Action::Configured { .. } => {}
-            Action::Alarm { code, text } => {
+            Action::Alarm { code, text } | Action::Halt { code, text } => {
                 self.line(|w| format!("{} ALARM {code} {text}", w.machines[n].name));
                 self.checks.alarm(&self.machines[n].name, code, &text);
             }

@@ -11,7 +11,7 @@ use crate::disk::Left;
 use crate::event::{Event, M, N};
 use crate::fault::{Begin, Fault, Healing, Kind, Stage, Target};
 use crate::machine::Paused;
-use crate::plan::{CLOCK, MS, SECOND};
+use crate::plan::{CLOCK, MS, NEWER, SECOND};
 
 /// A fault that waits for its stage strikes after this at the latest.
 const PATIENCE_US: u64 = 3 * SECOND;
@@ -68,6 +68,17 @@ impl World {
                 self.checks.fault(self.now);
                 self.kill(m, StopCause::Signal(9));
             }
+            (Some(Begin::KillAll), _) => {
+                self.checks.fault(self.now);
+                for m in 0..self.members.len() {
+                    if self.members[m].group == CLOCK {
+                        self.members[m].ill.cannot_start = true;
+                        let back = self.rng.between(SECOND, 3 * SECOND);
+                        self.later(back, Healing::Well(m));
+                        self.kill(m, StopCause::Signal(9));
+                    }
+                }
+            }
             (Some(Begin::HangHot), Some(m)) => {
                 self.checks.fault(self.now);
                 self.hang(m, 2 * SECOND);
@@ -76,7 +87,7 @@ impl World {
         }
     }
 
-    fn hot_member(&self) -> Option<M> {
+    pub(super) fn hot_member(&self) -> Option<M> {
         let hot = |m: &M| self.members[*m].group == CLOCK && self.members[*m].program.as_ref().is_some_and(|p| p.role == Role::Hot);
         (0..self.members.len()).filter(hot).max_by_key(|m| self.members[*m].told.1)
     }
@@ -103,7 +114,7 @@ impl World {
         group.promoting().and_then(|id| self.numbers.get(id)).copied()
     }
 
-    fn later(&mut self, us: u64, healing: Healing) {
+    pub(super) fn later(&mut self, us: u64, healing: Healing) {
         self.queue.push(self.now + us, Event::Heal(healing));
     }
 
@@ -124,6 +135,7 @@ impl World {
             Kind::DiskSlow | Kind::DiskStalled | Kind::DiskFull | Kind::DiskTorn | Kind::DiskRotten | Kind::Wiped => {
                 self.strike_disk(fault.kind, n, lasts);
             }
+            Kind::Drained | Kind::AutomationPaused => self.strike_by_hand(fault.kind, n, lasts),
             _ => {
                 if let Some(m) = self.member_on(n) {
                     self.strike_member(fault.kind, m, lasts);
@@ -427,7 +439,12 @@ impl World {
                 }
             }
             Healing::Well(m) => self.members[m].ill = crate::member::Ill::default(),
-            Healing::Operator(_) => {}
+            Healing::Upgrade(n) => {
+                self.kill_agent(n);
+                self.machines[n].behaviour = NEWER;
+                self.later(20 * MS, Healing::Boot(n));
+            }
+            Healing::Operator(undo) => self.take_back(undo),
         }
     }
 
@@ -481,6 +498,9 @@ impl World {
             self.disk_goes_on(n);
             self.resume(n);
             self.heal(Healing::Boot(n));
+            if self.plan.upgrades && self.machines[n].behaviour != NEWER {
+                self.later(n as u64 * SECOND / 2, Healing::Upgrade(n));
+            }
         }
         for m in 0..self.members.len() {
             self.members[m].ill = crate::member::Ill::default();

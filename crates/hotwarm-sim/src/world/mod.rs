@@ -8,10 +8,12 @@ mod agent;
 mod data;
 mod engines;
 mod faults;
+mod operator;
 mod traffic;
 
 use std::collections::BTreeMap;
 
+use hotwarm_core::cluster::BEHAVIOUR;
 use hotwarm_core::ids::{Index, MemberId, Mono, NodeId};
 use hotwarm_core::rng::Rng;
 
@@ -69,6 +71,8 @@ pub struct Counts {
     pub asked: u64,
     pub answered: u64,
     pub promotions: u64,
+    /// The most segments that took room on one disk, where snapshots are taken often.
+    pub segments: usize,
     pub faults: u64,
 }
 
@@ -209,8 +213,8 @@ impl World {
             Event::Probe { n, life, m, incarnation, again } => self.probe(n, life, m, incarnation, again),
             Event::Router { n, event, .. } => self.router_told(n, event),
             Event::Switch { n, routes, .. } => self.switch(n, routes),
-            Event::AtRouter { n, id, answered, .. } => self.at_router(n, id, answered),
-            Event::Refused { n, id, m, .. } => self.refused(n, id, m),
+            Event::AtRouter { n, id, attempt, answered, .. } => self.at_router(n, id, attempt, answered),
+            Event::Refused { n, id, attempt, m, .. } => self.refused(n, id, attempt, m),
             Event::TryAgain { n, life, m } => self.try_again(n, life, m),
             Event::Client => self.client(),
             Event::ClientBack { n, group, .. } => self.ask(n, group),
@@ -264,6 +268,9 @@ impl World {
         if self.healed && self.served_again.is_none() && crate::liveness::missing(self).is_none() {
             self.served_again = Some(self.now);
         }
+        if self.healed && self.now % SECOND < LOOK_US {
+            self.take_all_back();
+        }
     }
 
     fn local(&self, n: N) -> Mono {
@@ -289,6 +296,7 @@ fn machine(plan: &Plan, n: N, members: &[Member], rng: &mut Rng) -> Machine {
         paused: Paused::No,
         held: Vec::new(),
         disk: Disk::new(200 + rng.below(2_000)),
+        behaviour: BEHAVIOUR,
         incarnation: u128::from(rng.next_u64()) | 1,
         may_found: n == 0,
         wanted: true,

@@ -35,7 +35,7 @@ impl World {
         self.counts.asked += 1;
         let (id, entry) = (self.next_request, 0);
         self.next_request += 1;
-        let request = Request { id, group, born: self.now, via: n, life: machine.life, epoch: Epoch(0), entry, to: 0, sent: 0 };
+        let request = Request { id, group, born: self.now, via: n, life: machine.life, epoch: Epoch(0), attempt: 0, entry, to: 0, sent: 0 };
         self.admit(n, request);
     }
 
@@ -51,6 +51,11 @@ impl World {
         let among = if sound.is_empty() { &table.targets } else { &sound };
         let to = among[self.rng.below(among.len() as u64) as usize];
         (request.epoch, request.to, request.sent) = (table.epoch(), to, self.now);
+        if table.is_fenced(to, request.epoch) {
+            table.park(request);
+            return;
+        }
+        request.attempt += 1;
         table.in_flight.insert(request.id, request);
         let there = self.members[to].node;
         if self.net.passes(n, there) {
@@ -81,14 +86,14 @@ impl World {
         let keeps = self.keeps_data(m);
         let member = &self.members[m];
         let Some(program) = member.program.as_ref().filter(|program| program.up) else {
-            return self.answer(request, m, |n, life, id| Event::Refused { n, life, id, m });
+            return self.answer(request, m, |n, life, id, attempt| Event::Refused { n, life, id, attempt, m });
         };
         if program.hung {
             return;
         }
         if member.stateful && program.role != Role::Hot {
             // It says that it is not the one.
-            return self.answer(request, m, |n, life, id| Event::AtRouter { n, life, id, answered: None });
+            return self.answer(request, m, |n, life, id, attempt| Event::AtRouter { n, life, id, attempt, answered: None });
         }
         request.entry = self.next_entry;
         self.next_entry += 1;
@@ -100,32 +105,33 @@ impl World {
     }
 
     pub(super) fn reply(&mut self, m: M, request: Request) {
-        self.answer(request, m, |n, life, id| Event::AtRouter { n, life, id, answered: Some(m) });
-        if let Some(in_flight) = self.machines[request.via].tables[request.group].in_flight.get_mut(&request.id) {
+        self.answer(request, m, |n, life, id, attempt| Event::AtRouter { n, life, id, attempt, answered: Some(m) });
+        let in_flight = self.machines[request.via].tables[request.group].in_flight.get_mut(&request.id);
+        if let Some(in_flight) = in_flight.filter(|in_flight| in_flight.attempt == request.attempt) {
             in_flight.entry = request.entry;
         }
     }
 
-    fn answer(&mut self, request: Request, m: M, event: impl FnOnce(N, u32, u64) -> Event) {
+    fn answer(&mut self, request: Request, m: M, event: impl FnOnce(N, u32, u64, u32) -> Event) {
         let (here, there) = (self.members[m].node, request.via);
         if self.net.passes(here, there) {
             let takes = self.net.takes(here, there, &mut self.rng);
-            self.queue.push(self.now + takes, event(there, request.life, request.id));
+            self.queue.push(self.now + takes, event(there, request.life, request.id, request.attempt));
         }
     }
 
     /// An answer came back to the router.
-    pub(super) fn at_router(&mut self, n: N, id: u64, answered: Option<M>) {
+    pub(super) fn at_router(&mut self, n: N, id: u64, attempt: u32, answered: Option<M>) {
         let now = self.local(n);
         let lease = self.machines[n].lease_until;
         for g in 0..self.plan.groups.len() {
             let table = &mut self.machines[n].tables[g];
-            let Some(request) = table.in_flight.remove(&id) else { continue };
+            let Some(request) = table.take(id, attempt) else { continue };
             let Some(m) = answered else {
                 table.park(request);
                 return;
             };
-            let same_epoch = !table.exclusive() || table.epoch() == request.epoch;
+            let same_epoch = !table.exclusive() || (table.epoch() == request.epoch && !table.is_fenced(request.to, request.epoch));
             let serves = table.is_open() || table.is_draining() || !table.exclusive();
             let released = same_epoch && serves && table.allowed(now, lease);
             let worked = table.suspects.remove(&m);
@@ -141,10 +147,10 @@ impl World {
         }
     }
 
-    pub(super) fn refused(&mut self, n: N, id: u64, m: M) {
+    pub(super) fn refused(&mut self, n: N, id: u64, attempt: u32, m: M) {
         let group = self.members[m].group;
         let table = &mut self.machines[n].tables[group];
-        if let Some(request) = table.in_flight.remove(&id) {
+        if let Some(request) = table.take(id, attempt) {
             table.park(request);
             self.tell_drained(n, group);
             self.suspect(n, m, Evidence::Refused);
@@ -217,8 +223,10 @@ impl World {
         let Some(g) = self.plan.groups.iter().position(|group| group.name == routes.group) else { return };
         self.trace.number(routes.epoch.0 << 8 | g as u64);
         let takes = 50 + self.rng.below(500);
+        let named = routes.targets().iter().filter_map(|t| self.numbers.get(&t.member).copied()).collect();
         let machine = &mut self.machines[n];
         let table = &mut machine.tables[g];
+        table.given = (routes.epoch, named);
         table.switched_at = table.switched_at.max(self.now + takes);
         let (at, life) = (table.switched_at, machine.life);
         self.queue.push(at, Event::Switch { n, life, routes: Rc::new(routes) });
@@ -226,11 +234,7 @@ impl World {
 
     pub(super) fn switch(&mut self, n: N, routes: Rc<Routes>) {
         let Some(g) = self.plan.groups.iter().position(|group| group.name == routes.group) else { return };
-        let targets = match &routes.state {
-            RouteState::Open(targets) | RouteState::Draining(targets) => targets.iter(),
-            RouteState::Held => [].iter(),
-        };
-        let targets = targets.filter(|t| t.weight > 0).filter_map(|t| self.numbers.get(&t.member).copied()).collect();
+        let targets = routes.targets().iter().filter(|t| t.weight > 0).filter_map(|t| self.numbers.get(&t.member).copied()).collect();
         self.checks.switched(self.now, n, g, &routes);
         let life = self.machines[n].life;
         let table = &mut self.machines[n].tables[g];

@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use hotwarm_core::ids::{Index, Mono, NodeId};
 use hotwarm_core::node::{Node, Options, Stored};
 use tokio::sync::mpsc;
+use tracing::{error, info};
 
 pub use handle::Handle;
 pub use operate::{ConfigureError, Planned, ReloadError};
@@ -32,6 +32,7 @@ pub mod seen {
     pub use crate::engine::Place;
     pub use crate::engine::logs::{Follower, tail};
     pub use crate::router::{GroupStats, MemberStats};
+    pub use crate::store::disk::Room;
     pub use crate::store::transport::Lane;
 }
 
@@ -106,7 +107,8 @@ impl Agent {
         let (stored, wal) = open_wal(&dir, &inbox)?;
         let router = start_router(&config, &me, &inbox)?;
         let node = Node::new(options(&config, &me, &dir, &stored)?, stored, clock::now())?;
-        let disk = disk::DiskProbe::start(&dir.subdir("run")?.join("probe"), disk::EVERY, disk_told(&inbox))?;
+        let room = Arc::new(ArcSwap::from_pointee(None));
+        let disk = disk::DiskProbe::start(&dir.subdir("run")?.join("probe"), disk::EVERY, disk_told(&inbox, Arc::clone(&room)))?;
         let certificate =
             read_tls(&dir.path().join("tls")).ok().and_then(|material| crate::config::pki::identity(&material.certificate).ok());
         let shared = Arc::new(Shared {
@@ -117,6 +119,7 @@ impl Agent {
             // Nothing is in force before the log says so; what is not about groups is the file's.
             config: ArcSwap::from_pointee(Config { groups: BTreeMap::new(), ..config }),
             members: ArcSwap::default(),
+            room,
             records: Records::default(),
             router,
             transport,
@@ -233,9 +236,8 @@ fn options(config: &Config, me: &NodeId, dir: &DataDir, stored: &Stored) -> Resu
     let mut options = Options::new(me.clone(), &config.cluster.name, dir.incarnation() ^ anew, seed);
     options.peers = config.cluster.nodes.keys().cloned().collect();
     options.heartbeat = config.cluster.heartbeat;
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Larger than any number of an earlier life, unless the wall clock went back by more than it ran: then a command is refused, not lost.
-    options.command_base = u64::try_from(since_epoch.as_millis()).unwrap_or(0) << 16;
+    options.command_base = act::wall_ms() << 16;
     if stored.identity.is_none() && stored.rejoins.is_none() && dir.take_bootstrap_right()? {
         // Another random number than the directory's: the cluster's id is public.
         let id = (u128::from(clock::now().0) << 64) ^ dir.incarnation().rotate_left(61) | 1;
@@ -244,14 +246,21 @@ fn options(config: &Config, me: &NodeId, dir: &DataDir, stored: &Stored) -> Resu
     Ok(options)
 }
 
-fn disk_told(inbox: &Inbox) -> disk::ProbedFn {
+fn disk_told(inbox: &Inbox, room: Arc<ArcSwap<Option<disk::Room>>>) -> disk::ProbedFn {
     let inbox = inbox.clone();
     Box::new(move |probed| {
-        if probed.outcome.is_err() {
+        let Ok(now) = probed.outcome else {
             inbox.offer(Input::Disk(Some(false)));
-        } else {
-            inbox.offer(Input::Disk(None));
-            inbox.offer(Input::Disk(Some(true)));
+            return;
+        };
+        inbox.offer(Input::Disk(None));
+        inbox.offer(Input::Disk(Some(true)));
+        let was_low = room.swap(Arc::new(Some(now))).is_some_and(|before| before.low);
+        let (free, floor) = (now.free_bytes >> 20, now.floor_bytes >> 20);
+        if now.low && !was_low {
+            error!(code = "HW0508", "{free} MiB left on the disk of the data directory, below {floor}: make room before it is full");
+        } else if was_low && !now.low {
+            info!("{free} MiB left on the disk of the data directory: enough again");
         }
     })
 }

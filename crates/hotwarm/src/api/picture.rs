@@ -14,6 +14,7 @@ use hotwarm_core::ids::{MemberId, Role};
 use hotwarm_core::node::View;
 
 use super::types::*;
+use crate::agent::seen::Room;
 use crate::agent::{Handle, Recorded};
 
 pub(super) fn status(agent: &Handle) -> Status {
@@ -56,11 +57,16 @@ fn self_status(agent: &Handle, view: &View) -> SelfStatus {
         applied: view.applied.0,
         commit: view.commit.0,
         certificate: agent.certificate().as_ref().map(certificate),
+        disk: agent.room().map(|Room { free_bytes, floor_bytes, low }| DiskStatus { free_bytes, floor_bytes, low }),
     }
 }
 
 pub(super) fn certificate(identity: &crate::config::pki::Identity) -> CertificateStatus {
-    CertificateStatus { not_after_unix_seconds: identity.not_after, days_left: identity.days_left(SystemTime::now()) }
+    CertificateStatus {
+        not_after_unix_seconds: identity.not_after,
+        days_left: identity.days_left(SystemTime::now()),
+        serial: identity.serial.clone(),
+    }
 }
 
 pub(super) const fn grade(grade: Grade) -> &'static str {
@@ -197,7 +203,7 @@ pub(super) fn problems(group: &Group) -> Vec<Problem> {
             problem::Severity::Notice => "notice",
         }
         .to_owned(),
-        title: p.title.to_owned(),
+        title: if p.code == "router-cut" { format!("{} ({})", p.title, group.doubts().join("; ")) } else { p.title.to_owned() },
         advice: p.advice.replace("GROUP", name),
     };
     problem::of(group).map(of).collect()
@@ -234,8 +240,8 @@ pub(super) fn unfit(why: &Refusal) -> Unfit {
         Refusal::NodeLost => "node-lost",
         Refusal::Drained => "drained",
         Refusal::Spare => "spare",
-        Refusal::NotRunning => "not-running",
-        Refusal::NotReady => "not-ready",
+        Refusal::NotRunning { .. } => "not-running",
+        Refusal::NotReady { .. } => "not-ready",
         Refusal::Suspected => "suspected",
         Refusal::Unstable { .. } => "unstable",
         Refusal::FailedThisTime => "failed-this-time",
@@ -390,7 +396,7 @@ pub(super) fn traffic(agent: &Handle) -> Traffic {
 }
 
 /// Up: a leader, a lease, a disk, and every group served.
-pub(super) fn health(view: &View) -> Health {
+pub(super) fn health(view: &View, room: Option<Room>) -> Health {
     let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
     if !view.cluster.founded() {
         reasons.push("this node has not joined its cluster yet".to_owned());
@@ -407,6 +413,9 @@ pub(super) fn health(view: &View) -> Health {
         Grade::Well => {}
         Grade::Slow => warnings.push(format!("this node is slow: {ailing}")),
         Grade::Stalled => reasons.push(format!("this node is stalled: {ailing}")),
+    }
+    if let Some(room) = room.filter(|room| room.low) {
+        warnings.push(format!("{} MiB left on the disk of the data directory", room.free_bytes >> 20));
     }
     for group in view.cluster.groups.values() {
         for problem in problem::of(group) {

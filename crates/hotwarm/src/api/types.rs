@@ -71,6 +71,16 @@ pub struct SelfStatus {
     pub applied: u64,
     pub commit: u64,
     pub certificate: Option<CertificateStatus>,
+    pub disk: Option<DiskStatus>,
+}
+
+/// The disk of a node's data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    pub free_bytes: u64,
+    pub floor_bytes: u64,
+    /// True from below the floor until well above it.
+    pub low: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +88,8 @@ pub struct CertificateStatus {
     /// Seconds since 1970.
     pub not_after_unix_seconds: i64,
     pub days_left: i64,
+    /// Hexadecimal.
+    pub serial: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

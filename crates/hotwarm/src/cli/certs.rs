@@ -1,6 +1,7 @@
 //! `hotwarm certs`: how long the certificates last, and new ones before they end.
 //!
-//! Renewing needs the CA key, which is not on the nodes: it writes join files, and `hotwarm join` on each node takes them in while it runs.
+//! Renewing needs the CA key, which is best kept away from the nodes: it writes join files, and `hotwarm join` on each node takes them in
+//! while it runs. Where it is run on a node of the cluster, that node's own certificate is installed at once.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,7 +11,7 @@ use hotwarm_core::ids::NodeId;
 use serde_json::json;
 
 use super::failure::{Failure, print};
-use super::join::Layout;
+use super::join::{self, InForce, Layout};
 use super::{Global, NodeArg, files, load, read_config};
 use crate::codes::Code;
 use crate::config::{self, pki};
@@ -26,7 +27,7 @@ pub struct CertsArgs {
 enum CertsCommand {
     /// Show who certificates are for and when they expire
     Show(ShowArgs),
-    /// Make new keys and certificates with the CA key, as join files
+    /// Make new keys and certificates with the CA key: this node's is installed, the others' are written as join files
     Renew(RenewArgs),
 }
 
@@ -115,22 +116,49 @@ fn renew(args: &RenewArgs, global: &Global) -> Result<(), Failure> {
     if nodes.is_empty() {
         nodes = config.cluster.nodes.keys().cloned().collect();
     }
-    let mut written = Vec::new();
+    let here = this_machine(global);
+    let (mut written, mut own) = (Vec::new(), None);
     for node in &nodes {
         let path = args.dir.join(format!("{node}.join"));
         // Without the right to bootstrap: the cluster was born.
-        let join =
-            pki::JoinFile::issue(&ca, node, &text, None, now).and_then(|join| join.to_pem()).map_err(|error| failed(&path, &error))?;
-        files::write(&path, join.as_bytes(), files::SECRET)?;
-        written.push(path);
+        let join = pki::JoinFile::issue(&ca, node, &text, None, now).map_err(|error| failed(&path, &error))?;
+        match &here {
+            // What is not this cluster's, or may not be looked at, gets a file like any other.
+            Some(layout) if join::renews(layout, &join).unwrap_or(false) => {
+                join::install(layout, &join, true)?;
+                own = Some((node, join::put_in_force(layout, &join, global)?));
+            }
+            _ => {
+                let pem = join.to_pem().map_err(|error| failed(&path, &error))?;
+                files::write(&path, pem.as_bytes(), files::SECRET)?;
+                written.push(path);
+            }
+        }
     }
     if global.json {
-        return print(&format!("{}\n", json!({ "files": written })));
+        let own = own.map(|(node, in_force)| json!({ "node": node, "in_force": in_force == InForce::Now }));
+        return print(&format!("{}\n", json!({ "files": written, "installed": own })));
+    }
+    if let Some((node, in_force)) = own {
+        print(&format!("node {node}, this machine: installed, {}\n", in_force.text()))?;
     }
     for path in &written {
         print(&format!("{}\n", path.display()))?;
     }
-    print("next, for each node: copy its file there, `sudo hotwarm join NODE.join`, delete the file\n")
+    if written.is_empty() {
+        return Ok(());
+    }
+    print(
+        "next, for each file: copy it to its node, there `sudo hotwarm join NODE.join`, which installs it in the running node; delete the file\n",
+    )
+}
+
+/// Where the keys of the node that this machine is would be; `None` on a machine that is no node.
+fn this_machine(global: &Global) -> Option<Layout> {
+    let text = read_config(&global.config).ok()?;
+    let node = std::env::var("HOTWARM_NODE").ok().map(NodeId::new).or_else(|| super::installed_name(global));
+    let config = config::parse(&text, "", node.as_ref()).ok()?;
+    Some(Layout::new(Path::new("/"), &global.config, &config.node.data))
 }
 
 /// The CA key's neighbour, as `init` wrote them, unless the user names another.

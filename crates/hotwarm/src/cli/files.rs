@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
@@ -36,6 +36,39 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure>
     })
 }
 
+/// Replaces the files of a folder, all at once: whoever reads it, also after a crash, finds all old or all new ones. What else was in it goes.
+pub(super) fn replace_folder(path: &Path, files: &[(&str, &[u8], u32)]) -> Result<(), Failure> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let remove = || match fs::remove_dir_all(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(refused(&new, &error)),
+        _ => Ok(()),
+    };
+    // Left by a crash.
+    remove()?;
+    folder(&new, 0o700)?;
+    for (name, bytes, mode) in files {
+        write(&new.join(name), bytes, *mode)?;
+    }
+    let swapped = if path.exists() {
+        rustix::fs::renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, path, rustix::fs::RenameFlags::EXCHANGE)
+    } else {
+        rustix::fs::rename(&new, path)
+    };
+    match swapped {
+        Ok(()) => {}
+        // A file system that cannot exchange two names: one file after the other, then.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::XDEV | rustix::io::Errno::OPNOTSUPP) => {
+            files.iter().try_for_each(|(name, bytes, mode)| write(&path.join(name), bytes, *mode))?;
+        }
+        Err(error) => return Err(refused(path, &error.into())),
+    }
+    path.parent().map_or(Ok(()), |above| File::open(above)?.sync_all()).map_err(|error| refused(path, &error))?;
+    // What was replaced: an old key.
+    remove()
+}
+
 fn write_partial(partial: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     match fs::remove_file(partial) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -44,8 +77,18 @@ fn write_partial(partial: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()>
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(partial)?;
     // The mode of `open` is cut by the umask.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
+    if let Some((uid, gid)) = owner_above(partial) {
+        std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+    }
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// Whose the folder is that a path lies in, where root writes what an agent of another user is to read.
+fn owner_above(path: &Path) -> Option<(u32, u32)> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty())?;
+    let owner = fs::metadata(above).ok()?;
+    (rustix::process::geteuid().is_root() && owner.uid() != 0).then(|| (owner.uid(), owner.gid()))
 }
 
 /// Makes a folder and those above it; the last gets `mode`.
@@ -53,6 +96,7 @@ pub(super) fn folder(path: &Path, mode: u32) -> Result<(), Failure> {
     let above = path.parent().map_or(Ok(()), |above| DirBuilder::new().recursive(true).mode(0o755).create(above));
     let made = above.and_then(|()| match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Ok(()) => owner_above(path).map_or(Ok(()), |(uid, gid)| std::os::unix::fs::lchown(path, Some(uid), Some(gid))),
         other => other,
     });
     made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode))).map_err(|error| refused(path, &error))

@@ -1,15 +1,17 @@
 //! `hotwarm join`: makes this machine the node that a join file is for.
 //!
-//! It verifies the file whole before it writes anything. On a machine that is this node already it renews key and certificate and leaves the
-//! rest alone; a machine of another cluster or another node is refused. The right to bootstrap is installed only where nothing ever ran (S11).
+//! It verifies the file whole before it writes anything. On a machine that is this node already it renews key and certificate, which the
+//! running node takes up at once, and leaves the rest alone; a machine of another cluster or another node is refused. The right to bootstrap is installed only where nothing ever ran (S11).
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
 
-use super::failure::{Failure, print};
-use super::{DEFAULT_CONFIG, Global, files};
+use super::failure::{Exit, Failure, print};
+use super::{DEFAULT_CONFIG, Global, files, unit};
+use crate::api::client::Client;
+use crate::api::types::Reloaded;
 use crate::codes::Code;
 use crate::config::{self, pki};
 
@@ -25,6 +27,9 @@ pub struct JoinArgs {
     /// Write the systemd unit hotwarm.service even where systemd does not run [default: only where it runs]
     #[arg(long)]
     unit: bool,
+    /// Have the unit run as this user, who then owns the data directory: enough where all members run as this user [default: root]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
 }
 
 /// Where a node's own things are, below `root`.
@@ -61,13 +66,60 @@ pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<(), Failure> {
         return Err(Failure::refused(Code::FILE_EXISTS, format!("{} is there and says something else", layout.config.display()))
             .hint("move it away; what the cluster runs with is changed by `hotwarm apply`"));
     }
+    files::folder(&layout.data, 0o700)?;
+    if let Some(user) = args.user.as_deref().filter(|_| !renewal) {
+        unit::give(&layout.data, user)?;
+    }
     install(&layout, &file, renewal)?;
-    let unit = write_unit(args, &layout)?;
-    report(&layout, &file, renewal, unit.as_deref(), global)
+    let unit = unit::write(&args.root, args.unit, &layout.config, args.user.as_deref())?;
+    let in_force = if renewal { Some(put_in_force(&layout, &file, global)?) } else { None };
+    report(&layout, &file, in_force, unit.as_deref(), global)
+}
+
+/// When a renewed certificate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InForce {
+    Now,
+    /// The node does not run, or it is not known where it answers.
+    NextStart,
+}
+
+impl InForce {
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Now => "in force now: the running node uses it, and nothing was interrupted",
+            Self::NextStart => "in force at the node's next start: it did not answer, so if it runs, `sudo systemctl restart hotwarm`",
+        }
+    }
+}
+
+/// Has the running node take up what was installed.
+///
+/// # Errors
+/// It answers and does not take it; the old certificate goes on.
+pub(super) fn put_in_force(layout: &Layout, file: &pki::JoinFile, global: &Global) -> Result<InForce, Failure> {
+    let own = || {
+        let text = std::fs::read_to_string(&layout.config).ok()?;
+        Some(Client::at(config::parse(&text, "", Some(&file.node)).ok()?.node.api))
+    };
+    let Some(client) = global.api.as_deref().map_or_else(|| Ok(own()), |url| Client::new(url).map(Some))? else {
+        return Ok(InForce::NextStart);
+    };
+    let installed = pki::identity(&file.issued.certificate).map_err(|error| Failure::failed(Code::CERTIFICATE, error.to_string()))?;
+    match client.post::<Reloaded>("/api/v1/certificates/reload", &serde_json::json!({})).map_err(Failure::from) {
+        Ok(reloaded) if reloaded.certificate.serial == installed.serial => Ok(InForce::Now),
+        // Another node's answer, at an address that is not this one's.
+        Ok(_) => Ok(InForce::NextStart),
+        Err(failure) if failure.exit == Exit::Unreachable => Ok(InForce::NextStart),
+        Err(mut failure) => {
+            failure.message = format!("installed, and the running node does not take it up: {}", failure.message);
+            Err(failure.hint("its log says more; a restart reads the files again: sudo systemctl restart hotwarm"))
+        }
+    }
 }
 
 /// True if the machine is this node already.
-fn renews(layout: &Layout, file: &pki::JoinFile) -> Result<bool, Failure> {
+pub(super) fn renews(layout: &Layout, file: &pki::JoinFile) -> Result<bool, Failure> {
     let Some(installed) = files::read_if_there(&layout.tls("node.pem"))? else { return Ok(false) };
     let identity = pki::identity(&installed).map_err(|error| {
         Failure::failed(Code::CERTIFICATE, format!("{}: {error}", layout.tls("node.pem").display())).hint("move it away and join again")
@@ -82,9 +134,7 @@ fn renews(layout: &Layout, file: &pki::JoinFile) -> Result<bool, Failure> {
         .hint(format!("run `hotwarm leave` first, or move {} away if that cluster is gone", layout.data.display())))
 }
 
-fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> Result<(), Failure> {
-    files::folder(&layout.data, 0o700)?;
-    files::folder(&layout.data.join("tls"), 0o700)?;
+pub(super) fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> Result<(), Failure> {
     // The name first and the certificate last: until that is there, joining again does everything again.
     if !renewal {
         if let Some(folder) = layout.config.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
@@ -96,22 +146,29 @@ fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> Result<(), F
             files::write(&layout.data.join("bootstrap"), format!("{}\n", right.as_str()).as_bytes(), files::SECRET)?;
         }
     }
-    files::write(&layout.tls("ca.pem"), file.ca.as_bytes(), files::PUBLIC)?;
-    files::write(&layout.tls("node.key"), file.issued.key.as_bytes(), files::SECRET)?;
-    files::write(&layout.tls("node.pem"), file.issued.certificate.as_bytes(), files::PUBLIC)
+    files::replace_folder(
+        &layout.data.join("tls"),
+        &[
+            ("ca.pem", file.ca.as_bytes(), files::PUBLIC),
+            ("node.key", file.issued.key.as_bytes(), files::SECRET),
+            ("node.pem", file.issued.certificate.as_bytes(), files::PUBLIC),
+        ],
+    )
 }
 
-fn report(layout: &Layout, file: &pki::JoinFile, renewal: bool, unit: Option<&Path>, global: &Global) -> Result<(), Failure> {
+fn report(layout: &Layout, file: &pki::JoinFile, in_force: Option<InForce>, unit: Option<&Path>, global: &Global) -> Result<(), Failure> {
     if global.json {
         let done = serde_json::json!({
-            "cluster": file.cluster, "node": file.node, "renewed": renewal, "config": layout.config, "data": layout.data, "unit": unit,
+            "cluster": file.cluster, "node": file.node, "renewed": in_force.is_some(), "in_force": in_force == Some(InForce::Now), "config": layout.config, "data": layout.data, "unit": unit,
         });
         return print(&format!("{done}\n"));
     }
-    if renewal {
+    if let Some(in_force) = in_force {
         return print(&format!(
-            "node {} of {}: key and certificate renewed; the configuration was left as it is\n",
-            file.node, file.cluster
+            "node {} of {}: key and certificate renewed, {}\nthe configuration was left as it is; the join file holds a private key: delete it\n",
+            file.node,
+            file.cluster,
+            in_force.text()
         ));
     }
     let next = if unit.is_some() { "sudo systemctl enable --now hotwarm" } else { "hotwarm run" };
@@ -122,36 +179,4 @@ fn report(layout: &Layout, file: &pki::JoinFile, renewal: bool, unit: Option<&Pa
         layout.config.display(),
         layout.data.display(),
     ))
-}
-
-/// Where systemd looks for the administrator's units.
-const UNIT: &str = "etc/systemd/system/hotwarm.service";
-
-fn write_unit(args: &JoinArgs, layout: &Layout) -> Result<Option<PathBuf>, Failure> {
-    let here = args.root == Path::new("/") && Path::new("/run/systemd/system").is_dir();
-    if !here && !args.unit {
-        return Ok(None);
-    }
-    let path = args.root.join(UNIT);
-    if !path.exists() {
-        let program = std::env::current_exe().map_err(|error| files::refused(Path::new("/proc/self/exe"), &error))?;
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| files::refused(folder, &error))?;
-        }
-        files::write(&path, unit(&program, &layout.config).as_bytes(), files::PUBLIC)?;
-    }
-    Ok(Some(path))
-}
-
-/// The agent alone is ended and started again: members outlive it and are adopted. Of root's powers it keeps those that changing user, binding
-/// low ports and ending members take.
-fn unit(program: &Path, config: &Path) -> String {
-    format!(
-        "[Unit]\nDescription=hotwarm: keeps services answering while machines fail\nWants=network-online.target\nAfter=network-online.target\n\n\
-         [Service]\nExecStart={} run --config {}\nRestart=always\nRestartSec=1\nKillMode=process\nDelegate=yes\nLimitNOFILE=1048576\nOOMScoreAdjust=-900\n\
-         CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_NET_BIND_SERVICE CAP_CHOWN CAP_DAC_OVERRIDE CAP_SYS_RESOURCE\n\n\
-         [Install]\nWantedBy=multi-user.target\n",
-        program.display(),
-        config.display()
-    )
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use hotwarm_core::detect::{Hysteresis, LatencyTracker, Pace, Pacer, Verdict as Judgement};
+use hotwarm_core::detect::{HealthLimits, Hysteresis, LatencyTracker, Pace, Pacer, SelfHealth, Silence, Verdict as Judgement};
+use hotwarm_core::ids::Mono;
 use hotwarm_core::rng::Rng;
 use hyper::Method;
 use tokio::sync::{Notify, watch};
@@ -152,6 +153,8 @@ pub fn spawn(spec: Spec, control: Control) -> Probe {
         started: Instant::now(),
         refused: 0,
         latency: LatencyTracker::new(clock::now()),
+        health: SelfHealth::new(HealthLimits::default()),
+        silence: Silence::default(),
     };
     Probe { verdict, task: tokio::spawn(prober.run()) }
 }
@@ -167,6 +170,9 @@ struct Prober {
     refused: u32,
     /// Of answers.
     latency: LatencyTracker,
+    /// Of this prober's own timers: is it itself that is late?
+    health: SelfHealth,
+    silence: Silence,
 }
 
 impl Prober {
@@ -174,25 +180,40 @@ impl Prober {
         sleep(self.pause(&Ok(()))).await;
         loop {
             let begun = clock::now();
-            let result = once_within(&self.spec, self.limit()).await;
+            let limit = self.limit(begun);
+            let result = once_within(&self.spec, limit).await;
+            if self.missed(&result, begun.plus(limit)) {
+                continue;
+            }
             if result.is_ok() {
                 self.latency.record(clock::now(), clock::now().since(begun));
             }
             self.judge(&result);
             let pause = self.pause(&result);
+            let due = clock::now().plus(pause);
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(pause) => drop(self.health.woke(due, clock::now())),
                 () = self.control.0.now.notified() => {}
             }
         }
     }
 
     /// How long an answer may take. The configured time is the upper bound: a member that always answers in a millisecond is in doubt
-    /// long before that, and one that is slow under load is given three times what it usually takes.
-    fn limit(&self) -> Duration {
+    /// long before that, and one that is slow under load is given three times what it usually takes; more while our own timers are late.
+    fn limit(&self, now: Mono) -> Duration {
         let bound = self.spec.check.timeout;
         let usual = self.hysteresis.verdict() == Some(Judgement::Healthy) && !matches!(self.spec.check.kind, CheckKind::Command(_));
-        if usual { self.latency.limit(SILENT_AFTER).min(bound) } else { bound }
+        if usual { self.health.patience(now, self.latency.limit(SILENT_AFTER), bound) } else { bound }
+    }
+
+    /// True if nothing was heard because this task ran too late to hear it: then it asks again.
+    fn missed(&mut self, result: &Result<(), Failure>, due: Mono) -> bool {
+        if !matches!(result, Err(Failure::Silent(_))) {
+            self.silence.broken();
+            return false;
+        }
+        let late = self.health.woke(due, clock::now());
+        !self.silence.is_theirs(late)
     }
 
     fn judge(&mut self, result: &Result<(), Failure>) {

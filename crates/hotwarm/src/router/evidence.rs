@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use hotwarm_core::detect::Silence;
 use hotwarm_core::ids::Mono;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,8 +19,10 @@ use super::{Event, Kind};
 use crate::clock;
 use crate::config::{CheckKind, Protocol};
 
-/// A probe that got no answer for this long means: silent.
+/// A probe that got no answer for this long means: silent. Longer for a member whose replies usually take long, and while this thread's own
+/// timers are late.
 const PROBE_TIME: Duration = Duration::from_millis(100);
+const PROBE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Between two reports of the same kind about the same member.
 const REPORT_EVERY: Duration = Duration::from_millis(50);
 /// Between two probes of a member whose replies are late but that answers its probes.
@@ -126,10 +129,17 @@ fn watch(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>) {
     let (group, target) = (Rc::clone(group), Rc::clone(target));
     tokio::task::spawn_local(async move {
         let mut pause = WATCH_FIRST;
+        let mut silence = Silence::default();
         let goes_on = || !target.shared.is_fenced() && !group.is_closing();
         while goes_on() {
-            if !take_result(&group, &target, probe(&group, &target).await) {
+            let result = probe(&group, &target, &mut silence).await;
+            if matches!(result, Probe::Missed) {
+                continue;
+            }
+            if !take_result(&group, &target, result) {
+                let due = clock::now().plus(pause);
                 tokio::time::sleep(pause).await;
+                group.health.borrow_mut().woke(due, clock::now());
                 pause = (pause * 2).min(WATCH_LAST);
                 continue;
             }
@@ -162,6 +172,7 @@ fn take_result(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, result: Probe) 
         }
         // Answered, but not well: whether it may serve is for the prober and the group to say. It is not readmitted by this.
         Probe::Unhealthy => !health.is_ejected(),
+        Probe::Missed => false,
         Probe::Failed(kind, error) => {
             eject(group, target, kind);
             report(group, target, kind, error.to_string());
@@ -173,11 +184,15 @@ fn take_result(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, result: Probe) 
 enum Probe {
     Healthy,
     Unhealthy,
+    /// This thread ran too late to know.
+    Missed,
     Failed(Kind, io::Error),
 }
 
-async fn probe(group: &LocalGroup, target: &LocalTarget) -> Probe {
+async fn probe(group: &LocalGroup, target: &LocalTarget, silence: &mut Silence) -> Probe {
     let settings = group.settings();
+    let begun = clock::now();
+    let limit = group.health.borrow().patience(begun, target.usual(PROBE_TIME), PROBE_TIME_MAX);
     let attempt = async {
         let mut stream = TcpStream::connect(target.shared.address).await?;
         // A frozen program's connections are still accepted, by its kernel: a member that speaks HTTP has to say something. Without a
@@ -194,16 +209,30 @@ async fn probe(group: &LocalGroup, target: &LocalTarget) -> Probe {
         let code = std::str::from_utf8(&line[9..]).ok().and_then(|code| code.parse::<u16>().ok()).unwrap_or(0);
         Ok(wanted.is_none_or(|status| if status.is_empty() { (200..400).contains(&code) } else { status.contains(&code) }))
     };
-    match tokio::time::timeout(PROBE_TIME, attempt).await {
-        Ok(Ok(true)) => Probe::Healthy,
-        Ok(Ok(false)) => Probe::Unhealthy,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Probe::Failed(Kind::Refused, error),
-        Ok::<io::Result<bool>, _>(Err(error)) => Probe::Failed(Kind::Reset, error),
-        Err(_) => Probe::Failed(Kind::Silent, io::Error::new(io::ErrorKind::TimedOut, "no answer to a probe in 100 ms")),
+    let Ok(result) = tokio::time::timeout(limit, attempt).await else {
+        let late = group.health.borrow_mut().woke(begun.plus(limit), clock::now());
+        if !silence.is_theirs(late) {
+            return Probe::Missed;
+        }
+        let why = format!("no answer to a probe in {} ms", limit.as_millis());
+        return Probe::Failed(Kind::Silent, io::Error::new(io::ErrorKind::TimedOut, why));
+    };
+    silence.broken();
+    match result {
+        Ok(true) => Probe::Healthy,
+        Ok(false) => Probe::Unhealthy,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Probe::Failed(Kind::Refused, error),
+        Err::<bool, io::Error>(error) => Probe::Failed(Kind::Reset, error),
     }
 }
 
 impl LocalGroup {
+    /// Members are hot, and this router has left out each of them: its own way to them is cut, or the group has not noticed yet.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let table = self.table();
+        table.state == State::Open && !table.targets.is_empty() && table.targets.iter().all(|target| target.shared.health.is_ejected())
+    }
+
     /// True if a parked request that is let go has a member to go to. One that is fenced already is none, although this thread has not
     /// switched yet.
     pub(super) fn may_release(&self) -> bool {

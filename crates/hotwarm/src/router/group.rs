@@ -284,14 +284,23 @@ impl Group {
             && install.targets.iter().all(|target| target.in_flight.load(Ordering::SeqCst) == 0)
     }
 
-    /// Says once that the group is drained, if it is.
+    /// Nothing of what is to finish is in flight, and nothing new comes: in a group that drains, at any member; in one that is open, at
+    /// the members that take no new requests.
+    fn has_finished(&self, install: &Install) -> bool {
+        let finishes = |target: &&Arc<Target>| install.state == State::Draining || target.weight.load(Ordering::Relaxed) == 0;
+        let mut finishing = install.targets.iter().filter(finishes).peekable();
+        let asked = install.state == State::Draining || finishing.peek().is_some();
+        asked && self.slowest() >= install.version && finishing.all(|target| target.in_flight.load(Ordering::SeqCst) == 0)
+    }
+
+    /// Says once that what was to finish has, if it has.
     pub(super) fn say_drained(&self, events: &dyn Fn(Event)) {
-        if self.install.load().state != State::Draining || !self.is_drained() {
+        if !self.has_finished(&self.install.load()) {
             return;
         }
         let mut ledger = self.ledger();
         let install = self.install.load();
-        if install.state == State::Draining && !std::mem::replace(&mut ledger.drained_said, true) {
+        if self.has_finished(&install) && !std::mem::replace(&mut ledger.drained_said, true) {
             let epoch = install.epoch;
             drop(ledger);
             events(Event::Drained { group: self.name.clone(), epoch });

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
-use hotwarm_core::detect::LatencyTracker;
+use hotwarm_core::detect::{LatencyTracker, SelfHealth};
 use hotwarm_core::ids::Mono;
 use hotwarm_core::route::slots::SlotSet;
 use slab::Slab;
@@ -24,6 +24,7 @@ use super::group::{Group, Settings, State, Target};
 use super::park::Queue;
 use super::pool::{Buffers, Idle};
 use super::stats::{Failure, GroupCounters, MemberCounters};
+use super::thread::Thread;
 use super::{Event, Shared, http, tcp};
 use crate::clock;
 use crate::config::Protocol;
@@ -59,7 +60,12 @@ impl LocalTarget {
 
     /// How long a reply may take before the member is probed: max(50 ms, 3 x p99).
     pub(super) fn suspect_after(&self) -> Duration {
-        self.latency.borrow().limit(SUSPECT_FLOOR)
+        self.usual(SUSPECT_FLOOR)
+    }
+
+    /// What is not unusual of it: three times its p99, `floor` at least.
+    pub(super) fn usual(&self, floor: Duration) -> Duration {
+        self.latency.borrow().limit(floor)
     }
 }
 
@@ -98,6 +104,8 @@ pub(super) struct LocalGroup {
     pub group: Arc<Group>,
     pub counters: Arc<GroupCounters>,
     pub buffers: Rc<Buffers>,
+    /// Of this thread: is it itself that is late?
+    pub health: Rc<RefCell<SelfHealth>>,
     pub queue: Queue,
     index: usize,
     table: RefCell<Rc<Table>>,
@@ -113,7 +121,7 @@ pub(super) struct LocalGroup {
 }
 
 impl LocalGroup {
-    pub(super) fn new(shared: Arc<Shared>, group: Arc<Group>, index: usize, buffers: &Rc<Buffers>) -> Rc<Self> {
+    pub(super) fn new(shared: Arc<Shared>, group: Arc<Group>, index: usize, thread: &Thread) -> Rc<Self> {
         let install = group.install.load_full();
         let table = Table {
             version: 0,
@@ -127,7 +135,8 @@ impl LocalGroup {
         Rc::new(Self {
             counters: Arc::clone(&group.counters[index]),
             shared,
-            buffers: Rc::clone(buffers),
+            buffers: Rc::clone(&thread.buffers),
+            health: Rc::clone(&thread.health),
             queue: Queue::default(),
             index,
             table: RefCell::new(Rc::new(table)),
@@ -442,7 +451,9 @@ impl Drop for Flight {
             self.group.cutting.set(self.group.cutting.get() - 1);
             self.group.say_switched();
         }
-        if left == 0 && self.group.group.install.load().state == State::Draining {
+        let finishes =
+            || self.target.shared.weight.load(Ordering::Relaxed) == 0 || self.group.group.install.load().state == State::Draining;
+        if left == 0 && finishes() {
             self.group.group.say_drained(&*self.group.shared.events);
         }
     }

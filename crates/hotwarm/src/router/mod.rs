@@ -62,7 +62,7 @@ pub enum Kind {
     Refused,
     /// A connection broke before the reply.
     Reset,
-    /// A probe got no answer in 100 ms.
+    /// A probe got no answer in 100 ms, or longer where that is usual.
     Silent,
     /// A reply is late, but the probe is answered.
     Slow,
@@ -75,7 +75,8 @@ pub enum Kind {
 pub enum Event {
     /// No thread admits or relays anything of `group` for `epoch` or an older one any more (S8).
     Closed { group: GroupName, epoch: Epoch },
-    /// The group is draining, every thread parks its new requests, and none is in flight.
+    /// Nothing of what is to finish is in flight on any thread: of a group that drains, whose new requests park, nothing at all; of one that
+    /// is open, nothing at members of weight 0.
     Drained { group: GroupName, epoch: Epoch },
     /// Testimony; at most one per member and kind in 50 ms.
     Evidence { member: MemberId, epoch: Epoch, kind: Kind, detail: String },

@@ -3,6 +3,7 @@
 //! Level-triggered: a wake carries nothing, the thread compares and acts, so no queue between agent and router can fill. It must never
 //! wait for another thread. The main path: [`spawn`] -> [`Worker::reconcile`] on each wake, lease end and tick.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hotwarm_core::detect::{HealthLimits, SelfHealth};
 use hotwarm_core::ids::GroupName;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Notify;
@@ -49,7 +51,9 @@ pub(super) fn spawn(shared: Arc<Shared>, index: usize) -> io::Result<JoinHandle<
         match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => {
                 let _ = told.send(Ok(()));
-                runtime.block_on(Worker { shared, index, groups: BTreeMap::new(), buffers: Rc::default() }.run());
+                let health = Rc::new(RefCell::new(SelfHealth::new(HealthLimits::default())));
+                let thread = Thread { buffers: Rc::default(), health };
+                runtime.block_on(Worker { shared, index, groups: BTreeMap::new(), thread }.run());
             }
             Err(error) => {
                 let _ = told.send(Err(error));
@@ -60,11 +64,17 @@ pub(super) fn spawn(shared: Arc<Shared>, index: usize) -> io::Result<JoinHandle<
     Ok(handle)
 }
 
+/// What the groups of one thread share.
+pub(super) struct Thread {
+    pub buffers: Rc<Buffers>,
+    pub health: Rc<RefCell<SelfHealth>>,
+}
+
 struct Worker {
     shared: Arc<Shared>,
     index: usize,
     groups: BTreeMap<GroupName, Rc<LocalGroup>>,
-    buffers: Rc<Buffers>,
+    thread: Thread,
 }
 
 impl Worker {
@@ -77,10 +87,16 @@ impl Worker {
             tokio::select! {
                 () = port.notify.notified() => {}
                 () = self.lease_end() => {}
-                _ = tick.tick() => self.groups.values().for_each(|group| group.tick(clock::now())),
+                due = tick.tick() => self.tick(due.elapsed()),
             }
         }
         self.groups.values().for_each(|group| group.stop());
+    }
+
+    fn tick(&self, late: Duration) {
+        let now = clock::now();
+        self.thread.health.borrow_mut().woke(now.minus(late), now);
+        self.groups.values().for_each(|group| group.tick(now));
     }
 
     /// When the lease ends by itself; never while it is not valid, or no group needs it: a wake tells of its return.
@@ -106,7 +122,7 @@ impl Worker {
             let local = self
                 .groups
                 .entry(name.clone())
-                .or_insert_with(|| LocalGroup::new(Arc::clone(&self.shared), Arc::clone(group), self.index, &self.buffers));
+                .or_insert_with(|| LocalGroup::new(Arc::clone(&self.shared), Arc::clone(group), self.index, &self.thread));
             local.reconcile();
         }
     }

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 /// What the VERSION file says.
 const VERSION: &str = "hotwarm data 1";
 /// What may be in a directory that is not yet hotwarm's: what `join` and an interrupted first start leave.
-const BEFORE_FIRST_START: [&str; 6] = ["lock", "tls", "run", "bootstrap", "incarnation", "lost+found"];
+const BEFORE_FIRST_START: [&str; 7] = ["lock", "tls", "tls.new", "run", "bootstrap", "incarnation", "lost+found"];
 /// Ends the name of a file that is being written.
 const TMP: &str = ".tmp";
 

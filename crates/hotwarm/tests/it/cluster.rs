@@ -10,20 +10,26 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hotwarm::api::client::{Client, ClientError};
 use hotwarm::api::types::{GroupStatus, MemberStatus, Status};
+use hotwarm::drill::Load;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
+use crate::command::hotwarm;
 use crate::lan::Lan;
 use crate::members::{HOTWARM, free_address, is_alive, parent};
 
 /// Reached only by a test that fails: two cores may be shared by many clusters.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// What the components speak, and where they answer checks. A drained member of a group in which all serve goes on for this long.
+const CHECKED: &str = "protocol = \"http\"\ncheck = { http = \"/healthz\" }\ndrain = \"300ms\"\n";
+/// Requests a second to each group.
+const RATE: u32 = 60;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// One machine of a test.
@@ -93,12 +99,16 @@ impl Site {
 
     /// The two groups of the demo: `web`, every member hot, and `clock`, one hot, which learns its role and tells it.
     pub(crate) fn web_and_clock(self) -> Self {
-        let check = "protocol = \"http\"\ncheck = { http = \"/healthz\" }\n";
-        let web = format!("{check}{}", engine(&[HOTWARM, "component", "web"], ""));
         let clock = engine(&[HOTWARM, "component", "clock"], "on_role_change = { http = \"/role\" }");
         // What is tested here is not the budget.
-        let clock = format!("{check}failovers_per_hour = 1000\n{clock}");
-        self.group("web", "hot-hot", &web).group("clock", "hot-warm", &clock)
+        let clock = format!("{CHECKED}failovers_per_hour = 1000\n{clock}");
+        self.web().group("clock", "hot-warm", &clock)
+    }
+
+    /// Only `web`.
+    pub(crate) fn web(self) -> Self {
+        let web = engine(&[HOTWARM, "component", "web"], "");
+        self.group("web", "hot-hot", &format!("{CHECKED}{web}"))
     }
 
     pub(crate) fn file(&self) -> PathBuf {
@@ -115,6 +125,13 @@ impl Site {
         let nodes: Vec<_> = self.machines.iter().map(|m| format!("{} = \"{}\"", m.name, m.peer)).collect();
         let cluster = format!("[cluster]\nname = \"it\"\nnodes = {{ {} }}\n", nodes.join(", "));
         cluster + &self.machines_text() + &self.groups
+    }
+
+    /// Starts every node, and waits until all is whole.
+    pub(crate) fn start_whole(self) -> Cluster {
+        let cluster = self.start();
+        cluster.wait_whole();
+        cluster
     }
 
     /// Writes the files by hand, as on loopback, and starts every node; the first may found the cluster.
@@ -134,6 +151,13 @@ impl Site {
     }
 }
 
+/// Every request was answered.
+pub(crate) fn all_answered(loads: impl IntoIterator<Item = Load>) {
+    for shot in loads.into_iter().flat_map(Load::finish) {
+        assert!(shot.answered(), "failed: {shot:?}");
+    }
+}
+
 /// The line of a supervised program.
 pub(crate) fn engine(argv: &[&str], more: &str) -> String {
     let comma = if more.is_empty() { "" } else { ", " };
@@ -149,6 +173,7 @@ pub(crate) fn private(path: &Path) {
 pub(crate) struct Cluster {
     pub(crate) site: Site,
     configs: BTreeMap<&'static str, PathBuf>,
+    /// Those that were started and not ended by the test.
     agents: BTreeMap<&'static str, Child>,
     /// Processes that the test has stopped: they would not end by themselves.
     frozen: Vec<Pid>,
@@ -168,18 +193,22 @@ impl Cluster {
         self.site.machines.iter().find(|m| m.name == name).expect("a machine of this site")
     }
 
-    /// Starts a node's agent. One that still runs is not replaced: kill it first.
+    pub(crate) fn config(&self, name: &str) -> &Path {
+        &self.configs[name]
+    }
+
+    /// A file or folder of the cluster's directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.site.dir.path().join(name)
+    }
+
+    /// Starts a node's agent, which must not run.
     pub(crate) fn start(&mut self, name: &'static str) {
-        let machine = self.machine(name).clone();
-        let log = fs::OpenOptions::new().create(true).append(true).open(&machine.log).unwrap();
-        let mut command = Command::new(HOTWARM);
-        command.args(["run", "--node", name, "--config"]).arg(&self.configs[name]);
-        command.env_remove("HOTWARM_NODE").env_remove("HOTWARM_CONFIG").env_remove("HOTWARM_API").env_remove("HOTWARM_LOG");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.machine(name).log).unwrap();
+        let mut command = hotwarm();
+        command.args(["run", "--node", name, "--config"]).arg(self.config(name)).stdout(Stdio::null()).stderr(log);
         let child = self.on(name, move || command.spawn().unwrap());
-        if let Some(mut before) = self.agents.insert(name, child) {
-            before.wait().unwrap();
-        }
+        assert!(self.agents.insert(name, child).is_none(), "node {name} runs already");
     }
 
     /// Does something where the node's machine is: in its network namespace, if it has one.
@@ -217,16 +246,33 @@ impl Cluster {
     }
 
     pub(crate) fn kill_agent(&mut self, name: &str) {
-        let agent = self.agents.get_mut(name).unwrap();
+        let mut agent = self.take_agent(name);
         agent.kill().unwrap();
         agent.wait().unwrap();
     }
 
+    /// Asks the node's agent to end, as a service manager does, and waits until it has. Its members live on.
+    pub(crate) fn stop_agent(&mut self, name: &str) {
+        let mut agent = self.take_agent(name);
+        rustix::process::kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
+        assert!(agent.wait().unwrap().success(), "node {name} did not end well");
+    }
+
+    fn take_agent(&mut self, name: &str) -> Child {
+        self.agents.remove(name).unwrap_or_else(|| panic!("node {name} does not run"))
+    }
+
+    /// The members of a node whose agent does not run, with their guards.
+    pub(crate) fn kill_members(&self, name: &str) {
+        end_guards(&self.machine(name).data);
+    }
+
     /// The whole machine at once: agent, guards, members.
     pub(crate) fn kill_node(&mut self, name: &'static str) {
-        hotwarm::drill::fault::kill_tree(self.agents[name].id());
-        self.agents.get_mut(name).unwrap().wait().unwrap();
-        end_guards(&self.machine(name).data);
+        let mut agent = self.take_agent(name);
+        hotwarm::drill::fault::kill_tree(agent.id());
+        agent.wait().unwrap();
+        self.kill_members(name);
     }
 
     pub(crate) fn client(&self, name: &str) -> Client {
@@ -237,16 +283,33 @@ impl Cluster {
         self.on(name, || self.client(name).get("/api/v1/status"))
     }
 
+    /// The nodes whose agent runs and is not stopped.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &'static str> {
+        let runs = |agent: Pid| !self.frozen.contains(&agent) && is_alive(agent);
+        self.agents.iter().filter(move |(_, agent)| runs(Pid::from_child(agent))).map(|(name, _)| *name)
+    }
+
     /// What any node says that runs, other than those named.
     pub(crate) fn status_but(&self, not: &[&str]) -> Option<Status> {
-        let names = self.names().into_iter().filter(|name| !not.contains(name));
-        let runs = |name: &&'static str| !self.frozen.contains(&self.agent(name)) && is_alive(self.agent(name));
-        names.filter(runs).find_map(|name| self.status_of(name).ok())
+        self.running().filter(|name| !not.contains(name)).find_map(|name| self.status_of(name).ok())
+    }
+
+    /// A group as any node that runs sees it.
+    pub(crate) fn group(&self, name: &str) -> GroupStatus {
+        let status = self.status_but(&[]).expect("a node that answers");
+        status.groups.into_iter().find(|g| g.name == name).expect("a group of this name")
     }
 
     pub(crate) fn listen(&self, group: &str) -> BTreeMap<String, SocketAddr> {
-        let status = self.status_but(&[]).expect("a node that answers");
-        status.groups.iter().find(|g| g.name == group).expect("a group of this name").listen.clone()
+        self.group(group).listen
+    }
+
+    /// Load on both groups through the routers of all nodes but one.
+    pub(crate) fn load_but(&self, not: &str) -> [Load; 2] {
+        ["web", "clock"].map(|group| {
+            let routers = self.listen(group).into_iter().filter(|(name, _)| name != not).map(|(_, address)| address);
+            Load::start(routers.collect(), RATE).unwrap()
+        })
     }
 
     /// The member of `group` that serves, as the nodes other than `not` say.
@@ -256,7 +319,25 @@ impl Cluster {
         group.members.into_iter().find(|m| m.serving).map(|m| m.name)
     }
 
-    /// Every node answers, holds a lease and votes; every group has what it wants; every member is ready.
+    /// Waits until `node` says so, and returns what it said.
+    pub(crate) fn wait_status(&self, node: &str, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
+        let mut found = None;
+        self.wait_for(what, || match self.status_of(node) {
+            Ok(status) if condition(&status) => {
+                found = Some(status);
+                None
+            }
+            other => Some(format!("node {node}: {other:#?}")),
+        });
+        found.expect("the wait ended when it was found")
+    }
+
+    /// Waits until every node that runs says so.
+    pub(crate) fn wait_all(&self, what: &str, condition: impl Fn(&Status) -> bool) {
+        self.running().for_each(|node| drop(self.wait_status(node, what, &condition)));
+    }
+
+    /// Every node answers, holds a lease and votes; every group has what it wants and no problem; every member is ready.
     pub(crate) fn wait_whole(&self) {
         let names = self.names();
         self.wait_for("a whole cluster", || names.iter().find_map(|name| self.not_whole(name, group_not_whole)));
@@ -324,7 +405,17 @@ impl Cluster {
     }
 }
 
+/// The group has what it wants, and no problem.
+pub(crate) fn is_whole(group: &GroupStatus) -> bool {
+    group_not_whole(group).is_none()
+}
+
 fn group_not_whole(group: &GroupStatus) -> Option<String> {
+    let problem = || Some(format!("{}: {}", group.name, group.problems.first()?.title));
+    group_unfit(group).or_else(problem)
+}
+
+fn group_unfit(group: &GroupStatus) -> Option<String> {
     let (have, want) = (&group.have, &group.want);
     if group.state != "serving" || have.hot < want.hot || have.warm < want.warm {
         return Some(format!("{} {}: has {have:?} of {want:?}; {}", group.name, group.state, unfit(group)));
@@ -337,7 +428,7 @@ fn group_not_settled(group: &GroupStatus) -> Option<String> {
     let mut group = group.clone();
     group.want.warm = group.want.warm.max(group.want.hot.saturating_sub(group.have.hot));
     group.want.hot = 1;
-    group_not_whole(&group)
+    group_unfit(&group)
 }
 
 fn unfit(group: &GroupStatus) -> String {

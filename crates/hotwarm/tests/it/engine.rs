@@ -52,15 +52,42 @@ async fn starts_answers_changes_role_and_stops() {
 
 #[tokio::test]
 async fn the_end_of_a_program_is_told_with_its_cause() {
-    for (script, cause) in
-        [("exit 3", StopCause::Exit(3)), ("kill -USR1 $$", StopCause::Signal(10)), ("kill -KILL $$", StopCause::Signal(9))]
-    {
+    for (sig, number) in [(Signal::USR1, 10), (Signal::KILL, 9)] {
+        let site = Site::new(Engine::Process(component("web")));
+        let mut agent = site.agent();
+        let incarnation = agent.start().await;
+        signal(agent.pid(), sig);
+        assert_eq!(agent.hear_stopped().await, (incarnation, StopCause::Signal(number)));
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_ends_before_it_answers_did_not_start_and_its_last_line_is_told() {
+    for (script, why) in [
+        (
+            "echo one; echo bind: address in use >&2; exit 3",
+            "exit code 3 before it answered its check; it last printed: bind: address in use",
+        ),
+        ("kill -USR1 $$", "signal 10 before it answered its check; it printed nothing"),
+    ] {
         let site = Site::new(Engine::Process(process(shell(script))));
         let mut agent = site.agent();
         agent.hear_stopped().await;
         agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
-        assert_eq!(agent.hear_stopped().await, (site.first(), cause));
+        assert_eq!(agent.hear_stopped().await, (site.first(), StopCause::NotStarted(why.to_owned())));
     }
+}
+
+#[tokio::test]
+async fn a_member_that_is_ended_because_it_hangs_says_so() {
+    let site = Site::new(Engine::Process(component("web")));
+    let mut agent = site.agent();
+    let incarnation = agent.start().await;
+    signal(agent.pid(), Signal::STOP);
+    agent.hear_until(|event| matches!(event, MemberEvent::Unready { .. })).await;
+    agent.tell(EngineAction::Stop { graceful: false }).await;
+    let (ended, cause) = agent.hear_stopped().await;
+    assert!(ended == incarnation && matches!(&cause, StopCause::Hung(why) if why.contains("no answer within")), "{cause:?}");
 }
 
 #[tokio::test]
@@ -134,7 +161,8 @@ async fn stopped_is_not_said_while_a_daemon_of_it_lives() {
     let mut agent = site.agent();
     agent.hear_stopped().await;
     agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
-    assert_eq!(agent.hear_stopped().await.1, StopCause::Exit(3));
+    let (_, cause) = agent.hear_stopped().await;
+    assert!(matches!(&cause, StopCause::NotStarted(why) if why.starts_with("exit code 3 ")), "{cause:?}");
     assert!(!is_alive(pid_in(&mark).await));
     assert_eq!(marked(&site), 0);
 }
@@ -341,7 +369,7 @@ async fn another_user_is_become_whole_or_refused_with_advice() {
     agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
     let (_, cause) = agent.hear_stopped().await;
     if rustix::process::geteuid().is_root() {
-        assert_eq!(cause, StopCause::Exit(0));
+        assert!(matches!(&cause, StopCause::NotStarted(why) if why.starts_with("exit code 0 ")), "{cause:?}");
         let user = hotwarm::child::sys::User::find("daemon").unwrap();
         let lines = hotwarm::engine::logs::tail(&site.place(), 10).unwrap();
         let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();

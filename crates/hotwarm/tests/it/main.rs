@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // The lint's exception for tests does not reach the helpers of an integration test.
 
 mod cluster;
+mod command;
 mod disk;
 mod engine;
 mod faults;
@@ -10,7 +11,6 @@ mod guard;
 mod hooks;
 mod lan;
 mod leader;
-mod loopback;
 mod members;
 mod netns;
 mod nginx;

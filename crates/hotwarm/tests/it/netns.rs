@@ -5,41 +5,33 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hotwarm::drill::Load;
 
-use crate::cluster::{Cluster, Site, alone, members, private};
+use crate::cluster::{Cluster, Site, all_answered, alone, private};
+use crate::command::done;
 use crate::lan::Lan;
-use crate::members::{HOTWARM, is_alive};
+use crate::members::is_alive;
 use crate::recorder::Recorder;
 
 /// What is said while nodes cannot reach each other, and why that is right.
 const EXPECTED: &[(&str, &str)] = &[("not connected:", "packets to the peer are dropped")];
 const RATE: u32 = 40;
 
-/// Runs the program as a person would and returns what it printed.
-pub(crate) fn hotwarm(arguments: &[&str]) -> String {
-    let output = Command::new(HOTWARM).args(arguments).env_remove("HOTWARM_API").output().unwrap();
-    let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "hotwarm {arguments:?}: {told}{errors}");
-    told.into_owned()
-}
-
 /// `init` on one machine, `join` on each, `run`, with mutual TLS. The joined file is given the groups, and for each node a directory of its
 /// own: all machines of a test share one disk.
 fn join_all(site: Site) -> Cluster {
     let dir = site.dir.path().to_owned();
     let nodes: Vec<String> = site.machines.iter().map(|m| format!("{}={}", m.name, m.peer.ip())).collect();
-    hotwarm(&["init", "it", "--nodes", &nodes.join(","), "--dir", dir.to_str().unwrap()]);
+    done(&["init", "it", "--nodes", &nodes.join(","), "--dir", dir.to_str().unwrap()]);
     let mut configs = BTreeMap::new();
     for machine in &site.machines {
         let root = dir.join(machine.name);
         private(&root);
         let join = dir.join("it").join(format!("{}.join", machine.name));
-        hotwarm(&["join", join.to_str().unwrap(), "--root", root.to_str().unwrap()]);
+        done(&["join", join.to_str().unwrap(), "--root", root.to_str().unwrap()]);
         let file = root.join("etc/hotwarm/hotwarm.toml");
         let text = fs::read_to_string(&file).unwrap() + &site.machines_text() + &site.groups;
         fs::write(&file, text).unwrap();
@@ -64,14 +56,7 @@ impl Stage {
     fn set() -> Self {
         let cluster = join_all(Site::in_namespaces(5).web_and_clock());
         let lan = Arc::clone(cluster.site.lan.as_ref().unwrap());
-        let status = cluster.status_but(&[]).unwrap();
-        let direct: Vec<_> = members(&status).filter(|m| m.name.starts_with("clock/")).map(|m| m.address).collect();
-        let routers: Vec<_> = cluster.listen("clock").into_values().collect();
-        let mut recorder = Recorder::new();
-        lan.on("switch", || {
-            recorder.ask(routers, true);
-            recorder.ask(direct, false);
-        });
+        let recorder = lan.on("switch", || Recorder::watch(&cluster));
         Self { cluster, recorder, lan }
     }
 
@@ -104,12 +89,50 @@ impl Stage {
     }
 
     fn end(self, loads: Vec<Load>) {
-        for shot in loads.into_iter().flat_map(Load::finish) {
-            assert!(shot.answered(), "failed: {shot:?}");
-        }
+        all_answered(loads);
         println!("{} replies recorded", self.recorder.judge());
         self.cluster.finish(EXPECTED);
     }
+}
+
+/// New certificates while everything runs: on a node that has the CA key, on one that gets a join file, and on one that is down.
+#[test]
+fn renewed_certificates_are_taken_up_without_a_restart() {
+    let _alone = alone();
+    let mut cluster = join_all(Site::in_namespaces(3).web_and_clock());
+    let serial = |cluster: &Cluster, name| cluster.status_of(name).unwrap().node.certificate.expect("a certificate").serial;
+    let state = |cluster: &Cluster| (["a", "b"].map(|n| cluster.agent(n)), ["web", "clock"].map(|g| cluster.group(g).epoch));
+    let before = ["a", "b", "c"].map(|name| serial(&cluster, name));
+    let (running, accepted) = (state(&cluster), |from| cluster.log("a").matches(&format!("accepted from={from}")).count());
+    let connected = ["b", "c"].map(accepted);
+    let file = |name: &str| cluster.file(name).to_str().unwrap().to_owned();
+    let (key, folder) = (file("it/ca.key"), file(""));
+    let renew = ["certs", "renew", "--ca-key", &key, "--dir", &folder, "--node"];
+    let installed = cluster.run_plain("b", &[&renew[..], &["b"]].concat()).out;
+    assert_eq!(installed.lines().count(), 1, "{installed}");
+    assert!(installed.starts_with("node b, this machine: installed, in force now"), "{installed}");
+    assert!(!cluster.file("b.join").exists());
+    // Where the CA key lies is no node.
+    let written = done(&[&renew[..], &["a,c"]].concat());
+    assert!(written.contains("a.join") && written.contains("c.join") && written.contains("sudo hotwarm join"), "{written}");
+    let join = |name: &str| cluster.on(name, || done(&["join", &file(&format!("{name}.join")), "--root", &file(name)]));
+    assert!(join("a").contains("in force now"));
+    cluster.wait_until("b to come with the new one", || accepted("b") > connected[0]);
+    cluster.wait_until("new ones of b and a on each node", || (0..2).all(|at| serial(&cluster, ["a", "b"][at]) != before[at]));
+    cluster.wait_whole();
+    assert_eq!(state(&cluster), running, "no agent was started anew, and nothing moved");
+    // One that is down takes it up when it starts.
+    assert_eq!(serial(&cluster, "c"), before[2]);
+    cluster.kill_agent("c");
+    let file = |name: &str| cluster.file(name).to_str().unwrap().to_owned();
+    let told = cluster.on("c", || done(&["join", &file("c.join"), "--root", &file("c")]));
+    assert!(told.contains("at the node's next start"), "{told}");
+    cluster.start("c");
+    cluster.wait_settled();
+    assert_ne!(serial(&cluster, "c"), before[2]);
+    let keys = fs::read_dir(cluster.machine("b").data.join("tls")).unwrap().count();
+    assert_eq!((keys, cluster.machine("b").data.join("tls.new").exists()), (3, false), "nothing of the old is left");
+    cluster.finish(EXPECTED);
 }
 
 /// The hot member's node loses its link: its member ends before another serves, the majority's clients wait and are answered, and what
@@ -154,9 +177,7 @@ fn a_cut_of_one_direction_is_a_cut() {
         });
         cluster.names().iter().for_each(|name| stage.lan.undeafen(name));
         cluster.wait_settled();
-        for shot in loads.into_iter().flat_map(Load::finish) {
-            assert!(shot.answered(), "failed: {shot:?}");
-        }
+        all_answered(loads);
     }
     stage.end(Vec::new());
 }

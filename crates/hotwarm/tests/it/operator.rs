@@ -4,14 +4,16 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use hotwarm::api::types::{Configuration, Events};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::loopback::{Cluster, is_whole};
+use crate::cluster::{Cluster, Site, is_whole};
+use crate::faults::EXPECTED as OF_FAULTS;
 use crate::schema;
 
 #[test]
 fn an_operator_sees_and_acts() {
-    let cluster = Cluster::of(&["a", "b", "c"]).web().clock().start();
+    let cluster = Site::new(3).web_and_clock().start_whole();
     sees_the_cluster(&cluster);
     answers_as_described(&cluster);
     is_refused_with_a_code_and_a_page(&cluster);
@@ -22,13 +24,25 @@ fn an_operator_sees_and_acts() {
     pauses_and_resumes(&cluster);
     drains(&cluster);
     applies(&cluster);
-    // What was refused above, and what drains and machines under load may bring.
-    cluster.end(&["switchover refused", "is kept although", "configuration refused", "automation is paused", "pause ends when"]);
+    let refused = "refused above";
+    cluster.finish(&[
+        OF_FAULTS[0],
+        ("switchover refused", refused),
+        ("configuration refused", refused),
+        ("is kept although", "drained while no other could serve"),
+        ("automation is paused", "paused above"),
+        ("pause ends when", "paused above"),
+    ]);
+}
+
+/// The member of `clock` that is hot.
+fn hot(cluster: &Cluster) -> String {
+    cluster.hot("clock", &[]).expect("a hot member")
 }
 
 fn sees_the_cluster(cluster: &Cluster) {
     let text = cluster.done("b", &["status"]);
-    assert!(text.starts_with("cluster test  leader "), "{text}");
+    assert!(text.starts_with("cluster it  leader "), "{text}");
     for part in
         ["quorum 3/3", "configuration 1", "as node b sees it", "web    hot-hot   serving", "clock  hot-warm  serving", "3/3", "1/1  2/2"]
     {
@@ -39,9 +53,9 @@ fn sees_the_cluster(cluster: &Cluster) {
     assert_eq!(status["node"]["name"], "b");
     let pids: Vec<bool> = status["groups"][1]["members"].as_array().unwrap().iter().map(|member| member["pid"].is_u64()).collect();
     assert_eq!(pids, [false, true, false], "a node knows the pids of its own members");
-    let (code, health) = cluster.api("c").get_text("/health").unwrap();
+    let (code, health) = cluster.client("c").get_text("/health").unwrap();
     assert!(code == 200 && health.contains("\"UP\""), "{health}");
-    let hot = cluster.hot("clock");
+    let hot = hot(cluster);
     let why = cluster.done("c", &["why", "clock"]);
     assert!(why.starts_with(&format!("clock: {hot} serves epoch ")), "{why}");
     assert!(why.contains(&format!("{hot} is killed  clock/")) && why.contains("takes over"), "{why}");
@@ -51,7 +65,7 @@ fn sees_the_cluster(cluster: &Cluster) {
 
 /// Every read in the table is asked for, on a real node, and its answer held against the description.
 fn answers_as_described(cluster: &Cluster) {
-    let api = cluster.api("a");
+    let api = cluster.client("a");
     let document: Value = api.get("/api/v1/openapi.json").unwrap();
     for (path, operations) in document["paths"].as_object().unwrap() {
         let Some(get) = operations.get("get") else { continue };
@@ -97,7 +111,7 @@ fn is_refused_with_a_code_and_a_page(cluster: &Cluster) {
     assert_eq!(unknown.exit, 1);
     assert!(unknown.err.contains("error[HW0401]: group nothing not known"), "{}", unknown.err);
     assert!(unknown.err.contains("docs/reference/errors/HW0401.md"), "{}", unknown.err);
-    let nobody = cluster.hotwarm(&["--api", "http://127.0.0.1:1", "status"]);
+    let nobody = cluster.run_plain("a", &["--api", "http://127.0.0.1:1", "status"]);
     assert!(nobody.exit == 4 && nobody.err.contains("HW0005"), "{}", nobody.err);
     assert!(cluster.refused("a", &["switchover", "clock"]).contains("HW0411"), "it asks, and nobody is there");
     assert!(cluster.refused("a", &["switchover", "web", "--yes"]).contains("several hot members"));
@@ -105,12 +119,12 @@ fn is_refused_with_a_code_and_a_page(cluster: &Cluster) {
     let error: Value = serde_json::from_str(&cluster.refused("a", &["--json", "switchover", "web", "--yes"])).unwrap();
     assert_eq!(error["code"], "HW0406");
     for path in ["/nothing", "/api/v1/events?limit=many", "/api/v1/events?lmit=1", "/api/v1/members/web/z/logs", "/api/v1/groups/z/why"] {
-        let (status, text) = cluster.api("a").get_text(path).unwrap();
+        let (status, text) = cluster.client("a").get_text(path).unwrap();
         assert!((400..500).contains(&status) && text.contains("\"page\":\"docs/reference/errors/HW04"), "{path}: {status} {text}");
     }
     let mut elsewhere = Command::new("curl");
     elsewhere.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Origin: http://another-site"]);
-    let output = elsewhere.arg(format!("{}/api/v1/status", cluster.api("a").url())).output().unwrap();
+    let output = elsewhere.arg(format!("{}/api/v1/status", cluster.client("a").url())).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "403", "a page of another site");
 }
 
@@ -118,7 +132,7 @@ fn measures(cluster: &Cluster) {
     let group = cluster.group("web");
     let client = hotwarm::api::client::Client::at(group.listen["a"]);
     (0..20).for_each(|_| assert_eq!(client.get_text("/").unwrap().0, 200));
-    let (status, text) = cluster.api("a").get_text("/metrics").unwrap();
+    let (status, text) = cluster.client("a").get_text("/metrics").unwrap();
     assert_eq!(status, 200);
     let mut promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
@@ -137,13 +151,13 @@ fn reads_output_where_it_is(cluster: &Cluster) {
     let other = cluster.run("b", &["logs", "web/a"]);
     assert_eq!(other.exit, 1);
     assert!(other.err.contains("web/a runs on node a") && other.err.contains("hotwarm logs web/a` on node a"), "{}", other.err);
-    let mut lines = cluster.api("a").stream("/api/v1/members/web/a/logs?follow=true").unwrap();
+    let mut lines = cluster.client("a").stream("/api/v1/members/web/a/logs?follow=true").unwrap();
     assert!(lines.next_object::<Value>().unwrap().unwrap()["line"].as_str().unwrap().contains("listens on"));
 }
 
 fn hands_over(cluster: &Cluster) {
     let before = cluster.group("clock");
-    let (from, to) = (cluster.hot("clock"), before.members.iter().find(|member| member.role == "warm").unwrap().name.clone());
+    let (from, to) = (hot(cluster), before.members.iter().find(|member| member.role == "warm").unwrap().name.clone());
     let text = cluster.done("c", &["switchover", "clock", "--to", &to, "--yes"]);
     assert!(text.starts_with(&format!("{to} serves epoch ")) && text.contains("fence"), "{text}");
     assert!(cluster.refused("c", &["switchover", "clock", "--to", &to, "--yes"]).contains("is hot already"));
@@ -152,11 +166,27 @@ fn hands_over(cluster: &Cluster) {
     assert_eq!((&told["from"], &told["to"]), (&json!(to), &json!(from)));
     assert!(told["pause"]["pause_ms"].is_u64() && told["epoch"].as_u64().unwrap() > before.epoch, "{told}");
     cluster.wait_all("the old member warm", |status| status.groups.iter().all(is_whole));
+    know_their_part(cluster);
+    let (hot, epoch) = (hot(cluster), cluster.group("clock").epoch);
+    crate::members::signal(cluster.member_pid(&hot).unwrap(), Signal::KILL);
+    cluster.wait_all("another hot, all back", |status| status.groups.iter().all(|g| is_whole(g) && (g.name != "clock" || g.epoch > epoch)));
+    know_their_part(cluster);
+}
+
+/// Each member of `clock` tells the role that it has, and the hot one the epoch in force.
+fn know_their_part(cluster: &Cluster) {
+    let group = cluster.group("clock");
+    for member in &group.members {
+        let told: Value = hotwarm::api::client::Client::at(member.address).get("/").unwrap();
+        assert_eq!((&told["name"], &told["role"]), (&json!(member.name), &json!(member.role)), "{told}");
+        let epoch = told["epoch"].as_u64().unwrap();
+        assert!(if member.role == "hot" { epoch == group.epoch } else { epoch <= group.epoch }, "of {}: {told}", group.epoch);
+    }
 }
 
 fn follows_events(cluster: &Cluster) {
-    let newest = cluster.api("b").get::<Events>("/api/v1/events?limit=1").unwrap().newest;
-    let mut stream = cluster.api("b").stream(&format!("/api/v1/events?follow=true&after={newest}&group=clock")).unwrap();
+    let newest = cluster.client("b").get::<Events>("/api/v1/events?limit=1").unwrap().newest;
+    let mut stream = cluster.client("b").stream(&format!("/api/v1/events?follow=true&after={newest}&group=clock")).unwrap();
     cluster.done("a", &["switchover", "clock", "--yes"]);
     let mut codes = Vec::new();
     while codes.last().is_none_or(|code| code != "opened") {
@@ -178,13 +208,13 @@ fn pauses_and_resumes(cluster: &Cluster) {
 }
 
 fn drains(cluster: &Cluster) {
-    let hot = cluster.hot("clock");
+    let hot = hot(cluster);
     let node = hot.strip_prefix("clock/").unwrap();
     cluster.done("a", &["drain", node, "--yes"]);
-    let status = cluster.wait("the node empty", |status| status.nodes.iter().any(|n| n.name == node && n.drained));
+    let status = cluster.wait_status("a", "the node empty", |status| status.nodes.iter().any(|n| n.name == node && n.drained));
     let serving = status.groups.iter().flat_map(|group| &group.members).filter(|member| member.serving);
     assert!(serving.clone().count() == 3 && serving.clone().all(|member| member.node != node), "{status:#?}");
-    let serves = cluster.hot("clock").replace("clock/", "");
+    let serves = self::hot(cluster).replace("clock/", "");
     assert!(cluster.refused("b", &["leave", &serves, "--yes"]).contains("HW0412"));
     cluster.done("b", &["undrain", node]);
     cluster.wait_all("all back", |status| status.groups.iter().all(is_whole));
@@ -196,7 +226,7 @@ fn drains(cluster: &Cluster) {
 
 fn applies(cluster: &Cluster) {
     let before = cluster.group("clock").epoch;
-    let now: Configuration = cluster.api("c").get("/api/v1/config").unwrap();
+    let now: Configuration = cluster.client("c").get("/api/v1/config").unwrap();
     let file = cluster.file("new.toml");
     let changed = now.text.replace("[group.clock]", "[group.clock]\npark = { time = \"5s\" }\nobjective = { rto = \"5s\" }");
     std::fs::write(&file, &changed).unwrap();
@@ -207,7 +237,7 @@ fn applies(cluster: &Cluster) {
     assert!(cluster.done("c", &["apply", file, "--yes"]).contains("configuration 2 is in force"));
     assert!(cluster.done("a", &["apply", file]).contains("nothing to do"));
     cluster.wait_all("revision 2", |status| status.cluster.revision == 2);
-    let stale = cluster.api("a").post::<Value>("/api/v1/config", &json!({ "text": changed, "revision": 1 })).unwrap_err().to_string();
+    let stale = cluster.client("a").post::<Value>("/api/v1/config", &json!({ "text": changed, "revision": 1 })).unwrap_err().to_string();
     assert!(stale.contains("made from revision 1"), "{stale}");
     std::fs::write(file, changed.replace("\"hot-warm\"", "\"hot-hot\"")).unwrap();
     assert!(cluster.refused("a", &["apply", file, "--yes"]).contains("HW0407"));
@@ -221,45 +251,50 @@ fn applies(cluster: &Cluster) {
 
 #[test]
 fn a_node_leaves_and_the_others_go_on() {
-    let mut cluster = Cluster::of(&["a", "b", "c"]).web().clock().start();
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
     cluster.done("a", &["drain", "c", "--yes"]);
     let first = cluster.done("a", &["leave", "c", "--yes"]);
     assert!(first.contains("then again: hotwarm leave c"), "{first}");
-    cluster.wait("members of c gone", |status| status.groups.iter().all(|group| group.members.len() == 2));
+    cluster.wait_status("a", "members of c gone", |status| status.groups.iter().all(|group| group.members.len() == 2));
     assert!(cluster.refused("a", &["leave", "c", "--yes"]).contains("still runs"));
-    cluster.stop_node("c");
-    cluster.wait("its lease over", |status| status.nodes.iter().any(|node| node.name == "c" && !node.leased));
+    cluster.stop_agent("c");
+    cluster.wait_status("b", "its lease over", |status| status.nodes.iter().any(|node| node.name == "c" && !node.leased));
     assert!(cluster.done("b", &["leave", "c", "--yes"]).contains("configuration 3 is in force"));
     cluster.wait_all("two voters", |status| status.cluster.quorum.voters == ["a", "b"] && status.groups.iter().all(is_whole));
     // A router that has gone for good holds nothing up.
     cluster.done("a", &["switchover", "clock", "--yes"]);
     cluster.wait_all("clock whole", |status| status.groups.iter().all(is_whole));
-    cluster.end(&["is kept although", "peer=c", "switchover refused"]);
+    cluster.finish(&[OF_FAULTS[0], ("is kept although", "drained while no other could serve"), ("peer=c", "c has gone for good")]);
 }
 
 #[test]
 fn a_lost_quorum_is_recovered_from_one_node() {
-    let mut cluster = Cluster::of(&["a", "b", "c"]).web().start();
+    let mut cluster = Site::new(3).web().start_whole();
     let ask = ["recover-quorum", "--node", "a", "--lost", "b,c", "--yes"];
-    let busy = cluster.hotwarm(&ask);
+    let busy = cluster.run_plain("a", &ask);
     assert!(busy.exit == 1 && busy.err.contains("in use by another hotwarm"), "{}", busy.err);
-    cluster.kill_node("c");
-    cluster.stop_node("a");
-    let quorum_left = cluster.hotwarm(&["recover-quorum", "--node", "a", "--lost", "c", "--yes"]);
+    cluster.kill_agent("c");
+    cluster.stop_agent("a");
+    let quorum_left = cluster.run_plain("a", &["recover-quorum", "--node", "a", "--lost", "c", "--yes"]);
     assert!(quorum_left.exit == 3 && quorum_left.err.contains("that is a quorum"), "{}", quorum_left.err);
-    let alive = cluster.hotwarm(&ask);
+    let alive = cluster.run_plain("a", &ask);
     assert!(alive.exit == 3 && alive.err.contains("HW0414") && alive.err.contains("b (127.0.0.1:"), "{}", alive.err);
-    cluster.kill_node("b");
-    let done = cluster.hotwarm(&ask);
+    cluster.kill_agent("b");
+    let done = cluster.run_plain("a", &ask);
     assert!(done.exit == 0 && done.out.contains("a cluster of its own"), "{}{}", done.out, done.err);
     assert!(done.err.contains("log ends at entry"), "{}", done.err);
     assert_eq!(std::fs::read_dir(cluster.file("a/quarantine")).unwrap().count(), 1);
-    cluster.start_node("a");
-    cluster.wait("a alone serves", |status| status.cluster.quorum.voters == ["a"] && status.groups[0].have.hot >= 1);
+    cluster.start("a");
+    cluster.wait_status("a", "a alone serves", |status| status.cluster.quorum.voters == ["a"] && status.groups[0].have.hot >= 1);
     // The others come as if for the first time.
     cluster.kill_members("b");
     std::fs::remove_dir_all(cluster.file("b")).unwrap();
-    cluster.start_node("b");
-    cluster.wait("b is back", |status| status.cluster.quorum.voters == ["a", "b"] && status.groups[0].have.hot >= 2);
-    cluster.end(&["is kept although", "without a group", "peer=", "its check fails", "connection refused: closed by the other node"]);
+    cluster.start("b");
+    cluster.wait_status("a", "b is back", |status| status.cluster.quorum.voters == ["a", "b"] && status.groups[0].have.hot >= 2);
+    cluster.finish(&[
+        ("peer=", "the others are dead, or strangers to a cluster of its own"),
+        ("without a group", "b's members live on from before, until they are known again"),
+        ("is kept although", "no other can serve"),
+        ("connection refused: closed by the other node", "a node that was killed while it connected"),
+    ]);
 }

@@ -6,12 +6,13 @@
 //! before nothing with the life's mark is found. Main path: [`Task::run`] -> `on_action` -> `work`, and `on_happening`.
 
 mod change;
+mod failing;
 mod stage;
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
 use hotwarm_core::ids::{Epoch, Incarnation, Mono, Position, Role};
@@ -136,7 +137,7 @@ impl Task {
     fn work(&mut self) {
         while let Some(order) = self.orders.front() {
             let takes = match &self.stage {
-                Stage::Seeking { .. } => false,
+                Stage::Seeking { .. } | Stage::Reading { .. } => false,
                 Stage::Absent => true,
                 Stage::Numbering { .. } => matches!(order, EngineAction::Stop { .. } | EngineAction::Fence { .. }),
                 Stage::Living(living) => living.takes(order),
@@ -155,7 +156,12 @@ impl Task {
     fn carry_out(&mut self, order: &EngineAction) {
         match order {
             EngineAction::Start { epoch } => self.start(*epoch),
-            EngineAction::Stop { graceful } => self.stop(*graceful),
+            EngineAction::Stop { graceful } => {
+                if !graceful {
+                    self.note_hung();
+                }
+                self.stop(*graceful);
+            }
             EngineAction::Promote { epoch, .. } => self.change(Role::Hot, *epoch),
             EngineAction::Demote { epoch } => self.change(Role::Warm, *epoch),
             EngineAction::Fence { epoch } => self.fence(*epoch),
@@ -176,7 +182,7 @@ impl Task {
                 self.tell_verdict();
             }
             Stage::Absent => self.begin_birth(Birth { role: Role::Warm, epoch, by_change: false }),
-            Stage::Seeking { .. } | Stage::Numbering { .. } => {}
+            Stage::Seeking { .. } | Stage::Numbering { .. } | Stage::Reading { .. } => {}
         }
     }
 
@@ -193,7 +199,7 @@ impl Task {
                 let (incarnation, cause) = self.last.clone();
                 self.wires.outbox.put(MemberEvent::Stopped { incarnation, cause });
             }
-            Stage::Seeking { .. } => {}
+            Stage::Seeking { .. } | Stage::Reading { .. } => {}
         }
     }
 
@@ -265,6 +271,7 @@ impl Task {
             Happening::Heard(Some(FromGuard::Told { role, epoch, error })) => self.on_told(role, epoch, error),
             Happening::Heard(None) => self.on_lost(),
             Happening::Judged(verdict) => self.on_verdict(verdict),
+            Happening::Read(line) => self.on_read(line),
             Happening::Hooked(result) => self.on_hooked(result),
         }
     }
@@ -280,6 +287,7 @@ impl Task {
         // Its role comes from its guard. Whether the program followed the last change is not known: it is told again when it matters.
         living.settled = matches!(self.process.on_role_change, RoleChange::Gate | RoleChange::Restart);
         living.then = lost.and_then(|lost| lost.then);
+        living.answered = true;
         if self.deadline.is_some() {
             // Given while the guard was sought. None given does not lift the one that the guard has.
             living.link.set_deadline(self.deadline);
@@ -365,6 +373,10 @@ impl Task {
                 living.link.send(ToGuard::Acknowledge);
                 let cause = living.cause.take().unwrap_or_else(|| cause.clone());
                 let (incarnation, then) = (living.incarnation, living.then);
+                let failed = matches!(cause, StopCause::Exit(_) | StopCause::Signal(_));
+                if failed && !living.answered && then.is_none() {
+                    return self.read_last_line(incarnation, cause);
+                }
                 self.on_gone(incarnation, cause, then);
             }
         }
@@ -394,6 +406,7 @@ impl Task {
         let answers = verdict == Verdict::Ready && matches!(&living.change, Some(Change { step: Step::Answering, .. }));
         if verdict == Verdict::Ready {
             living.ready_by = None;
+            living.answered = true;
         }
         living.ready = Some(verdict);
         self.tell_verdict();
@@ -426,6 +439,10 @@ impl Task {
             tracing::warn!(member = %self.spec.member, "not started: {why}");
         }
         self.end_change(Err("the member ended".to_owned()));
+        self.tell_gone(incarnation, cause, then);
+    }
+
+    fn tell_gone(&mut self, incarnation: Incarnation, cause: StopCause, then: Option<Birth>) {
         self.last = (incarnation, cause.clone());
         self.stage = Stage::Absent;
         // S6: who counts ends must know that another life follows, whatever ended this one.
@@ -451,13 +468,7 @@ impl Task {
             living.link.kill_guard();
         }
         if overdue(living.ready_by) {
-            let last = match &living.ready {
-                Some(Verdict::Unready(why)) => format!(": {why}"),
-                _ => String::new(),
-            };
-            let limit_ms = self.process.start_timeout.as_millis();
-            let why = format!("no answer to its check within {limit_ms} ms of its start{last}; see its log, or raise `start_timeout`");
-            living.cause = Some(StopCause::NotStarted(why));
+            living.cause = Some(StopCause::NotStarted(living.never_answered(self.process.start_timeout)));
             self.end_life(false);
         }
         let Stage::Living(living) = &self.stage else { return };
@@ -497,6 +508,8 @@ impl Living {
             answer_by: Some(Instant::now() + GUARD_TIMEOUT * 3),
             probe: None,
             ready: None,
+            answered: false,
+            began: SystemTime::now(),
             ready_by: None,
             ending: false,
             cause: None,

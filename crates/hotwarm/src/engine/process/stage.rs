@@ -3,6 +3,7 @@
 //! Only data and the one place where a stage is waited on; what follows from it is in the parent. Main path: [`Stage::next`].
 
 use std::io;
+use std::time::{Duration, SystemTime};
 
 use hotwarm_core::action::StopCause;
 use hotwarm_core::ids::{Epoch, Incarnation, Role};
@@ -27,6 +28,12 @@ pub(super) enum Stage {
         birth: Birth,
     },
     Living(Box<Living>),
+    /// It ended before it answered: what it printed last is looked up, for whoever asks why.
+    Reading {
+        job: Job<Option<String>>,
+        incarnation: Incarnation,
+        cause: StopCause,
+    },
 }
 
 /// A life whose guard was lost: how it will have ended if nothing of it is found, and what was to follow.
@@ -60,6 +67,9 @@ pub(super) struct Living {
     pub(super) answer_by: Option<Instant>,
     pub(super) probe: Option<Probe>,
     pub(super) ready: Option<Verdict>,
+    /// It has answered its check, or may have under an agent before this one.
+    pub(super) answered: bool,
+    pub(super) began: SystemTime,
     /// It must have become ready by then; only for a life that this task began.
     pub(super) ready_by: Option<Instant>,
     /// It is being ended, or has begun to end.
@@ -104,6 +114,7 @@ pub(super) enum Happening {
     Numbered(io::Result<Incarnation>),
     Heard(Option<FromGuard>),
     Judged(Verdict),
+    Read(Option<String>),
     Hooked(Result<(), HookFailure>),
 }
 
@@ -115,6 +126,7 @@ impl Stage {
             Self::Seeking { job, .. } => Happening::Sought(job.done().await),
             Self::Numbering { job, .. } => Happening::Numbered(job.done().await),
             Self::Living(living) => living.next().await,
+            Self::Reading { job, .. } => Happening::Read(job.done().await),
         }
     }
 }
@@ -145,6 +157,15 @@ impl Living {
     /// The next moment at which something is overdue.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         [self.answer_by, self.ready_by, self.change.as_ref().map(|change| change.until)].into_iter().flatten().min()
+    }
+
+    /// Why it is ended, in words.
+    pub(super) fn never_answered(&self, limit: Duration) -> String {
+        let last = match &self.ready {
+            Some(Verdict::Unready(why)) => format!(": {why}"),
+            _ => String::new(),
+        };
+        format!("no answer to its check within {} ms of its start{last}; see its log, or raise `start_timeout`", limit.as_millis())
     }
 
     pub(super) fn is_ready(&self) -> bool {

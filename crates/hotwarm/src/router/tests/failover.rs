@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hotwarm_core::ids::{Epoch, GroupName};
-use hotwarm_core::route::{RouteState, Routes};
+use hotwarm_core::route::{RouteState, Routes, Target};
 use tokio::io::AsyncWriteExt;
 
 use super::client::{Client, ask, get};
@@ -361,6 +361,42 @@ async fn draining_lets_finish_and_says_when_it_is_done() {
     assert!(stage.handle.drained(&name).unwrap());
     stage.open(2, &[&new]);
     assert_eq!(second.await.unwrap().unwrap().header("x-member"), Some("new"));
+}
+
+#[tokio::test]
+async fn a_drained_member_of_several_finishes_and_it_is_said_when() {
+    let release = Arc::new(tokio::sync::Notify::new());
+    let told = Arc::clone(&release);
+    let old = Member::raw("old", move |mut stream, _| {
+        let told = Arc::clone(&told);
+        async move {
+            told.notified().await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold").await.unwrap();
+        }
+    })
+    .await;
+    let (idle, new) = (Member::good("idle").await, Member::good("new").await);
+    let stage = Stage::new(config(false, Protocol::Http), 2);
+    stage.open(1, &[&old]);
+    let mut first = Client::to(stage.address).await;
+    first.send(b"POST / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    old.hangs(1).await;
+    let drained = |name: &'static str| {
+        move |targets: Vec<Target>| {
+            let weigh = |target: Target| Target { weight: if target.member.name() == name { 0 } else { 100 }, ..target };
+            RouteState::Open(targets.into_iter().map(weigh).collect())
+        }
+    };
+    stage.routes(2, drained("old"), &[&old, &new]);
+    assert_eq!(get(stage.address, "/").await.unwrap().header("x-member"), Some("new"));
+    let said = |epoch| move |event: &Event| *event == Event::Drained { group: GroupName::new("web"), epoch: Epoch(epoch) };
+    assert!(!stage.seen(said(2)));
+    release.notify_one();
+    assert_eq!(first.reply().await.unwrap().text(), "old");
+    stage.heard(said(2)).await;
+    // One that is idle has finished as soon as every thread knows of it.
+    stage.routes(3, drained("idle"), &[&idle, &new]);
+    stage.heard(said(3)).await;
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ impl Stage {
         self
     }
 
-    pub(super) fn routes(&self, epoch: u64, state: fn(Vec<Target>) -> RouteState, members: &[&Member]) {
+    pub(super) fn routes(&self, epoch: u64, state: impl Fn(Vec<Target>) -> RouteState, members: &[&Member]) {
         let targets = members.iter().map(|member| Target {
             member: MemberId::of(&self.config.name, &member.name),
             address: member.address,
@@ -130,7 +130,11 @@ impl Stage {
         until("requests parked", || async { self.stats().parked_now == count }).await;
     }
 
+    pub(super) fn seen(&self, what: impl Fn(&Event) -> bool) -> bool {
+        self.events.lock().unwrap().iter().any(what)
+    }
+
     pub(super) async fn heard(&self, what: impl Fn(&Event) -> bool) {
-        until("an event", || async { self.events.lock().unwrap().iter().any(&what) }).await;
+        until("an event", || async { self.seen(&what) }).await;
     }
 }
