@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use hotwarm_core::detect::Silence;
 use hotwarm_core::ids::Mono;
+use rustix::io::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -134,12 +135,18 @@ fn eject(group: &LocalGroup, target: &Rc<LocalTarget>, kind: Kind) {
 
 /// No connection to the member could be made: it is left out until a probe is answered.
 pub(super) fn refused(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, detail: &io::Error) {
-    if target.shared.is_fenced() {
+    if target.shared.is_fenced() || is_ours(detail) {
         return;
     }
     eject(group, target, Kind::Refused);
     report(group, target, Kind::Refused, detail.to_string());
     watch(group, target);
+}
+
+/// This machine has no more ports, descriptors or memory for a connection: that says nothing of the member, and clients can bring it about.
+fn is_ours(error: &io::Error) -> bool {
+    let ours = [Errno::ADDRNOTAVAIL, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::AGAIN];
+    Errno::from_io_error(error).is_some_and(|errno| ours.contains(&errno))
 }
 
 /// A connection to the member was made and broke. It may have died, or closed on this one request for reasons of its own, which whoever
@@ -195,8 +202,13 @@ fn watch(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>) {
             let health = &target.shared.health;
             let number = health.begins();
             let result = probe(&group, &target, &mut silence).await;
-            if matches!(result, Probe::Missed) {
-                continue;
+            match result {
+                Probe::Missed => continue,
+                Probe::Unable => {
+                    rest(&group, health, WATCH_LAST).await;
+                    continue;
+                }
+                Probe::Healthy | Probe::Unhealthy | Probe::Failed(..) => {}
             }
             let known = take_result(&group, &target, result);
             health.ended(number);
@@ -246,7 +258,7 @@ fn take_result(group: &Rc<LocalGroup>, target: &Rc<LocalTarget>, result: Probe) 
         }
         // Answered, but not well: whether it may serve is for the prober and the group to say. It is not readmitted by this.
         Probe::Unhealthy => !health.is_ejected() && !health.is_doubted(),
-        Probe::Missed => false,
+        Probe::Missed | Probe::Unable => false,
         Probe::Failed(kind, error) => {
             eject(group, target, kind);
             report(group, target, kind, error.to_string());
@@ -260,6 +272,8 @@ enum Probe {
     Unhealthy,
     /// This thread ran too late to know.
     Missed,
+    /// This machine could not ask.
+    Unable,
     Failed(Kind, io::Error),
 }
 
@@ -305,6 +319,7 @@ async fn probe(group: &LocalGroup, target: &LocalTarget, silence: &mut Silence) 
     match result {
         Ok(true) => Probe::Healthy,
         Ok(false) => Probe::Unhealthy,
+        Err(error) if is_ours(&error) => Probe::Unable,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Probe::Failed(Kind::Refused, error),
         Err::<bool, io::Error>(error) => Probe::Failed(Kind::Reset, error),
     }
@@ -334,5 +349,18 @@ impl LocalGroup {
             !shared.is_fenced() && !shared.health.is_ejected() && shared.weight.load(Ordering::Relaxed) > 0
         };
         table.state == State::Open && (!table.exclusive || self.shared.lease.is_valid()) && table.targets.iter().any(usable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_says_nothing_of_a_member() {
+        let of = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        assert!([Errno::ADDRNOTAVAIL, Errno::MFILE, Errno::NFILE].into_iter().all(|errno| is_ours(&of(errno))));
+        assert!([Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH].into_iter().all(|errno| !is_ours(&of(errno))));
+        assert!(!is_ours(&io::ErrorKind::TimedOut.into()));
     }
 }
