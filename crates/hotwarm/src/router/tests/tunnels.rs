@@ -186,10 +186,10 @@ async fn a_member_that_resets_at_once_is_testified_against() {
     .await;
     let stage = stage(false, 1);
     stage.open(1, &[&member]);
-    assert!(is_reset(Client::to(stage.address).await).await);
-    // A probe looks only for a moment whether it is reset, and may miss it: then the next client's connection makes it look again.
+    // A probe looks only for a moment whether it is reset, and may miss it: then the next client's connection makes it look again. A
+    // connection that is reset before it stands counts as refused, and its client waits.
     until("it is told", || async {
-        drop(TcpStream::connect(stage.address).await);
+        drop(tokio::time::timeout(Duration::from_millis(100), is_reset(Client::to(stage.address).await)).await);
         stage.seen(|event| matches!(event, Event::Evidence { kind: Kind::Reset | Kind::Refused, .. }))
     })
     .await;
