@@ -67,6 +67,8 @@ pub enum StartError {
     SoleVoterCut(#[from] hotwarm_core::node::SoleVoterCut),
     #[error("no certificates in {}: run `hotwarm join` with this node's join file ({source})", .path.display())]
     NoCertificates { path: PathBuf, source: std::io::Error },
+    #[error("list of revoked certificates {} not readable ({source}): correct its permissions, or remove it if none is revoked", .path.display())]
+    Revoked { path: PathBuf, source: std::io::Error },
     #[error("no thread ({0}): raise the limits on threads")]
     Thread(std::io::Error),
     #[error("node {0} is not in [cluster] nodes: correct the name or the file")]
@@ -175,7 +177,26 @@ fn start_transport(
     };
     let inbox = inbox.clone();
     let inbound = move |m: transport::Inbound| inbox.offer(Input::Message { from: m.from, bytes: m.bytes });
-    Ok(Transport::start(options, Box::new(inbound))?)
+    let revoked = read_revoked(&data.join("tls"))?;
+    let transport = Transport::start(options, Box::new(inbound))?;
+    transport.set_revoked(revoked);
+    Ok(transport)
+}
+
+/// The serial numbers in the file `revoked` beside the certificates: one a line, `#` begins a comment. No file: none.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn read_revoked(tls: &Path) -> Result<Vec<String>, StartError> {
+    let path = tls.join("revoked");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let serials = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim().to_owned());
+            Ok(serials.filter(|serial| !serial.is_empty()).collect())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(StartError::Revoked { path, source }),
+    }
 }
 
 /// Certificates where there are any; without them nothing but loopback, which the transport enforces.
@@ -277,4 +298,21 @@ fn engine_events(runtime: &tokio::runtime::Handle, inbox: &Inbox) -> engine::Eve
         }
     });
     sender
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_revoked_certificates_may_be_absent_but_not_unreadable() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(read_revoked(dir.path()).unwrap().is_empty());
+        let file = dir.path().join("revoked");
+        std::fs::write(&file, "# lost in the move\n0A:1B  # node c\n\n  77\n").unwrap();
+        assert_eq!(read_revoked(dir.path()).unwrap(), ["0A:1B", "77"]);
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        assert!(matches!(read_revoked(dir.path()), Err(StartError::Revoked { .. })));
+    }
 }

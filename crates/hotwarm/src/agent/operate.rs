@@ -10,7 +10,7 @@ use hotwarm_core::ids::MemberId;
 use hotwarm_core::node::{Command, CommandError};
 
 use super::handle::Handle;
-use super::{StartError, read_tls, spec};
+use super::{StartError, read_revoked, read_tls, spec};
 use crate::config::pki::{self, Identity};
 use crate::config::{self, Config, Errors, Group};
 use crate::engine::Place;
@@ -58,7 +58,7 @@ impl Handle {
         self.shared.certificate.load_full().as_ref().clone()
     }
 
-    /// Reads the installed certificates again. Blocks.
+    /// Reads the installed certificates again, and which are revoked. Blocks.
     ///
     /// # Errors
     /// They cannot be read or do not fit together; the old ones stay in force.
@@ -66,8 +66,11 @@ impl Handle {
         if self.certificate().is_none() {
             return Err(ReloadError::None);
         }
-        let material = read_tls(&self.shared.data.join("tls"))?;
+        let tls = self.shared.data.join("tls");
+        let (material, revoked) = (read_tls(&tls)?, read_revoked(&tls)?);
         let identity = pki::identity(&material.certificate)?;
+        // Whatever becomes of the new ones: what is revoked counts no more.
+        self.shared.transport.set_revoked(revoked);
         self.reload_tls(&material)?;
         self.shared.certificate.store(Some(identity.clone()).into());
         Ok(identity)
