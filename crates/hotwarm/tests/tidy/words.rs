@@ -60,17 +60,12 @@ fn nothing_is_left_undone_or_ignored() {
 }
 
 /// Sleeps in tests that are no poll: (file, function, why).
-const SLEEPS: [(&str, &str, &str); 6] = [
+const SLEEPS: [(&str, &str, &str); 5] = [
     ("crates/hotwarm/tests/it/faults.rs", "moment", "a fault is to meet the cluster at some moment, not at one that a condition chose"),
     (
         "crates/hotwarm/src/router/tests/streams.rs",
         "an_early_answer_to_a_large_request_arrives",
         "the member keeps its socket a moment, so that the reset does not overtake its answer",
-    ),
-    (
-        "crates/hotwarm/src/router/tests/streams.rs",
-        "a_large_body_comes_down_and_waits_for_a_client_that_does_not_read",
-        "the condition is that a number no longer changes, which takes two looks with time between",
     ),
     (
         "crates/hotwarm/src/router/tests/streams.rs",
