@@ -7,7 +7,7 @@ use hotwarm_core::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
 use hotwarm_core::ids::{GroupName, NodeId};
 use hotwarm_core::node::Supervision;
 
-use crate::config::{self, Config, Engine};
+use crate::config::{self, Config, Engine, RoleChange};
 
 /// The cluster as it enters the log.
 #[must_use]
@@ -57,7 +57,23 @@ fn group(group: &config::Group, zone: &dyn Fn(&NodeId) -> String) -> GroupSpec {
         fence,
         positions: positions && group.mode.exclusive,
         acks: 0,
-        bounds: Bounds { drain_ms: millis(group.drain), failovers_per_hour: group.failovers_per_hour, ..Bounds::default() },
+        bounds: Bounds {
+            drain_ms: millis(group.drain),
+            failovers_per_hour: group.failovers_per_hour,
+            promote_ms: promote_ms(&group.engine),
+            ..Bounds::default()
+        },
+    }
+}
+
+/// A role that changes by a restart takes as long as an end with grace and a start may.
+fn promote_ms(engine: &Engine) -> u64 {
+    let usual = Bounds::default().promote_ms;
+    match engine {
+        Engine::Process(process) if process.on_role_change == RoleChange::Restart => {
+            usual.max(millis(process.grace).saturating_add(millis(process.start_timeout)))
+        }
+        _ => usual,
     }
 }
 

@@ -379,3 +379,52 @@ async fn another_user_is_become_whole_or_refused_with_advice() {
         assert!(matches!(&cause, StopCause::NotStarted(why) if why.contains("run hotwarm as root")), "{cause:?}");
     }
 }
+
+/// The directory is emptied under a member that lives: its number is lost, and with it the guard's lock and socket.
+#[tokio::test]
+async fn nothing_is_started_beside_what_a_wiped_directory_has_forgotten() {
+    let site = Site::new(Engine::Process(component("web")));
+    let mut first = site.agent();
+    first.start().await;
+    let pid = first.pid();
+    drop(first);
+    std::fs::remove_dir_all(site.place().dir).unwrap();
+    let mut second = site.agent();
+    assert_eq!(second.hear_stopped().await, (Incarnation(0), StopCause::Absent));
+    assert!(!is_alive(pid), "it is said to be absent, and lives");
+    second.tell(EngineAction::Start { epoch: Epoch(1) }).await;
+    second.hear_ready().await;
+    second.end().await;
+}
+
+/// An agent that gives its member to a new task, as when its check is changed, in every moment of the guard's birth.
+#[tokio::test]
+async fn a_member_whose_guard_is_being_born_is_handed_over_whole() {
+    let site = Site::new(Engine::Process(component("web")));
+    let mut agent = site.agent();
+    agent.hear_stopped().await;
+    for round in 0..40_u64 {
+        agent.tell(EngineAction::Start { epoch: Epoch(round + 1) }).await;
+        // As far as the guard's process, in some rounds; then the old task is let go.
+        for _ in 0..round * 8 {
+            tokio::task::yield_now().await;
+        }
+        agent = site.agent_after(agent);
+        let first = agent.hear_fact().await;
+        let incarnation = first.incarnation();
+        match first {
+            MemberEvent::Started { .. } => {}
+            MemberEvent::Stopped { .. } => {
+                agent.tell(EngineAction::Start { epoch: Epoch(round + 1) }).await;
+                let next = agent.hear_fact().await;
+                assert!(matches!(next, MemberEvent::Started { .. }) && next.incarnation() > incarnation, "round {round}: {next:?}");
+            }
+            other => panic!("round {round}: {other:?}"),
+        }
+        assert_eq!(agent.hear_ready().await.0 >> 32, u64::from(site.prefix));
+        assert_eq!(marked(&site), 1, "round {round}");
+        agent.tell(EngineAction::Stop { graceful: false }).await;
+        agent.hear_stopped().await;
+        assert_eq!(marked(&site), 0, "round {round}");
+    }
+}

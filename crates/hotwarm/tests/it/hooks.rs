@@ -177,3 +177,112 @@ async fn an_external_member_is_probed_gated_and_never_claimed_to_have_stopped() 
     agent.tell(fence).await;
     assert!(matches!(agent.hear_fact().await, MemberEvent::Fenced { epoch: Epoch(4), .. }));
 }
+
+#[tokio::test]
+async fn where_no_hook_steps_down_the_fence_does_and_says_so() {
+    let site = site_with(|_, hooks| hooks.demote = None);
+    let mut agent = site.agent();
+    let incarnation = agent.start().await;
+    agent.tell(promote(2)).await;
+    agent.hear_fact().await;
+    for _ in 0..2 {
+        // Told again, it answers without a second fence.
+        agent.tell(EngineAction::Demote { epoch: Epoch(2) }).await;
+        let mut event = agent.hear_fact().await;
+        if event == (MemberEvent::Fenced { incarnation, epoch: Epoch(3) }) {
+            event = agent.hear_fact().await;
+        }
+        assert_eq!(event, MemberEvent::RoleChanged { incarnation, role: Role::Warm, epoch: Epoch(2) });
+        assert_eq!(marks(&site), "promote hot 2\nfence hot 3\n");
+    }
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_demotion_that_is_told_again_while_its_hook_runs_runs_it_once() {
+    let site = site_with(|site, hooks| {
+        let wait =
+            format!("echo demote >> {}; while ! test -e {}; do sleep 0.01; done", site.file("marks").display(), site.file("go").display());
+        hooks.demote = Some(shell(&wait));
+        hooks.promote = None;
+    });
+    let mut agent = site.agent();
+    let incarnation = agent.start().await;
+    agent.tell(promote(2)).await;
+    agent.hear_fact().await;
+    agent.tell(EngineAction::Demote { epoch: Epoch(2) }).await;
+    wait_for("the hook", || marks(&site) == "demote\n").await;
+    agent.tell(EngineAction::Demote { epoch: Epoch(2) }).await;
+    agent.tell(EngineAction::Detach { epoch: Epoch(2), attempt: Attempt(9) }).await;
+    std::fs::write(site.file("go"), "").unwrap();
+    assert_eq!(agent.hear_fact().await, MemberEvent::RoleChanged { incarnation, role: Role::Warm, epoch: Epoch(2) });
+    assert!(matches!(agent.hear_fact().await, MemberEvent::Position { .. }), "it is told once, and what follows is done");
+    assert_eq!(marks(&site), "demote\n");
+    agent.end().await;
+}
+
+/// S5: what was told to be hot and does not answer a new agent may still serve whoever reaches it in another way.
+#[tokio::test]
+async fn what_was_hot_and_does_not_answer_a_new_agent_is_stopped_before_it_counts_as_stopped() {
+    let site = site_with(|_, _| {});
+    let mut first = site.agent();
+    let incarnation = first.start().await;
+    let pid = pid_in(&site.file("pid")).await;
+    first.tell(promote(2)).await;
+    first.hear_fact().await;
+    drop(first);
+    // Its check fails, and it lives.
+    let mut site = site;
+    site.group.check.kind = hotwarm::config::CheckKind::Command(shell("exit 1"));
+    let mut second = site.agent();
+    assert_eq!(second.hear_fact().await, MemberEvent::Stopped { incarnation, cause: StopCause::Asked });
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn what_was_hot_and_cannot_be_stopped_runs_as_far_as_is_known() {
+    let mut site = site_with(|site, hooks| {
+        // The first time it is told, it does not work.
+        hooks.stop = Some(shell(&format!("test -e {}", site.file("may-stop").display())));
+    });
+    let mut first = site.agent();
+    std::fs::write(site.file("may-stop"), "").unwrap();
+    let incarnation = first.start().await;
+    std::fs::remove_file(site.file("may-stop")).unwrap();
+    let pid = pid_in(&site.file("pid")).await;
+    first.tell(promote(2)).await;
+    first.hear_fact().await;
+    drop(first);
+    site.group.check.kind = hotwarm::config::CheckKind::Command(shell("exit 1"));
+    let mut second = site.agent();
+    assert_eq!(second.hear_fact().await, MemberEvent::Started { incarnation, role: Role::Hot, epoch: Epoch(2) });
+    second.tell(EngineAction::Fence { epoch: Epoch(3) }).await;
+    assert_eq!(second.hear_fact().await, MemberEvent::Fenced { incarnation, epoch: Epoch(3) });
+    signal(pid, Signal::KILL);
+}
+
+#[tokio::test]
+async fn a_new_agent_knows_an_external_member_by_its_number_and_what_it_was_told() {
+    let mut site = Site::new(Engine::External);
+    site.group.fence = Fence::Command(shell("true"));
+    let mut first = site.agent();
+    let incarnation = first.hear_fact().await.incarnation();
+    first.tell(promote(2)).await;
+    first.hear_fact().await;
+    drop(first);
+    let mut second = site.agent();
+    assert_eq!(second.hear_fact().await, MemberEvent::Started { incarnation, role: Role::Hot, epoch: Epoch(2) });
+}
+
+#[tokio::test]
+async fn a_start_of_an_older_epoch_is_no_danger_and_is_done() {
+    let site = site_with(|_, _| {});
+    let mut agent = site.agent();
+    agent.hear_stopped().await;
+    // What a role change by a restart leaves behind when its second half fails.
+    agent.tell(promote(5)).await;
+    assert!(matches!(agent.hear_fact().await, MemberEvent::RoleFailed { .. }));
+    agent.tell(EngineAction::Start { epoch: Epoch(4) }).await;
+    assert!(matches!(agent.hear_fact().await, MemberEvent::Started { role: Role::Warm, epoch: Epoch(4), .. }));
+    agent.end().await;
+}
