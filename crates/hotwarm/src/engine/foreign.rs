@@ -3,6 +3,8 @@
 //! It decides nothing: the core says when, from one node at a time. One run at a time, within the hook's limit; a failure is told to
 //! people, and the core asks again. Main path: [`fence`].
 
+use std::time::Duration;
+
 use hotwarm_core::action::MemberEvent;
 use hotwarm_core::ids::{Epoch, Incarnation, Role};
 
@@ -12,6 +14,9 @@ use super::{Events, SpawnSpec, command, external};
 use crate::child::hook::{self, Hook};
 use crate::config::{Engine, Hooks};
 
+/// After a failure, before it may be tried again.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// A fence that runs, or has run. Dropping it ends a hook that still runs.
 #[derive(Debug)]
 pub struct Fencing {
@@ -20,7 +25,7 @@ pub struct Fencing {
 }
 
 impl Fencing {
-    /// It answers for `epoch`, or is about to fail.
+    /// It runs for `epoch`, or has failed a moment ago.
     #[must_use]
     pub fn is_under_way(&self, epoch: Epoch) -> bool {
         self.epoch == epoch && !self.job.is_finished()
@@ -47,7 +52,10 @@ pub fn fence(spec: &SpawnSpec, epoch: Epoch, incarnation: Incarnation, events: E
                 // An agent that has ended needs no answer.
                 let _ = events.send((member, MemberEvent::Fenced { incarnation, epoch })).await;
             }
-            Err(error) => tracing::warn!(%member, "fence of a lost node's member failed: {error}; it is tried again"),
+            Err(error) => {
+                tracing::warn!(%member, "fence of a lost node's member failed: {error}; it is tried again");
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     });
     Some(Fencing { epoch, job })

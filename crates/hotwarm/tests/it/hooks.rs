@@ -1,5 +1,6 @@
 //! The command and external engines against real programs and listeners.
 
+use std::net::SocketAddr;
 use std::process::{Child, Command};
 
 use hotwarm::config::{Engine, Fence, Hooks};
@@ -134,8 +135,8 @@ async fn hooks_that_fail_are_told_with_the_reason() {
 struct Outside(Child);
 
 impl Outside {
-    fn run(site: &Site) -> Self {
-        let listen = site.address.to_string();
+    fn run(address: SocketAddr) -> Self {
+        let listen = address.to_string();
         Self(Command::new(HOTWARM).args(["component", "web", "--name", "outside", "--listen", &listen]).spawn().unwrap())
     }
 }
@@ -154,7 +155,7 @@ async fn an_external_member_is_probed_gated_and_never_claimed_to_have_stopped() 
     let mut agent = site.agent();
     let incarnation = site.first();
     assert_eq!(agent.hear().await, MemberEvent::Started { incarnation, role: Role::Warm, epoch: Epoch(0) });
-    let outside = Outside::run(&site);
+    let outside = Outside::run(site.address);
     assert_eq!(agent.hear_ready().await, incarnation);
     agent.tell(promote(2)).await;
     assert_eq!(agent.hear_fact().await, MemberEvent::RoleChanged { incarnation, role: Role::Hot, epoch: Epoch(2) });
@@ -285,4 +286,38 @@ async fn a_start_of_an_older_epoch_is_no_danger_and_is_done() {
     agent.tell(EngineAction::Start { epoch: Epoch(4) }).await;
     assert!(matches!(agent.hear_fact().await, MemberEvent::Started { role: Role::Warm, epoch: Epoch(4), .. }));
     agent.end().await;
+}
+
+/// S8: the node of the hot member dies with its agent; the member itself is not known to be dead, and only the fence can tell.
+#[test]
+fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
+    let mut site = crate::cluster::Site::new(3);
+    let addresses: Vec<_> = site.machines.iter().map(|machine| (machine.name, free_address())).collect();
+    let listeners: Vec<_> = site.machines.iter().map(|machine| (machine.name, free_address())).collect();
+    let table = |all: &[(&str, SocketAddr)]| all.iter().map(|(n, a)| format!("{n} = \"{a}\"")).collect::<Vec<_>>().join(", ");
+    let (fences, proof) = (site.dir.path().join("fences"), site.dir.path().join("proof"));
+    let fence = shell(&format!("echo $HOTWARM_MEMBER >> {}; test -e {}", fences.display(), proof.display()));
+    site.groups = format!(
+        "[group.db]\nmode = \"hot-warm\"\nprotocol = \"http\"\ncheck = {{ http = \"/healthz\" }}\nengine = \"external\"\n\
+         fence = {{ command = {fence:?} }}\nlisten = {{ {} }}\nmembers = {{ {} }}\n",
+        table(&listeners),
+        table(&addresses)
+    );
+    let _programs: Vec<Outside> = addresses.iter().map(|(_, address)| Outside::run(*address)).collect();
+    let mut cluster = site.start();
+    cluster.wait_whole();
+    let old = cluster.hot("db", &[]).unwrap();
+    let node = cluster.names().into_iter().find(|name| old.ends_with(&format!("/{name}"))).unwrap();
+    cluster.kill_node(node);
+    let asked = || std::fs::read_to_string(&fences).unwrap_or_default().lines().count();
+    cluster.wait_until("a second try of the fence", || asked() >= 2);
+    assert_eq!(cluster.hot("db", &[node]).unwrap_or(old.clone()), old, "another serves before the fence has confirmed");
+    std::fs::write(&proof, "").unwrap();
+    cluster.wait_until("another to serve", || cluster.hot("db", &[node]).is_some_and(|hot| hot != old));
+    assert!(std::fs::read_to_string(&fences).unwrap().lines().all(|line| line == old));
+    cluster.finish(&[
+        ("not connected:", "the peer was killed"),
+        ("fence of a lost node's member failed", "it is told to, at first"),
+        ("reason=\"fence-waits\"", "as long as it fails"),
+    ]);
 }
