@@ -200,9 +200,7 @@ impl Context<'_> {
             return Some(EngineAction::Stop { graceful: true });
         }
         // A member that hangs is ended, so that it can start anew; a doubted hot one of an exclusive group only by its fence (S9).
-        // One that is being made hot may be on its way through a restart: the promotion has a limit of its own.
-        let promoted = self.wanted_hot() && self.member.may_serve.is_some() && !self.member.serving;
-        let kept = promoted || (self.group.spec.exclusive && self.member.role == Role::Hot);
+        let kept = self.group.spec.exclusive && self.member.role == Role::Hot;
         (self.local.hung && !kept).then_some(EngineAction::Stop { graceful: false })
     }
 

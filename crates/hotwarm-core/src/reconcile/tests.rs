@@ -145,15 +145,6 @@ fn s6_a_candidate_found_hot_by_a_new_agent_is_told_again_before_it_counts_as_pro
 }
 
 #[test]
-fn a_candidate_that_becomes_hot_by_a_restart_is_not_ended_because_it_does_not_answer_meanwhile() {
-    let (mut cluster, mut observed) = scene();
-    promoting(&mut cluster);
-    (local(&mut observed).ready, local(&mut observed).hung) = (false, true);
-    let told = actions(&cluster, &observed, &"a".into());
-    assert!(matches!(&told[..], [(_, EngineAction::Promote { .. })]), "{told:?}");
-}
-
-#[test]
 fn a_member_that_moved_to_another_node_is_stopped_here_once_the_state_is_known_to_be_new() {
     let (mut cluster, mut observed) = scene();
     let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");

@@ -443,3 +443,18 @@ async fn a_member_that_is_this_nodes_no_more_is_found_and_ended() {
     let _ending = hotwarm::engine::stray::end(site.dir.path(), site.member());
     wait_for("the old copy's end", || !is_alive(pid)).await;
 }
+
+/// Whoever hears that it does not answer would end it at once after a while, and with it what is to follow.
+#[tokio::test]
+async fn a_member_that_takes_its_time_to_end_for_a_restart_is_not_said_to_hang() {
+    let mut slow = process(shell(&format!("trap 'sleep 1; exit 0' TERM; {HOTWARM} component web & while :; do wait; done")));
+    slow.on_role_change = RoleChange::Restart;
+    let site = Site::new(Engine::Process(slow));
+    let mut agent = site.agent();
+    let before = agent.start().await;
+    agent.tell(promote(2)).await;
+    assert_eq!(agent.hear().await, MemberEvent::Stopped { incarnation: before, cause: StopCause::Renewed { role: Role::Hot } });
+    let changed = MemberEvent::RoleChanged { incarnation: before.next(), role: Role::Hot, epoch: Epoch(2) };
+    agent.hear_until(|event| *event == changed).await;
+    agent.end().await;
+}

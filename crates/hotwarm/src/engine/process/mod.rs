@@ -400,7 +400,9 @@ impl Task {
                 living.probe = None;
                 living.ready_by = None;
                 let incarnation = living.incarnation;
-                if living.is_ready() {
+                // One that ends in order to begin anew in another role does not hang: that has its own limits, and must not be cut short.
+                let renews = living.then.is_some_and(|birth| birth.by_change);
+                if living.is_ready() && !renews {
                     let why = "the member is ending".to_owned();
                     living.ready = Some(Verdict::Unready(why.clone()));
                     self.wires.outbox.put(MemberEvent::Unready { incarnation, why });
