@@ -7,12 +7,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::{EngineAction, StopCause};
 use crate::cluster::Cluster;
 use crate::group::input::{Answer, Body, Life as Told, Testimony};
 use crate::group::reason::Evidence;
+use crate::group::spec::Fence;
 use crate::group::state::{Group, Life, Member, Pause, Phase};
 use crate::ids::{Attempt, Epoch, GroupName, Incarnation, MemberId, Millis, NodeId, Position, Role};
 use crate::plant::{self, Bug};
@@ -108,20 +109,23 @@ fn orphans<'a>(cluster: &'a Cluster, observed: &'a Observed, me: &'a NodeId) -> 
     running.filter(move |(id, _)| sure && !mine(id)).map(|(id, _)| (id.clone(), EngineAction::Stop { graceful: true }))
 }
 
-/// A member whose node is lost and which only its hook can fence is fenced from the first node that can.
+/// A member whose node is lost and which only its hook can fence is fenced from another: one at a time, the next one each time that the
+/// group insists, for a hook may work here and not there.
 fn fence_for_others(group: &Group, observed: &Observed, me: &NodeId) -> Vec<(MemberId, EngineAction)> {
-    let fencing = matches!(group.transition.as_ref().map(|t| &t.phase), Some(Phase::Fencing { .. }));
-    if !fencing || group.spec.fence != crate::group::spec::Fence::Hook || !observed.leased {
+    let Some(Phase::Fencing { until }) = group.transition.as_ref().map(|t| &t.phase) else { return Vec::new() };
+    if group.spec.fence != Fence::Hook || !observed.leased {
         return Vec::new();
     }
     let up = |node: &NodeId| {
         let view = group.node(node);
         !view.lapsed && !view.silent
     };
-    let first = group.spec.members.values().map(|m| &m.node).find(|node| up(node));
+    let able: BTreeSet<&NodeId> = group.spec.members.values().map(|m| &m.node).filter(|node| up(node)).collect();
+    let turn = until.0 / group.spec.bounds.promote_ms.max(1);
+    let whose = able.iter().nth(usize::try_from(turn).unwrap_or(0) % able.len().max(1));
     let lost = group.may_serve().filter(|(id, _)| group.node_of(id).is_some_and(|node| !up(node)));
     let epoch = group.epoch.next();
-    lost.filter(|_| first == Some(me)).map(|(id, _)| (id.clone(), EngineAction::Fence { epoch })).collect()
+    lost.filter(|_| whose == Some(&me)).map(|(id, _)| (id.clone(), EngineAction::Fence { epoch })).collect()
 }
 
 /// It is hot for `epoch`. That it was found so when it was adopted suffices only if it served before: whoever adopts it does not know
@@ -190,7 +194,7 @@ impl Context<'_> {
 
     /// Where only a hook can tell, it is asked also for a member that is not seen to run: not being seen is no end (S5).
     fn fence_absent(&self) -> Option<EngineAction> {
-        let by_hook = self.group.spec.exclusive && self.group.spec.fence == crate::group::spec::Fence::Hook;
+        let by_hook = self.group.spec.exclusive && self.group.spec.fence == Fence::Hook;
         let fencing = self.group.transition.as_ref().is_some_and(|t| matches!(t.phase, Phase::Fencing { .. }));
         (by_hook && fencing && self.member.may_serve.is_some()).then(|| EngineAction::Fence { epoch: self.group.epoch.next() })
     }

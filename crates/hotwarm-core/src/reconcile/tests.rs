@@ -3,7 +3,7 @@
 use super::*;
 use crate::cluster::{ClusterSpec, NodeSpec};
 use crate::group::reason::Reason;
-use crate::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
+use crate::group::spec::{Bounds, GroupSpec, MemberSpec};
 use crate::group::state::{Stamps, Transition};
 
 const HOT: &str = "clock/a";
@@ -163,4 +163,27 @@ fn s5_a_hook_fences_also_what_is_not_seen_to_run() {
     group.members.get_mut(&HOT.into()).expect("a member").life = Life::Stopped(StopCause::Absent);
     local(&mut observed).life = LocalLife::Stopped(StopCause::Absent);
     assert_eq!(actions(&cluster, &observed, &"a".into()), [(HOT.into(), EngineAction::Fence { epoch: Epoch(4) })]);
+}
+
+#[test]
+fn s8_the_hook_of_a_lost_nodes_member_is_run_by_one_node_at_a_time_and_by_each_in_turn() {
+    let (mut cluster, observed) = scene();
+    fencing(&mut cluster, Role::Hot);
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    group.spec.fence = Fence::Hook;
+    for (node, lapsed) in [("a", true), ("b", false), ("c", false)] {
+        group.nodes.insert(node.into(), crate::group::state::NodeView { lapsed, ..Default::default() });
+    }
+    let third = MemberSpec { node: "c".into(), ..group.spec.members[&HOT.into()].clone() };
+    group.spec.members.insert("clock/c".into(), third);
+    let elsewhere = Observed { members: BTreeMap::new(), ..observed };
+    let mut ran = Vec::new();
+    for round in 1..=4 {
+        let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+        let until = Millis(round * group.spec.bounds.promote_ms);
+        group.transition.as_mut().expect("set above").phase = Phase::Fencing { until };
+        let whose: Vec<&str> = ["b", "c"].into_iter().filter(|n| !actions(&cluster, &elsewhere, &(*n).into()).is_empty()).collect();
+        ran.extend(whose);
+    }
+    assert!(ran == ["b", "c", "b", "c"] || ran == ["c", "b", "c", "b"], "{ran:?}");
 }

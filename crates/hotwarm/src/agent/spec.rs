@@ -100,7 +100,7 @@ mod tests {
     fn a_role_change_by_a_restart_may_take_an_end_and_a_start() {
         let promote_ms = |change: &str| {
             let text = format!(
-                "[cluster]\nname = \"x\"\nnodes = {{ a = \"127.0.0.1:7400\" }}\n[group.db]\nmode = \"hot-warm\"\nprotocol = \"tcp\"\ncheck = {{ tcp = true }}\n\
+                "[cluster]\nname = \"x\"\nnodes = {{ a = \"127.0.0.1:7400\" }}\n[group.db]\nmode = \"hot-hot\"\nprotocol = \"tcp\"\ncheck = {{ tcp = true }}\n\
                  members = {{ a = \"127.0.0.1:9000\" }}\nengine = {{ process = [\"/bin/db\"], grace = \"7s\", start_timeout = \"50s\", {change} }}\n"
             );
             let config = config::parse(&text, "test", None).expect("a configuration");
