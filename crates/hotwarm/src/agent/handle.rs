@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) view: ArcSwap<View>,
     pub(super) config: ArcSwap<Config>,
     pub(super) members: ArcSwap<BTreeMap<MemberId, tokio::sync::watch::Receiver<engine::View>>>,
+    /// On the disk of the data directory, as last looked at.
+    pub(super) room: Arc<ArcSwap<Option<store::disk::Room>>>,
     pub(super) records: Records,
     pub(super) router: router::Handle,
     pub(super) transport: store::transport::Handle,
@@ -92,6 +94,12 @@ impl Handle {
     #[must_use]
     pub fn wal(&self) -> store::wal::Stats {
         self.shared.wal.stats()
+    }
+
+    /// What is left on the disk of the data directory; `None` until it was looked at.
+    #[must_use]
+    pub fn room(&self) -> Option<store::disk::Room> {
+        **self.shared.room.load()
     }
 
     /// Loads new certificates without dropping traffic.

@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 use hotwarm_core::ids::{Index, Mono, NodeId};
 use hotwarm_core::node::{Node, Options, Stored};
 use tokio::sync::mpsc;
+use tracing::{error, info};
 
 pub use handle::Handle;
 pub use operate::{ConfigureError, Planned, ReloadError};
@@ -32,6 +33,7 @@ pub mod seen {
     pub use crate::engine::Place;
     pub use crate::engine::logs::{Follower, tail};
     pub use crate::router::{GroupStats, MemberStats};
+    pub use crate::store::disk::Room;
     pub use crate::store::transport::Lane;
 }
 
@@ -106,7 +108,8 @@ impl Agent {
         let (stored, wal) = open_wal(&dir, &inbox)?;
         let router = start_router(&config, &me, &inbox)?;
         let node = Node::new(options(&config, &me, &dir, &stored)?, stored, clock::now())?;
-        let disk = disk::DiskProbe::start(&dir.subdir("run")?.join("probe"), disk::EVERY, disk_told(&inbox))?;
+        let room = Arc::new(ArcSwap::from_pointee(None));
+        let disk = disk::DiskProbe::start(&dir.subdir("run")?.join("probe"), disk::EVERY, disk_told(&inbox, Arc::clone(&room)))?;
         let certificate =
             read_tls(&dir.path().join("tls")).ok().and_then(|material| crate::config::pki::identity(&material.certificate).ok());
         let shared = Arc::new(Shared {
@@ -117,6 +120,7 @@ impl Agent {
             // Nothing is in force before the log says so; what is not about groups is the file's.
             config: ArcSwap::from_pointee(Config { groups: BTreeMap::new(), ..config }),
             members: ArcSwap::default(),
+            room,
             records: Records::default(),
             router,
             transport,
@@ -244,14 +248,21 @@ fn options(config: &Config, me: &NodeId, dir: &DataDir, stored: &Stored) -> Resu
     Ok(options)
 }
 
-fn disk_told(inbox: &Inbox) -> disk::ProbedFn {
+fn disk_told(inbox: &Inbox, room: Arc<ArcSwap<Option<disk::Room>>>) -> disk::ProbedFn {
     let inbox = inbox.clone();
     Box::new(move |probed| {
-        if probed.outcome.is_err() {
+        let Ok(now) = probed.outcome else {
             inbox.offer(Input::Disk(Some(false)));
-        } else {
-            inbox.offer(Input::Disk(None));
-            inbox.offer(Input::Disk(Some(true)));
+            return;
+        };
+        inbox.offer(Input::Disk(None));
+        inbox.offer(Input::Disk(Some(true)));
+        let was_low = room.swap(Arc::new(Some(now))).is_some_and(|before| before.low);
+        let (free, floor) = (now.free_bytes >> 20, now.floor_bytes >> 20);
+        if now.low && !was_low {
+            error!(code = "HW0508", "{free} MiB left on the disk of the data directory, below {floor}: make room before it is full");
+        } else if was_low && !now.low {
+            info!("{free} MiB left on the disk of the data directory: enough again");
         }
     })
 }

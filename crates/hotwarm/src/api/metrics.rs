@@ -42,6 +42,8 @@ families! {
     LEASED = "hotwarm_node_leased" gauge ["node"] "1 while that node holds leases, by the control log.";
     NODE_DRAINED = "hotwarm_node_drained" gauge ["node"] "1 while that node is drained.";
     CERTIFICATE = "hotwarm_certificate_expiry_timestamp_seconds" gauge [] "When this node's certificate expires, in seconds since 1970.";
+    DISK_FREE = "hotwarm_disk_free_bytes" gauge [] "What is left on the disk of the data directory.";
+    DISK_LOW = "hotwarm_disk_low" gauge [] "1 from when little is left there until there is enough again.";
     EPOCH = "hotwarm_group_epoch" gauge ["group"] "Newest epoch of the group.";
     MEMBERS = "hotwarm_group_members" gauge ["group" "role"] "Members hot and serving, warm and able to take over, spare.";
     WANTED = "hotwarm_group_members_wanted" gauge ["group" "role"] "Members of each role as configured.";
@@ -154,6 +156,10 @@ fn cluster(page: &mut Page, agent: &Handle) {
     nodes.iter().for_each(|node| page.one(NODE_DRAINED, &[&node.name], u8::from(node.drained)));
     if let Some(certificate) = agent.certificate() {
         page.one(CERTIFICATE, &[], certificate.not_after);
+    }
+    if let Some(room) = agent.room() {
+        page.one(DISK_FREE, &[], room.free_bytes);
+        page.one(DISK_LOW, &[], u8::from(room.low));
     }
 }
 

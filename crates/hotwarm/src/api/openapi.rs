@@ -70,6 +70,16 @@ const TYPES: &[Type] = &[
             ("applied", "integer", "Index of the control log."),
             ("commit", "integer", "Index of the control log."),
             ("certificate", "CertificateStatus?", ""),
+            ("disk", "DiskStatus?", "Of the data directory."),
+        ],
+    ),
+    (
+        "DiskStatus",
+        "The disk of a node's data directory.",
+        &[
+            ("free_bytes", "integer", "What is left."),
+            ("floor_bytes", "integer", "Below this there is little left."),
+            ("low", "boolean", "From below the floor until it is exceeded by a quarter."),
         ],
     ),
     (

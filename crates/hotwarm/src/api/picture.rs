@@ -14,6 +14,7 @@ use hotwarm_core::ids::{MemberId, Role};
 use hotwarm_core::node::View;
 
 use super::types::*;
+use crate::agent::seen::Room;
 use crate::agent::{Handle, Recorded};
 
 pub(super) fn status(agent: &Handle) -> Status {
@@ -56,6 +57,7 @@ fn self_status(agent: &Handle, view: &View) -> SelfStatus {
         applied: view.applied.0,
         commit: view.commit.0,
         certificate: agent.certificate().as_ref().map(certificate),
+        disk: agent.room().map(|Room { free_bytes, floor_bytes, low }| DiskStatus { free_bytes, floor_bytes, low }),
     }
 }
 
@@ -394,7 +396,7 @@ pub(super) fn traffic(agent: &Handle) -> Traffic {
 }
 
 /// Up: a leader, a lease, a disk, and every group served.
-pub(super) fn health(view: &View) -> Health {
+pub(super) fn health(view: &View, room: Option<Room>) -> Health {
     let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
     if !view.cluster.founded() {
         reasons.push("this node has not joined its cluster yet".to_owned());
@@ -411,6 +413,9 @@ pub(super) fn health(view: &View) -> Health {
         Grade::Well => {}
         Grade::Slow => warnings.push(format!("this node is slow: {ailing}")),
         Grade::Stalled => reasons.push(format!("this node is stalled: {ailing}")),
+    }
+    if let Some(room) = room.filter(|room| room.low) {
+        warnings.push(format!("{} MiB left on the disk of the data directory", room.free_bytes >> 20));
     }
     for group in view.cluster.groups.values() {
         for problem in problem::of(group) {

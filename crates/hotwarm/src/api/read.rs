@@ -23,7 +23,7 @@ const LINES_MAX: usize = 10_000;
 const LINES_DEFAULT: usize = 100;
 
 pub(super) async fn health(State(app): State<App>) -> Response {
-    let health = picture::health(&app.agent.view());
+    let health = picture::health(&app.agent.view(), app.agent.room());
     let status = if health.reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health)).into_response()
 }

@@ -71,6 +71,16 @@ pub struct SelfStatus {
     pub applied: u64,
     pub commit: u64,
     pub certificate: Option<CertificateStatus>,
+    pub disk: Option<DiskStatus>,
+}
+
+/// The disk of a node's data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStatus {
+    pub free_bytes: u64,
+    pub floor_bytes: u64,
+    /// True from below the floor until well above it.
+    pub low: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

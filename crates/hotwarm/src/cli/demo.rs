@@ -180,11 +180,11 @@ impl Stage {
             let data = toml_string(&self.dir.join(name).display().to_string());
             format!("[node.{name}]\ndata = {data}\napi = \"127.0.0.1:{}\"\n", base + 1 + 10 * i)
         });
-        let group = |name: &str, mode: &str, offset: u16| {
+        let group = |name: &str, mode: &str, offset: u16, change: &str| {
             let exe = toml_string(&self.exe.display().to_string());
             format!(
                 "[group.{name}]\nmode = \"{mode}\"\nprotocol = \"http\"\nlisten = {{ {} }}\nmembers = {{ {} }}\n\
-                 engine = {{ process = [{exe}, \"component\", \"{name}\"] }}\ncheck = {{ http = \"/healthz\" }}\n",
+                 engine = {{ process = [{exe}, \"component\", \"{name}\"]{change} }}\ncheck = {{ http = \"/healthz\" }}\n",
                 addresses(base + 680 + offset),
                 addresses(base + 780 + offset),
             )
@@ -194,8 +194,8 @@ impl Stage {
              [cluster]\nname = \"demo\"\nnodes = {{ {} }}\n\n{}\n# every member serves\n{}\n# one member serves, the others take over\n{}",
             addresses(base),
             nodes.join("\n"),
-            group("web", "hot-hot", 0),
-            group("clock", "hot-warm", 1),
+            group("web", "hot-hot", 0, ""),
+            group("clock", "hot-warm", 1, ", on_role_change = { http = \"/role\" }"),
         )
     }
 

@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
@@ -77,8 +77,18 @@ fn write_partial(partial: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()>
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(partial)?;
     // The mode of `open` is cut by the umask.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
+    if let Some((uid, gid)) = owner_above(partial) {
+        std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+    }
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// Whose the folder is that a path lies in, where root writes what an agent of another user is to read.
+fn owner_above(path: &Path) -> Option<(u32, u32)> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty())?;
+    let owner = fs::metadata(above).ok()?;
+    (rustix::process::geteuid().is_root() && owner.uid() != 0).then(|| (owner.uid(), owner.gid()))
 }
 
 /// Makes a folder and those above it; the last gets `mode`.
@@ -86,6 +96,7 @@ pub(super) fn folder(path: &Path, mode: u32) -> Result<(), Failure> {
     let above = path.parent().map_or(Ok(()), |above| DirBuilder::new().recursive(true).mode(0o755).create(above));
     let made = above.and_then(|()| match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Ok(()) => owner_above(path).map_or(Ok(()), |(uid, gid)| std::os::unix::fs::lchown(path, Some(uid), Some(gid))),
         other => other,
     });
     made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode))).map_err(|error| refused(path, &error))

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::failure::{Exit, Failure, print};
-use super::{DEFAULT_CONFIG, Global, files};
+use super::{DEFAULT_CONFIG, Global, files, unit};
 use crate::api::client::Client;
 use crate::api::types::Reloaded;
 use crate::codes::Code;
@@ -27,6 +27,9 @@ pub struct JoinArgs {
     /// Write the systemd unit hotwarm.service even where systemd does not run [default: only where it runs]
     #[arg(long)]
     unit: bool,
+    /// Have the unit run as this user, who then owns the data directory: enough where all members run as this user [default: root]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
 }
 
 /// Where a node's own things are, below `root`.
@@ -63,8 +66,12 @@ pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<(), Failure> {
         return Err(Failure::refused(Code::FILE_EXISTS, format!("{} is there and says something else", layout.config.display()))
             .hint("move it away; what the cluster runs with is changed by `hotwarm apply`"));
     }
+    files::folder(&layout.data, 0o700)?;
+    if let Some(user) = args.user.as_deref().filter(|_| !renewal) {
+        unit::give(&layout.data, user)?;
+    }
     install(&layout, &file, renewal)?;
-    let unit = write_unit(args, &layout)?;
+    let unit = unit::write(&args.root, args.unit, &layout.config, args.user.as_deref())?;
     let in_force = if renewal { Some(put_in_force(&layout, &file, global)?) } else { None };
     report(&layout, &file, in_force, unit.as_deref(), global)
 }
@@ -128,7 +135,6 @@ pub(super) fn renews(layout: &Layout, file: &pki::JoinFile) -> Result<bool, Fail
 }
 
 pub(super) fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> Result<(), Failure> {
-    files::folder(&layout.data, 0o700)?;
     // The name first and the certificate last: until that is there, joining again does everything again.
     if !renewal {
         if let Some(folder) = layout.config.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
@@ -173,36 +179,4 @@ fn report(layout: &Layout, file: &pki::JoinFile, in_force: Option<InForce>, unit
         layout.config.display(),
         layout.data.display(),
     ))
-}
-
-/// Where systemd looks for the administrator's units.
-const UNIT: &str = "etc/systemd/system/hotwarm.service";
-
-fn write_unit(args: &JoinArgs, layout: &Layout) -> Result<Option<PathBuf>, Failure> {
-    let here = args.root == Path::new("/") && Path::new("/run/systemd/system").is_dir();
-    if !here && !args.unit {
-        return Ok(None);
-    }
-    let path = args.root.join(UNIT);
-    if !path.exists() {
-        let program = std::env::current_exe().map_err(|error| files::refused(Path::new("/proc/self/exe"), &error))?;
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| files::refused(folder, &error))?;
-        }
-        files::write(&path, unit(&program, &layout.config).as_bytes(), files::PUBLIC)?;
-    }
-    Ok(Some(path))
-}
-
-/// The agent alone is ended and started again: members outlive it and are adopted. Of root's powers it keeps those that changing user, binding
-/// low ports and ending members take.
-fn unit(program: &Path, config: &Path) -> String {
-    format!(
-        "[Unit]\nDescription=hotwarm: keeps services answering while machines fail\nWants=network-online.target\nAfter=network-online.target\n\n\
-         [Service]\nExecStart={} run --config {}\nRestart=always\nRestartSec=1\nKillMode=process\nDelegate=yes\nLimitNOFILE=1048576\nOOMScoreAdjust=-900\n\
-         CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_NET_BIND_SERVICE CAP_CHOWN CAP_DAC_OVERRIDE CAP_SYS_RESOURCE\n\n\
-         [Install]\nWantedBy=multi-user.target\n",
-        program.display(),
-        config.display()
-    )
 }

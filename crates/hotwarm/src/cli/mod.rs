@@ -37,6 +37,7 @@ mod status;
 mod switchover;
 mod table;
 mod top;
+mod unit;
 mod why;
 
 #[cfg(test)]

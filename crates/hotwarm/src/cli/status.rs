@@ -194,6 +194,10 @@ fn problems(status: &Status, colour: bool) -> String {
     {
         tell("notice", format!("node {} is {}: {ailment}", status.node.name, status.node.grade), "look at its load and its disk");
     }
+    if let Some(disk) = status.node.disk.as_ref().filter(|disk| disk.low) {
+        let text = format!("node {} has {} MiB left on the disk of its data directory", status.node.name, disk.free_bytes >> 20);
+        tell("bare", text, "make room before it is full: docs/reference/errors/HW0508.md");
+    }
     if let Some(certificate) = &status.node.certificate
         && certificate.days_left < CERTIFICATE_DAYS
     {

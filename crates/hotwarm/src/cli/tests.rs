@@ -190,5 +190,32 @@ fn the_unit_starts_this_program() {
     run(&["join", file.to_str().unwrap(), "--root", root.to_str().unwrap(), "--unit"]).unwrap();
     let unit = fs::read_to_string(root.join("etc/systemd/system/hotwarm.service")).unwrap();
     assert!(unit.contains(&format!("ExecStart={} run", std::env::current_exe().unwrap().display())));
-    assert!(unit.contains("KillMode=process"));
+    assert!(unit.contains("KillMode=process") && !unit.contains("User="));
+}
+
+/// All that an agent of that user must read is that user's, also after the root that joined it comes again with a new certificate.
+#[test]
+fn a_unit_of_a_user_comes_with_a_data_directory_of_that_user() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    let root = temp.path().join("root");
+    let (user, uid) = if rustix::process::geteuid().is_root() {
+        ("nobody".to_owned(), "65534".to_owned())
+    } else {
+        let ask =
+            |what: &str| String::from_utf8(std::process::Command::new("id").arg(what).output().unwrap().stdout).unwrap().trim().to_owned();
+        (ask("-un"), ask("-u"))
+    };
+    let join = |file: &Path, user: &str| run(&["join", file.to_str().unwrap(), "--root", root.to_str().unwrap(), "--unit", "--user", user]);
+    let stranger = join(&shop.join("a.join"), "no-such-user").unwrap_err();
+    assert!(stranger.code == Some(Code::NOT_PERMITTED) && stranger.to_string().contains("useradd"), "{stranger}");
+    for again in [false, true] {
+        join(&shop.join("a.join"), &user).unwrap();
+        for name in ["", "tls", "tls/ca.pem", "tls/node.pem", "tls/node.key", "bootstrap"] {
+            let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(root.join("var/lib/hotwarm").join(name)).unwrap());
+            assert_eq!(owner.to_string(), uid, "{name}, again: {again}");
+        }
+    }
+    let unit = fs::read_to_string(root.join("etc/systemd/system/hotwarm.service")).unwrap();
+    assert!(unit.contains(&format!("User={user}\n")) && unit.contains("AmbientCapabilities=CAP_NET_BIND_SERVICE\n"), "{unit}");
 }

@@ -26,7 +26,7 @@ struct Disk {
 
 impl Disk {
     fn tmpfs(at: &Path) -> Self {
-        Self::mount(at, &["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
+        Self::mount(at, &["-t", "tmpfs", "-o", "size=128m", "tmpfs"])
     }
 
     fn ext4(at: &Path) -> Self {
@@ -134,13 +134,22 @@ fn on_a_full_disk_a_member_that_ended_says_why_it_does_not_start() {
     let _alone = alone();
     let (mut cluster, disk) = begin(Disk::tmpfs);
     let (recorder, loads) = watch(&cluster);
+    let low = |cluster: &Cluster| cluster.status_of("a").is_ok_and(|status| status.node.disk.is_some_and(|disk| disk.low));
+    assert!(!low(&cluster));
     disk.fill();
+    cluster.wait_until("little room to be noticed", || low(&cluster));
+    let told = |path: &str| cluster.client("a").get_text(path).unwrap().1;
+    assert!(told("/health").contains("0 MiB left on the disk of the data directory"), "{}", told("/health"));
+    assert!(told("/metrics").contains("\nhotwarm_disk_low 1\n"));
+    assert!(cluster.done("a", &["status"]).contains("node a has 0 MiB left"));
     let pid = cluster.member_pid("clock/a").unwrap();
     cluster.signal(pid, Signal::KILL);
     cluster.wait_until("another to serve", || cluster.hot("clock", &["a"]).is_some_and(|now| now != "clock/a"));
     cluster.wait_until("its reason to be told", || cluster.log("a").contains("No space left on device"));
     disk.empty();
     cluster.wait_settled();
+    cluster.wait_until("room to be noticed", || !low(&cluster));
     let full = ("No space left on device", "the disk is full: what cannot be written is said, with advice");
-    judge(cluster, recorder, loads, &[OF_FAULTS, &[full]].concat());
+    let alarm = ("HW0508", "the disk is full");
+    judge(cluster, recorder, loads, &[OF_FAULTS, &[full, alarm]].concat());
 }

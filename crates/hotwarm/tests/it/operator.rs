@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use hotwarm::api::types::{Configuration, Events};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Site, is_whole};
@@ -166,6 +167,22 @@ fn hands_over(cluster: &Cluster) {
     assert_eq!((&told["from"], &told["to"]), (&json!(to), &json!(from)));
     assert!(told["pause"]["pause_ms"].is_u64() && told["epoch"].as_u64().unwrap() > before.epoch, "{told}");
     cluster.wait_all("the old member warm", |status| status.groups.iter().all(is_whole));
+    know_their_part(cluster);
+    let (hot, epoch) = (hot(cluster), cluster.group("clock").epoch);
+    crate::members::signal(cluster.member_pid(&hot).unwrap(), Signal::KILL);
+    cluster.wait_all("another hot, all back", |status| status.groups.iter().all(|g| is_whole(g) && (g.name != "clock" || g.epoch > epoch)));
+    know_their_part(cluster);
+}
+
+/// Each member of `clock` tells the role that it has, and the hot one the epoch in force.
+fn know_their_part(cluster: &Cluster) {
+    let group = cluster.group("clock");
+    for member in &group.members {
+        let told: Value = hotwarm::api::client::Client::at(member.address).get("/").unwrap();
+        assert_eq!((&told["name"], &told["role"]), (&json!(member.name), &json!(member.role)), "{told}");
+        let epoch = told["epoch"].as_u64().unwrap();
+        assert!(if member.role == "hot" { epoch == group.epoch } else { epoch <= group.epoch }, "of {}: {told}", group.epoch);
+    }
 }
 
 fn follows_events(cluster: &Cluster) {
