@@ -3,8 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 
 /// What is done to a running cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,30 @@ pub fn kill_tree(root: u32) {
     for pid in all {
         // Whoever is gone already needs no signal.
         let _ = signal(pid, Signal::KILL);
+    }
+}
+
+/// Kills all that descends from this process, again until nothing is left or `within` has passed; this process must be their subreaper.
+/// A guard's member is handed over only when the guard has ended, and then is found in the next round.
+pub fn end_descendants(within: Duration) {
+    let until = Instant::now() + within;
+    loop {
+        // A child that was stopped ends on this signal too.
+        for pid in tree(std::process::id()).into_iter().skip(1) {
+            let _ = signal(pid, Signal::KILL);
+        }
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                // No child is left, and so no descendant: those of a dead one are ours.
+                Err(_) => return,
+            }
+        }
+        if Instant::now() > until {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod command;
+mod demo;
 mod disk;
 mod engine;
 mod faults;
