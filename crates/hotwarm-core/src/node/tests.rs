@@ -454,6 +454,11 @@ fn a_new_process_shortens_the_deadline_of_no_member_it_adopts() {
     let before = deadline(&desk).expect("fed");
     desk.until(500, "a grant of its own", |d| d.nodes[&name].holder.until() > d.now);
     desk.run(5);
-    assert_eq!(desk.serving("clock", name.as_str()), std::slice::from_ref(&hot), "its guard was not told to end it\n{}", desk.log.join("\n"));
+    assert_eq!(
+        desk.serving("clock", name.as_str()),
+        std::slice::from_ref(&hot),
+        "its guard was not told to end it\n{}",
+        desk.log.join("\n")
+    );
     assert!(deadline(&desk) > Some(before), "and its own grant extends it");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -60,7 +61,11 @@ impl Hands {
         let due = now.since(self.published.0) >= PUBLISH_EVERY;
         if due || (acted && node.applied() != self.published.1) {
             self.published = (now, node.applied());
-            self.shared.view.store(Arc::new(node.view()));
+            let view = node.view();
+            if !view.lease_left.is_zero() {
+                self.shared.leased.store(now.0, Ordering::Relaxed);
+            }
+            self.shared.view.store(Arc::new(view));
         }
         if due {
             self.rewrite_idle_logs(node);

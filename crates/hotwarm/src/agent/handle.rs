@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hotwarm_core::ids::{MemberId, NodeId};
+use hotwarm_core::ids::{MemberId, Mono, NodeId};
 use hotwarm_core::node::{Command, CommandError, Outcome, View};
 use tokio::sync::oneshot;
 
@@ -30,6 +32,8 @@ pub(super) struct Shared {
     /// Of this node, as last loaded.
     pub(super) certificate: ArcSwap<Option<Identity>>,
     pub(super) view: ArcSwap<View>,
+    /// When this node was last seen to hold a lease, else when it started: [`Mono`].
+    pub(super) leased: AtomicU64,
     pub(super) config: ArcSwap<Config>,
     pub(super) members: ArcSwap<BTreeMap<MemberId, tokio::sync::watch::Receiver<engine::View>>>,
     /// On the disk of the data directory, as last looked at.
@@ -67,6 +71,21 @@ impl Handle {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.shared.view.load_full()
+    }
+
+    /// How long it holds no lease while it reaches no quorum: for that long it knows nothing of the others.
+    #[must_use]
+    pub fn cut_off(&self) -> Option<Duration> {
+        let view = self.view();
+        let reached = view.voters.iter().filter(|name| **name == view.me || view.heard.contains(name)).count();
+        let cut_off = view.cluster.founded() && view.lease_left.is_zero() && reached < view.voters.len() / 2 + 1;
+        cut_off.then(|| crate::clock::now().since(Mono(self.shared.leased.load(Ordering::Relaxed))))
+    }
+
+    /// True if this node may found a cluster that nobody has founded (S11).
+    #[must_use]
+    pub fn may_found(&self) -> bool {
+        self.shared.data.join("bootstrap").exists()
     }
 
     /// The configuration in force on this node.

@@ -23,7 +23,7 @@ const LINES_MAX: usize = 10_000;
 const LINES_DEFAULT: usize = 100;
 
 pub(super) async fn health(State(app): State<App>) -> Response {
-    let health = picture::health(&app.agent.view(), app.agent.room());
+    let health = picture::health(&app.agent.view(), app.agent.room(), app.agent.may_found());
     let status = if health.reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health)).into_response()
 }
@@ -57,7 +57,7 @@ pub(super) async fn group(State(app): State<App>, Path(name): Path<String>) -> R
 pub(super) async fn why(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Why>, Refused> {
     let view = app.agent.view();
     let group = view.cluster.groups.get(&GroupName::new(&name)).ok_or_else(|| no_group(&name))?;
-    Ok(Json(picture::why(group)))
+    Ok(Json(picture::why(&app.agent, group)))
 }
 
 pub(super) fn no_group(name: &str) -> Refused {

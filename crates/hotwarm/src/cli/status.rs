@@ -9,8 +9,10 @@ use clap::Args;
 use super::failure::{Failure, print};
 use super::remote::client;
 use super::table::{Table, Tone, colour, or_dash, paint, plain};
-use super::{Global, remote};
-use crate::api::types::{GroupStatus, MemberStatus, NodeStatus, Problem, Status};
+use super::{Global, read_config, remote, table};
+use crate::api::client::Client;
+use crate::api::types::{Configuration, GroupStatus, MemberStatus, NodeStatus, Problem, Status};
+use crate::config;
 
 /// Days left of a certificate from which on it is a warning.
 const CERTIFICATE_DAYS: i64 = 30;
@@ -29,7 +31,11 @@ pub(super) fn status(args: &StatusArgs, global: &Global) -> Result<(), Failure> 
         let status: Result<Status, Failure> = client.get("/api/v1/status").map_err(Failure::from);
         let (Some(every), false) = (args.watch, global.json) else {
             let status = status?;
-            return if global.json { remote::print_json(&status) } else { print(&text(&status, colour())) };
+            return if global.json {
+                remote::print_json(&status)
+            } else {
+                print(&(text(&status, colour()) + &other_file(&client, &status, global)))
+            };
         };
         let shown = match &status {
             Ok(status) => text(status, colour()),
@@ -41,15 +47,35 @@ pub(super) fn status(args: &StatusArgs, global: &Global) -> Result<(), Failure> 
     }
 }
 
+/// The file of this machine, if it is of this cluster and not what the cluster runs with.
+fn other_file(client: &Client, status: &Status, global: &Global) -> String {
+    let Ok(text) = read_config(&global.config) else { return String::new() };
+    let Ok(now) = client.get::<Configuration>("/api/v1/config") else { return String::new() };
+    let of_this = config::parse(&text, "", None).is_ok_and(|config| config.cluster.name == status.cluster.name);
+    if !of_this || status.nodes.is_empty() || text == now.text {
+        return String::new();
+    }
+    let file = global.config.display();
+    format!(
+        "\nnotice  {file} on this machine is not configuration {}, which the cluster runs with\n        `hotwarm apply {file} --dry-run` shows \
+         the difference\n",
+        now.revision
+    )
+}
+
 fn text(status: &Status, colour: bool) -> String {
     let mut out = head(status, colour);
+    if let Some(cut_off_ms) = status.node.cut_off_ms {
+        out.insert_str(0, &format!("{}\n", paint(&cut_off(&status.node.name, cut_off_ms), Tone::Bad, colour)));
+    }
     out.push('\n');
     out.push_str(&nodes(&status.nodes).text(colour));
     if !status.groups.is_empty() {
         out.push('\n');
         out.push_str(&groups(&status.groups).text(colour));
         out.push('\n');
-        out.push_str(&members(&status.groups).text(colour));
+        out.push_str(&members(status).text(colour));
+        out.push_str(&ailing(status));
     }
     let problems = problems(status, colour);
     if !problems.is_empty() {
@@ -59,10 +85,23 @@ fn text(status: &Status, colour: bool) -> String {
     out
 }
 
+/// What a node that reaches nobody is to say before everything else.
+pub(super) fn cut_off(node: &str, cut_off_ms: u64) -> String {
+    let ago = table::span(Duration::from_millis(cut_off_ms));
+    format!("node {node} is cut off: it reaches no quorum and holds no lease; of others it tells what it last knew, {ago} ago")
+}
+
 fn head(status: &Status, colour: bool) -> String {
     let (cluster, quorum) = (&status.cluster, &status.cluster.quorum);
     if status.nodes.is_empty() {
-        return format!("node {} has not joined its cluster yet\n", status.node.name);
+        let mut text = format!("node {} has not joined its cluster yet\n", status.node.name);
+        if status.node.cannot_found {
+            text.push_str(
+                "it waits for the others, and may not found the cluster itself; if none of them may, nobody does:\n\
+                 `hotwarm init` makes join files, of which the first gives the right to found, and `hotwarm join` installs it\n",
+            );
+        }
+        return text;
     }
     let leader = cluster.leader.as_deref();
     let reached = if quorum.reached < quorum.needed { Tone::Bad } else { Tone::Plain };
@@ -134,16 +173,21 @@ fn dedup(mut addresses: Vec<String>) -> Vec<String> {
     addresses
 }
 
-fn members(groups: &[GroupStatus]) -> Table {
+fn members(status: &Status) -> Table {
     let mut table = Table::new(&["MEMBER", "NODE", "ROLE", "STATE", "PID", "ADDRESS"]);
-    for member in groups.iter().flat_map(|group| &group.members) {
+    for member in status.groups.iter().flat_map(|group| &group.members) {
         let role = if member.role == "hot" { Tone::Strong } else { Tone::Plain };
-        let pid = member.pid.map(|pid| pid.to_string());
+        let here = member.node == status.node.name;
+        let pid = if here { member.pid.map(|pid| pid.to_string()) } else { Some(format!("on {}", member.node)) };
+        let (mut state, tone) = member_state(member);
+        if !here && status.node.cut_off_ms.is_some() {
+            state = format!("was {state}");
+        }
         table.row([
             plain(&member.name),
             plain(&member.node),
             (member.role.clone(), role),
-            member_state(member),
+            (state, tone),
             plain(or_dash(pid.as_deref())),
             plain(member.address),
         ]);
@@ -151,21 +195,44 @@ fn members(groups: &[GroupStatus]) -> Table {
     table
 }
 
+/// One or two words; the rest is said below the table.
 fn member_state(member: &MemberStatus) -> (String, Tone) {
     let (state, tone) = match (member.life.as_str(), member.ready, &member.unfit) {
-        ("running", true, None) if member.serving => ("serving".to_owned(), Tone::Good),
-        ("running", true, None) => ("ready".to_owned(), Tone::Good),
-        ("running", false, _) if member.why_unready.is_empty() => ("not ready".to_owned(), Tone::Doubtful),
-        ("running", false, _) => (format!("not ready: {}", member.why_unready), Tone::Doubtful),
-        (_, _, Some(unfit)) if unfit.code == "node-lost" => (format!("{}: its node is lost", member.life), Tone::Bad),
-        ("running", true, Some(unfit)) if unfit.code == "drained" => ("ready".to_owned(), Tone::Doubtful),
-        ("running", true, Some(unfit)) => (format!("doubtful: {}", unfit.text), Tone::Bad),
-        ("stopped", ..) if member.role == "spare" => ("off".to_owned(), Tone::Dim),
-        ("stopped", ..) => (format!("stopped: {}", member.stopped.as_deref().unwrap_or("not known why")), Tone::Bad),
-        _ => ("not known".to_owned(), Tone::Doubtful),
+        ("running", true, None) if member.serving => ("serving", Tone::Good),
+        ("running", true, None) if member.held_down_ms.is_some() => ("ready, held down", Tone::Doubtful),
+        ("running", true, None) => ("ready", Tone::Good),
+        ("running", false, _) => ("not ready", Tone::Doubtful),
+        (_, _, Some(unfit)) if unfit.code == "node-lost" => ("node lost", Tone::Bad),
+        ("running", true, Some(unfit)) if unfit.code == "drained" && member.serving => ("serving", Tone::Doubtful),
+        ("running", true, Some(unfit)) if unfit.code == "drained" => ("ready", Tone::Doubtful),
+        ("running", true, Some(_)) => ("doubtful", Tone::Bad),
+        ("stopped", ..) if member.role == "spare" => ("off", Tone::Dim),
+        ("stopped", ..) => ("stopped", Tone::Bad),
+        _ => ("not known", Tone::Doubtful),
     };
     let drained = member.drained || member.unfit.as_ref().is_some_and(|unfit| unfit.code == "drained");
-    (if drained { format!("{state}, drained") } else { state }, tone)
+    (if drained { format!("{state}, drained") } else { state.to_owned() }, tone)
+}
+
+/// A line for each member that is not as it should be: why.
+fn ailing(status: &Status) -> String {
+    let mut out = String::new();
+    for member in status.groups.iter().flat_map(|group| &group.members) {
+        let why = match (member.life.as_str(), &member.stopped, &member.unfit) {
+            ("stopped", _, _) if member.role == "spare" => continue,
+            ("stopped", Some(stopped), _) => stopped.clone(),
+            ("running", _, _) if !member.ready && !member.why_unready.is_empty() => member.why_unready.clone(),
+            ("running", _, None) if !member.serving && member.held_down_ms.is_some() => {
+                let left = table::span(Duration::from_millis(member.held_down_ms.unwrap_or(0)));
+                format!("it failed lately and is held down for {left} more")
+            }
+            (_, _, Some(unfit)) if !matches!(unfit.code.as_str(), "drained" | "spare") => unfit.text.clone(),
+            _ => continue,
+        };
+        let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        out.push_str(&format!("  {}: {why}\n", member.name));
+    }
+    out
 }
 
 fn problems(status: &Status, colour: bool) -> String {

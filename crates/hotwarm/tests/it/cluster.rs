@@ -241,6 +241,11 @@ impl Cluster {
         assert!(agent.wait().unwrap().success(), "node {name} did not end well");
     }
 
+    /// The agent was ended by what is tested.
+    pub(crate) fn forget_agent(&mut self, name: &str) {
+        self.take_agent(name).wait().unwrap();
+    }
+
     fn take_agent(&mut self, name: &str) -> Child {
         self.agents.remove(name).unwrap_or_else(|| panic!("node {name} does not run"))
     }

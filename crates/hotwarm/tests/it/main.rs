@@ -5,6 +5,7 @@ mod cluster;
 mod command;
 mod demo;
 mod disk;
+mod drills;
 mod engine;
 mod faults;
 mod first_hour;
