@@ -19,7 +19,7 @@ use hotwarm::store::wal::{Callbacks, Wal, end_process};
 use hotwarm_core::consensus::{Message, Options, Recovered, Replica};
 use hotwarm_core::ids::{Mono, NodeId, RaftId};
 use hotwarm_core::wal::{EntryKind, HardState, LogId, Record, Snapshot, Voters};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -225,8 +225,9 @@ fn serve_clients(listen: SocketAddr, inbox: SyncSender<Input>) -> anyhow::Result
     Ok(())
 }
 
-async fn client(mut stream: TcpStream, inbox: SyncSender<Input>) -> std::io::Result<()> {
+async fn client(stream: TcpStream, inbox: SyncSender<Input>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
+    let mut stream = BufReader::with_capacity(4096, stream);
     let (answer, mut answered) = mpsc::channel(1);
     loop {
         let mut data = vec![0; stream.read_u32_le().await?.min(1 << 20) as usize];

@@ -41,6 +41,8 @@ pub struct Local {
     pub may_start: bool,
     /// It has not answered for longer than a member may.
     pub hung: bool,
+    /// Its guard was told in this life when to end it.
+    pub under_deadline: bool,
 }
 
 /// See [`Local`].
@@ -238,7 +240,7 @@ pub fn reports(cluster: &Cluster, observed: &Observed, me: &NodeId) -> Vec<(Grou
             }
         }
         if let Some(router) = observed.routers.get(name) {
-            bodies.extend(router_answers(group, router, me));
+            bodies.extend(router_answers(group, router, me, observed.leased && under_deadlines(group, observed, me)));
             bodies.extend(testimony(group, router, me, observed.log_now));
         }
         bodies.extend(hook_answers(group, observed));
@@ -306,7 +308,20 @@ fn answers(group: &Group, id: &MemberId, member: &Member, local: &Local) -> Vec<
     answers.into_iter().map(Body::Answer).collect()
 }
 
-fn router_answers(group: &Group, router: &LocalRouter, me: &NodeId) -> Vec<Body> {
+/// S10: the leases of this node bind its members again, so that a lapse of it proves again that they have ended.
+fn under_deadlines(group: &Group, observed: &Observed, me: &NodeId) -> bool {
+    let bound = |local: &Local| match local.life {
+        LocalLife::Stopped(_) => true,
+        LocalLife::Running => local.under_deadline,
+        LocalLife::Unknown => false,
+    };
+    let may_serve = |id: &MemberId| group.members.get(id).is_some_and(|m| m.may_serve.is_some());
+    let mine = group.spec.members.iter().filter(|(id, spec)| spec.node == *me && may_serve(id));
+    let stateful = group.spec.exclusive && group.spec.stateful;
+    !stateful || mine.map(|(id, _)| observed.members.get(id)).all(|local| local.is_some_and(bound))
+}
+
+fn router_answers(group: &Group, router: &LocalRouter, me: &NodeId, may_resume: bool) -> Vec<Body> {
     let mut answers = Vec::new();
     let node = me.clone();
     if group.stale_routers.contains(me) && router.closed.is_some_and(|epoch| epoch >= group.closed_epoch) {
@@ -321,6 +336,7 @@ fn router_answers(group: &Group, router: &LocalRouter, me: &NodeId) -> Vec<Body>
     }
     if let Pause::Resuming { waiting } = &group.pause
         && waiting.contains(me)
+        && may_resume
     {
         answers.push(Answer::ResumeSeen { node, resume: group.resumes });
     }

@@ -18,6 +18,7 @@ pub mod plan;
 #[cfg(feature = "plant")]
 pub mod planted;
 pub mod router;
+pub mod shrink;
 pub mod trace;
 pub mod world;
 
@@ -29,7 +30,14 @@ use world::{Counts, Outcome, World};
 /// Runs one seed; a panic in it is a broken rule. `lines` of the trace are kept.
 #[must_use]
 pub fn run(seed: u64, lines: usize) -> Outcome {
-    let run = || World::new(plan::Plan::draw(seed), trace::Trace::new(false, lines)).run();
+    run_plan(plan::Plan::draw(seed), lines)
+}
+
+/// Runs one plan; a panic in it is a broken rule. `lines` of the trace are kept.
+#[must_use]
+pub fn run_plan(plan: plan::Plan, lines: usize) -> Outcome {
+    let seed = plan.seed;
+    let run = || World::new(plan, trace::Trace::new(false, lines)).run();
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));

@@ -7,13 +7,12 @@ use std::time::Instant;
 
 use clap::Parser;
 use hotwarm_sim::coverage::Coverage;
-use hotwarm_sim::fault::Stage;
 use hotwarm_sim::plan::Plan;
-use hotwarm_sim::trace::Trace;
-use hotwarm_sim::world::{Outcome, World};
+use hotwarm_sim::shrink;
+use hotwarm_sim::world::Outcome;
 
-/// Lines of the trace that are kept for the report of a failure.
-const LINES: usize = 60;
+/// Lines of the trace that are printed of a seed that broke a rule.
+const LINES: usize = 40;
 
 /// Many nodes under a simulated clock, network and disk, with faults; every run follows from its seed.
 #[derive(Debug, Parser)]
@@ -28,6 +27,12 @@ struct Args {
     /// Runs this one and prints all that happens.
     #[arg(long)]
     seed: Option<u64>,
+    /// With `--seed`: only these of its faults, by their numbers.
+    #[arg(long, value_delimiter = ',', requires = "seed")]
+    faults: Option<Vec<usize>>,
+    /// With `--seed`: looks for fewer faults that break the same rule, and prints them.
+    #[arg(long, requires = "seed")]
+    shrink: bool,
     /// One JSON object a seed, and one for the whole.
     #[arg(long)]
     json: bool,
@@ -54,7 +59,7 @@ fn main() -> std::process::ExitCode {
         hotwarm_core::plant::choose(hotwarm_core::plant::Bug::ALL.iter().copied().find(|bug| bug.name() == name));
     }
     if let Some(seed) = args.seed {
-        return one(seed, args.json);
+        return one(seed, &args);
     }
     #[cfg(feature = "plant")]
     if let Some(seeds) = args.planted {
@@ -82,10 +87,34 @@ fn planted(seeds: u64, only: Option<&str>) -> std::process::ExitCode {
     exit(missed == 0)
 }
 
-fn one(seed: u64, json: bool) -> std::process::ExitCode {
-    let outcome = World::new(Plan::draw(seed), Trace::new(!json, 0)).run();
-    print_one(&outcome, json);
+fn one(seed: u64, args: &Args) -> std::process::ExitCode {
+    let plan = Plan::draw(seed);
+    if args.shrink {
+        return shrink(plan);
+    }
+    let plan = args.faults.as_deref().map_or_else(|| plan.clone(), |keep| shrink::only(plan.clone(), keep));
+    if !args.json {
+        let drawn = plan.groups.iter().map(|g| format!("{} {} hot + {} warm of {}", g.name, g.hot, g.warm, g.members.len()));
+        println!("{} nodes; {}; faults:", plan.names.len(), drawn.collect::<Vec<_>>().join("; "));
+        shrink::faults(&plan).iter().for_each(|line| println!("{line}"));
+    }
+    let outcome = shrink::show(plan, !args.json);
+    print_one(&outcome, args.json);
     exit(outcome.violation.is_none())
+}
+
+fn shrink(plan: Plan) -> std::process::ExitCode {
+    let Some(violation) = hotwarm_sim::run_plan(plan.clone(), 0).violation else {
+        println!("seed {} breaks no rule", plan.seed);
+        return exit(true);
+    };
+    let kept = shrink::shrink(&plan, &violation);
+    println!("\"{}\" is broken with {} of {} faults: {}", violation.rule, kept.len(), plan.faults.len(), violation.text);
+    let lines = shrink::faults(&plan);
+    kept.iter().for_each(|i| println!("{}", lines[*i]));
+    let numbers: Vec<String> = kept.iter().map(ToString::to_string).collect();
+    println!("see it: hotwarm-sim --seed {} --faults {}", plan.seed, numbers.join(","));
+    exit(false)
 }
 
 const fn exit(well: bool) -> std::process::ExitCode {
@@ -101,7 +130,7 @@ fn print_one(outcome: &Outcome, json: bool) {
         println!(
             "{}",
             serde_json::json!({"seed": outcome.seed, "trace": hash, "violation": rule, "healed_ms": healed_ms, "events": counts.events,
-                "asked": counts.asked, "answered": counts.answered, "promotions": counts.promotions, "faults": counts.faults})
+                "asked": counts.asked, "answered": counts.answered, "promotions": counts.promotions, "segments": counts.segments, "faults": counts.faults})
         );
     } else {
         let verdict = rule.unwrap_or_else(|| "well".to_owned());
@@ -145,7 +174,9 @@ fn many(args: &Args) -> std::process::ExitCode {
 
 /// A panic anywhere under a seed is that seed's failure.
 fn run(seed: u64) -> Outcome {
-    hotwarm_sim::run(seed, LINES)
+    let outcome = hotwarm_sim::run(seed, 0);
+    // Text is made only where somebody will read it: the run is the same.
+    if outcome.violation.is_some() { hotwarm_sim::run(seed, LINES) } else { outcome }
 }
 
 #[derive(Debug, Default)]
@@ -177,19 +208,24 @@ impl Total {
         let Some(violation) = outcome.violation else { return };
         if !json {
             println!("seed {} broke \"{}\": {}", outcome.seed, violation.rule, violation.text);
+            println!("its faults:");
+            shrink::faults(&Plan::draw(outcome.seed)).iter().for_each(|line| println!("{line}"));
+            println!("its end:");
+            outcome.lines.iter().for_each(|line| println!("{}", line.chars().take(400).collect::<String>()));
+            println!("all of it: hotwarm-sim --seed {0}; fewer faults: hotwarm-sim --seed {0} --shrink", outcome.seed);
         }
         self.failed.insert(outcome.seed, violation.rule.to_owned());
     }
 
     /// In so many seeds every fault must have struck in every stage.
     fn lacks_coverage(&self) -> bool {
-        self.seeds >= 2000 && self.coverage.empty().iter().any(|(_, stage)| *stage != Stage::Vacant)
+        self.seeds >= 2000 && !self.coverage.empty().is_empty()
     }
 
     fn print(&mut self, seconds: f64, json: bool) {
         self.healed.sort_unstable();
         let at = |share: usize| self.healed.get(self.healed.len().saturating_sub(1) * share / 100).map_or(0, |us| us / 1000);
-        let empty = self.coverage.empty().iter().filter(|(_, stage)| *stage != Stage::Vacant).count();
+        let empty = self.coverage.empty().len();
         if json {
             println!(
                 "{}",

@@ -38,7 +38,20 @@ pub fn caught(bug: Bug, seeds: u64) -> Option<(u64, Violation)> {
     found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The rule that one seed breaks with the bug planted.
+#[must_use]
+pub fn shows(bug: Bug, seed: u64) -> Option<Violation> {
+    plant::choose(Some(bug));
+    let violation = broken(bug, seed);
+    plant::choose(None);
+    violation
+}
+
 fn broken(bug: Bug, seed: u64) -> Option<Violation> {
+    if bug == Bug::S13NoChecksum {
+        // In a whole run the first thing that cannot be decoded ends the node, checksum or not: a log by itself shows it.
+        return crate::disk::believes_rot(seed).map(|text| Violation { rule: "S13 damaged records are seen", text });
+    }
     let outcome = crate::run(seed, 0);
     if outcome.violation.is_some() || bug != Bug::S16Jitter {
         return outcome.violation;

@@ -30,14 +30,14 @@ fn keep_every_rule(seeds: std::ops::Range<u64>) {
 }
 
 #[test]
-fn a_hundred_seeds_keep_every_rule() {
-    keep_every_rule(0..100);
+fn sixty_seeds_keep_every_rule() {
+    keep_every_rule(0..60);
 }
 
 /// Seeds that broke a rule once.
 #[test]
 fn seeds_of_old_bugs_keep_every_rule() {
-    for seed in [113, 149, 243, 276, 2169] {
+    for seed in [113, 149, 243, 276, 595, 967, 1994, 2169] {
         keep_every_rule(seed..seed + 1);
     }
 }

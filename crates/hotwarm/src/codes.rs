@@ -81,6 +81,7 @@ codes! {
     NOT_CONFIGURED = 307, "an unknown node knocks";
     LOG_MESSAGE_REFUSED = 308, "a peer's log message is refused";
     STATES_DIFFER = 309, "two nodes' states differ";
+    LOST_RECORDS = 311, "this node lost records it had acknowledged";
     NOT_THERE = 401, "no such thing in this cluster";
     BAD_REQUEST = 402, "a request that the API does not understand";
     NO_LEADER = 403, "no leader, because the quorum is not reached";
@@ -120,6 +121,7 @@ codes! {
     OUTCOME_UNKNOWN_SLOW = 812, "sent, and no reply in time";
     REPLY_MALFORMED = 813, "the member's reply is not HTTP/1.1";
     LISTENER_CLOSED = 814, "the listener is closed";
+    HOT_MEMBER_UNREACHED = 815, "this router cannot reach the hot member";
 }
 
 impl Code {

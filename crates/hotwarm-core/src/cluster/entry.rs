@@ -12,6 +12,8 @@ const VERSION: u8 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub at: Millis,
+    /// The leader's wall clock, milliseconds since 1970; 0 if unknown. For people: nothing is decided by it.
+    pub wall_ms: u64,
     pub items: Vec<Item>,
 }
 

@@ -18,7 +18,7 @@ pub use entry::{Body, Entry, Item, Origin};
 pub use spec::{ClusterSpec, NodeSpec};
 
 use crate::group::{self, Effect, Group, Input};
-use crate::ids::{GroupName, Millis, NodeId, RaftId, Session};
+use crate::ids::{Epoch, GroupName, Millis, NodeId, RaftId, Session};
 use crate::plant::{self, Bug};
 
 /// The newest behaviour this program has (S17): the state carries the one in force.
@@ -42,6 +42,8 @@ pub struct Cluster {
     pub groups: BTreeMap<GroupName, Group>,
     /// The next number for a replica; none is used twice (S11).
     pub next_raft_id: u64,
+    /// A group that is new begins after it: what remembers an epoch of a removed group of that name obeys the new one too.
+    pub epoch_floor: Epoch,
 }
 
 /// The lease's length in force. A decrease counts for those who wait it out only after the old length has passed (S2).
@@ -143,6 +145,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             groups: BTreeMap::new(),
             next_raft_id: 1,
+            epoch_floor: Epoch(0),
         }
     }
 

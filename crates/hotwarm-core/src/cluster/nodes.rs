@@ -6,8 +6,11 @@ use super::{Cluster, ClusterSpec, Event, Lease, Node, What};
 use crate::group::input::NodeInput;
 use crate::group::state::NodeView;
 use crate::group::{self, Group};
-use crate::ids::{Millis, NodeId, RaftId, Session};
+use crate::ids::{Epoch, Millis, NodeId, RaftId, Session};
 use crate::plant::{self, Bug};
+
+/// Epochs that a survivor of a lost quorum may not have heard of, with much to spare.
+const EPOCHS_UNSEEN: u64 = 1000;
 
 impl Cluster {
     /// Why this configuration cannot be applied now; sentences for the operator.
@@ -44,12 +47,14 @@ impl Cluster {
         }
         self.nodes.retain(|name, _| spec.nodes.contains_key(name));
         let mut events = vec![self.event(What::Configured { revision: self.revision })];
+        let gone = self.groups.iter().filter(|(name, _)| !spec.groups.contains_key(*name)).map(|(_, group)| group.epoch);
+        self.epoch_floor = gone.max().unwrap_or_default().max(self.epoch_floor);
         self.groups.retain(|name, _| spec.groups.contains_key(name));
         for (name, group) in &spec.groups {
             if self.groups.contains_key(name) {
                 events.extend(self.tell_group(name, group::Body::Configure(Box::new(group.clone()))));
             } else {
-                self.groups.insert(name.clone(), Group::new(group.clone(), self.views()));
+                self.groups.insert(name.clone(), Group::new(group.clone(), self.views(), self.epoch_floor));
             }
         }
         events
@@ -181,6 +186,9 @@ impl Cluster {
     /// A new identity in which only `me` is a replica; everybody else comes as if for the first time. No lease is in force.
     pub(crate) fn begin_anew(&mut self, id: u128, me: &NodeId, incarnation: u128) {
         self.id = id;
+        // The one that survived may not have seen the last epochs, and whoever was told of them refuses what is older.
+        self.groups.values_mut().for_each(|group| group.epoch = Epoch(group.epoch.0 + EPOCHS_UNSEEN));
+        self.epoch_floor = Epoch(self.epoch_floor.0 + EPOCHS_UNSEEN);
         let raft_id = RaftId(self.next_raft_id);
         self.next_raft_id += 1;
         let names: Vec<NodeId> = self.nodes.keys().cloned().collect();

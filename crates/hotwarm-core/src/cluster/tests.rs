@@ -25,7 +25,7 @@ fn found() -> Cluster {
 }
 
 fn apply(cluster: &mut Cluster, at: u64, body: Body) -> Vec<What> {
-    let entry = Entry { at: Millis(at), items: vec![Item { origin: None, body }] };
+    let entry = Entry { at: Millis(at), wall_ms: 0, items: vec![Item { origin: None, body }] };
     let entry = Entry::decode(&entry.encode()).expect("an entry survives its bytes");
     cluster.apply(&entry).0.into_iter().map(|e| e.what).collect()
 }
@@ -90,7 +90,7 @@ fn a_configuration_made_from_another_revision_is_refused() {
 fn a_command_sent_twice_is_applied_once() {
     let mut c = found();
     let origin = Some(Origin { node: "a".into(), number: 5 });
-    let entry = Entry { at: Millis(9), items: vec![Item { origin, body: Body::Drain { node: "b".into() } }] };
+    let entry = Entry { at: Millis(9), wall_ms: 1_700_000_000_000, items: vec![Item { origin, body: Body::Drain { node: "b".into() } }] };
     assert_eq!(c.apply(&entry).1.len(), 1);
     assert_eq!(c.apply(&entry).1.len(), 0);
 }
@@ -103,6 +103,22 @@ fn snapshots_survive_their_bytes_and_other_versions_are_named() {
     bytes[0] = 9;
     assert_eq!(Cluster::decode(&bytes), Err(DecodeError::UnknownVersion { what: "cluster snapshot", version: 9 }));
     assert!(Cluster::decode(&[]).is_err());
+}
+
+#[test]
+fn s17_a_behaviour_is_in_force_once_every_program_has_it_and_stays() {
+    let mut c = found();
+    let admit = |name: &str, incarnation, behaviour| Body::Admit { node: name.into(), incarnation, behaviour };
+    let own = c.nodes[&NodeId::from("a")].incarnation;
+    let newer = BEHAVIOUR + 1;
+    apply(&mut c, 2, admit("b", 71, BEHAVIOUR));
+    apply(&mut c, 3, admit("a", own, newer));
+    assert!(apply(&mut c, 4, Body::Behaviour { version: newer }).is_empty(), "b's program has not got it");
+    apply(&mut c, 5, admit("b", 71, newer));
+    assert!(matches!(apply(&mut c, 6, Body::Behaviour { version: newer })[..], [What::Behaviour { version }] if version == newer));
+    assert!(apply(&mut c, 7, admit("b", 72, BEHAVIOUR)).is_empty(), "an older program does not come back in");
+    assert_eq!(c.nodes[&NodeId::from("b")].incarnation, 71);
+    assert!(apply(&mut c, 8, Body::Behaviour { version: BEHAVIOUR }).is_empty(), "never lowered");
 }
 
 #[test]

@@ -600,6 +600,13 @@ impl Replica {
         self.older_term_acked_until.filter(|_| self.leads())
     }
 
+    /// It leads, and an entry of its own term is committed and applied: what older terms committed is in the state too.
+    #[must_use]
+    pub fn leads_settled(&self) -> bool {
+        let log = &self.raft.raft.raft_log;
+        self.leads() && log.term(log.applied).unwrap_or(0) == self.raft.raft.term
+    }
+
     #[must_use]
     pub fn leads(&self) -> bool {
         self.raft.raft.state == StateRole::Leader

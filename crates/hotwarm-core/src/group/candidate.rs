@@ -26,6 +26,14 @@ impl Group {
         member.testimony.iter().filter(|(_, (_, at))| fresh(*at)).map(|(n, (e, _))| (n.clone(), e.clone())).collect()
     }
 
+    /// Which nodes' routers say that they cannot reach which serving member, in words.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<String> {
+        let serving = self.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving);
+        let told = serving.flat_map(|(id, m)| self.witnesses(m).into_iter().map(move |(node, seen)| (id, node, seen)));
+        told.map(|(id, node, seen)| format!("the router of {node} cannot reach {id}: {seen}")).collect()
+    }
+
     pub(crate) fn suspected(&self, member: &Member) -> bool {
         self.witnesses(member).len() >= WITNESSES
     }

@@ -54,8 +54,11 @@ fn standing(group: &Group, id: &MemberId) -> Option<Refusal> {
 
 fn now(group: &Group) -> String {
     let serving: Vec<&str> = group.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving).map(|(id, _)| id.as_str()).collect();
+    let doubts: String = group.doubts().iter().map(|doubt| format!("; {doubt}")).collect();
     match (serving.is_empty(), group.closed) {
-        (false, false) => format!("{} serve{} epoch {}", serving.join(", "), if serving.len() == 1 { "s" } else { "" }, group.epoch),
+        (false, false) => {
+            format!("{} serve{} epoch {}{doubts}", serving.join(", "), if serving.len() == 1 { "s" } else { "" }, group.epoch)
+        }
         (true, _) => format!("nobody serves; epoch {} is over and requests park", group.epoch),
         (false, true) => format!("epoch {} is closed; requests park", group.epoch),
     }

@@ -6,11 +6,35 @@ use super::Step;
 use super::spec::{GroupSpec, MemberSpec};
 use super::state::{Group, Member};
 use crate::ids::{MemberId, NodeId, Role};
+use crate::route::slots::MEMBERS_MAX;
+
+impl GroupSpec {
+    /// Why no group can be so; a sentence for the operator. Files are checked before they come here: this is for whatever else writes one.
+    #[must_use]
+    pub fn impossible(&self) -> Option<String> {
+        let (name, members) = (&self.name, self.members.len());
+        if members > MEMBERS_MAX {
+            return Some(format!("group {name} has {members} members; a router can hold {MEMBERS_MAX}: make several groups"));
+        }
+        let warm = usize::from(self.warm).min(members.saturating_sub(usize::from(self.hot)));
+        if self.exclusive && usize::from(self.acks) > warm {
+            let acks = self.acks;
+            return Some(format!("group {name}: {acks} members are to acknowledge each write, {warm} are warm: ask fewer, or add members"));
+        }
+        if self.positions && members > usize::from(self.hot) + usize::from(self.warm) {
+            return Some(format!("group {name} compares positions, and a spare has none: make it warm"));
+        }
+        None
+    }
+}
 
 impl Group {
     /// Why this configuration cannot be applied now; a sentence for the operator.
     #[must_use]
     pub fn refuses(&self, spec: &GroupSpec) -> Option<String> {
+        if let Some(why) = spec.impossible() {
+            return Some(why);
+        }
         if spec.exclusive != self.spec.exclusive && self.epoch.0 > 0 {
             return Some(format!("group {}: the mode cannot change between one and several hot members; make a new group", spec.name));
         }
@@ -55,6 +79,7 @@ impl Step {
         let group = &mut self.group;
         if spec.exclusive != group.spec.exclusive {
             group.closed = spec.exclusive;
+            group.closed_epoch = group.epoch;
         }
         // A member that moves to another node is another one: nothing that is known of it holds there.
         let stays = |group: &Group, id: &MemberId| {

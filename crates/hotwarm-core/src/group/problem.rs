@@ -52,7 +52,7 @@ fn is_gone(group: &Group, id: &MemberId) -> bool {
 }
 
 /// Every kind there is, worst first.
-pub const TABLE: [Problem; 12] = [
+pub const TABLE: [Problem; 13] = [
     Problem {
         code: "no-hot",
         severity: Severity::Down,
@@ -87,6 +87,13 @@ pub const TABLE: [Problem; 12] = [
         title: "a hot member is doubted and kept; it may serve all the same",
         advice: "`hotwarm why GROUP` names the doubt, the rule that keeps it, and what each other member lacks",
         applies: |g| doubted(g).is_some_and(|id| !is_gone(g, id)),
+    },
+    Problem {
+        code: "router-cut",
+        severity: Severity::Down,
+        title: "a router cannot reach the hot member; its requests park, then fail",
+        advice: "let clients use another node; mend the path, or `hotwarm switchover GROUP --to` a member that every router reaches",
+        applies: |g| g.spec.exclusive && g.transition.is_none() && !g.doubts().is_empty(),
     },
     Problem {
         code: "no-warm",

@@ -222,10 +222,10 @@ impl Member {
 impl Group {
     /// The group as it is before anything was heard: running members warm, the rest spare, nobody hot.
     #[must_use]
-    pub fn new(spec: GroupSpec, nodes: BTreeMap<NodeId, NodeView>) -> Self {
+    pub fn new(spec: GroupSpec, nodes: BTreeMap<NodeId, NodeView>, epoch: Epoch) -> Self {
         let mut group = Self {
             at: Millis(0),
-            epoch: Epoch(0),
+            epoch,
             closed: true,
             members: BTreeMap::new(),
             nodes,
@@ -238,7 +238,7 @@ impl Group {
             resumes: 0,
             failovers: VecDeque::new(),
             doubt_since: None,
-            closed_epoch: Epoch(0),
+            closed_epoch: epoch,
             lost: None,
             refusal: None,
             drained_routers: BTreeMap::new(),
@@ -306,6 +306,9 @@ impl Group {
     /// What routers do now.
     #[must_use]
     pub fn routes(&self) -> Routes {
+        // A router answers that it holds nothing up to the epoch it is told. While a promotion is under way that is the last one that was
+        // closed: said of the coming one, it would still be there when that is closed in its turn (S8).
+        let held = if self.spec.exclusive { self.closed_epoch } else { self.epoch };
         let draining = matches!(self.transition, Some(Transition { phase: Phase::Draining { .. }, .. }));
         let state = if self.closed {
             RouteState::Held
@@ -317,7 +320,8 @@ impl Group {
                 targets => RouteState::Open(targets),
             }
         };
-        Routes { group: self.spec.name.clone(), epoch: self.epoch, exclusive: self.spec.exclusive, state }
+        let epoch = if state == RouteState::Held { held } else { self.epoch };
+        Routes { group: self.spec.name.clone(), epoch, exclusive: self.spec.exclusive, state }
     }
 
     fn targets(&self) -> Vec<Target> {

@@ -49,7 +49,7 @@ fn stop(group: &mut Group, name: &str) {
 
 /// Everything runs and answers.
 fn healthy(exclusive: bool) -> Group {
-    let mut group = Group::new(spec(exclusive), BTreeMap::new());
+    let mut group = Group::new(spec(exclusive), BTreeMap::new(), crate::ids::Epoch(0));
     for name in ["a", "b", "c"] {
         feed(&mut group, Body::Life(Told::Started { member: id(name), incarnation: Incarnation(1) }));
         feed(&mut group, Body::Life(Told::Ready { member: id(name), incarnation: Incarnation(1) }));

@@ -33,6 +33,9 @@ pub(crate) struct Lead {
     /// Heartbeats in a row of nodes that hold no lease.
     returning: BTreeMap<NodeId, u32>,
     handed_over_at: Option<Mono>,
+    since: Mono,
+    /// When each node last answered something of the log's.
+    acknowledged: BTreeMap<NodeId, Mono>,
 }
 
 impl Node {
@@ -60,6 +63,8 @@ impl Node {
             timers_of: None,
             returning: BTreeMap::new(),
             handed_over_at: None,
+            since: self.now,
+            acknowledged: BTreeMap::new(),
         });
         if let (false, Some((id, spec))) = (self.cluster.founded(), self.options.found.clone()) {
             let (node, incarnation) = (self.options.me.clone(), self.options.incarnation);
@@ -124,7 +129,13 @@ impl Node {
     /// Leases that were waited out (S2). From here on the session is not renewed.
     fn log_lapses(&mut self) {
         let Some(lead) = &mut self.lead else { return };
-        let grace = self.options.heartbeat * 3;
+        if !self.replica.as_ref().is_some_and(crate::consensus::Replica::leads_settled) {
+            // What an older term committed may lengthen leases, and is not in our state yet.
+            lead.next_lapse = self.now.plus(self.options.tick);
+            return;
+        }
+        // Two heartbeats, and two of the log's: a renewal waits for one of those.
+        let grace = self.options.heartbeat * 2 + self.options.tick * 10;
         let mut lapsed = Vec::new();
         lead.next_lapse = Mono(u64::MAX);
         for (name, node) in self.cluster.nodes.iter().filter(|(_, n)| n.leased) {
@@ -163,7 +174,11 @@ impl Node {
     pub(super) fn on_renewal(&mut self, renewal: Renewal, renew: bool) {
         let Some(lead) = &mut self.lead else { return };
         let Some(node) = self.cluster.nodes.get(&renewal.node) else { return };
-        if !renew {
+        // One that is heard and hears nobody could use no lease, and its lapse is what lets another serve in its place.
+        let patience = Duration::from_millis(self.cluster.lease.length_ms) / 2;
+        let answers = lead.acknowledged.get(&renewal.node).copied().unwrap_or(lead.since);
+        let hears = renewal.node == self.options.me || self.now.since(answers) < patience;
+        if !renew || !hears {
             lead.returning.remove(&renewal.node);
             return;
         }
@@ -183,6 +198,13 @@ impl Node {
         if *beats >= BEATS_TO_RETURN || node.session.0 == 0 {
             let body = Body::Back { node: renewal.node.clone(), session: node.session };
             self.propose_once(body, AGAIN);
+        }
+    }
+
+    /// A follower answered: what this node sends reaches it.
+    pub(super) fn on_acknowledged(&mut self, from: &NodeId) {
+        if let Some(lead) = &mut self.lead {
+            lead.acknowledged.insert(from.clone(), self.now);
         }
     }
 

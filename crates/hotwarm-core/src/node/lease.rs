@@ -97,6 +97,8 @@ pub(crate) struct Renewal {
 pub(crate) struct Landlord {
     /// The latest moment at which an older term's leader can have granted anything (S3).
     floor: Mono,
+    /// When the sessions were first looked at.
+    begun: Option<Mono>,
     waiting: Vec<Renewal>,
     rounds: BTreeMap<u64, Vec<Renewal>>,
     /// The arrival of the last renewal that was answered.
@@ -111,6 +113,7 @@ impl Landlord {
     pub(crate) const fn new(floor: Mono) -> Self {
         Self {
             floor,
+            begun: None,
             waiting: Vec::new(),
             rounds: BTreeMap::new(),
             answered: BTreeMap::new(),
@@ -152,7 +155,10 @@ impl Landlord {
     /// When the session's lease will have been waited out, and it had `grace` to renew under this landlord.
     pub(crate) fn lapses_at(&mut self, node: &NodeId, session: Session, lease: Lease, now: Mono, grace: Duration) -> Mono {
         let last = self.answered.get(node).copied().unwrap_or(Mono(0)).max(self.floor);
+        let begun = *self.begun.get_or_insert(now);
         let seen = *self.seen.entry((node.clone(), session)).or_insert(now);
+        // A session that began in this term is new to its node too, which may take long to apply it.
+        let grace = if seen > begun { grace.max(wait(lease)) } else { grace };
         last.plus(wait(lease)).max(seen.plus(grace))
     }
 
@@ -228,7 +234,7 @@ mod tests {
             text: String::new(),
         };
         let apply = |c: &mut Cluster, body| {
-            c.apply(&crate::cluster::Entry { at: Millis(1), items: vec![crate::cluster::Item { origin: None, body }] });
+            c.apply(&crate::cluster::Entry { at: Millis(1), wall_ms: 0, items: vec![crate::cluster::Item { origin: None, body }] });
         };
         use crate::cluster::Body;
         apply(&mut cluster, Body::Found { cluster: 1, spec: Box::new(spec), node: "a".into(), incarnation: 1 });

@@ -145,7 +145,7 @@ impl Node {
                 self.applied_at = self.now;
                 self.on_commands_skipped();
             }
-            Err(error) => self.alarm("HW0303", format!("state of the leader not readable: {error}")),
+            Err(error) => self.halt("HW0303", format!("state of the leader not readable: {error}")),
         }
         if let Some(replica) = &mut self.replica {
             replica.applied(snapshot.index);
@@ -158,7 +158,7 @@ impl Node {
         }
         match Entry::decode(&entry.data) {
             Ok(decoded) => self.apply_entry(entry.index, &decoded),
-            Err(error) => self.alarm("HW0304", format!("entry {} of the log not readable: {error}", entry.index)),
+            Err(error) => self.halt("HW0304", format!("entry {} of the log not readable: {error}", entry.index)),
         }
     }
 
@@ -173,18 +173,17 @@ impl Node {
         for done in applied {
             self.on_applied(done);
         }
-        for group in self.cluster.groups.values() {
-            // Safety assertions stay on: a state that breaks a rule must not be acted on.
-            if let Some(broken) = crate::group::invariants::check(group) {
-                let text = format!("group {}: rule broken at index {index}: {broken}", group.spec.name);
-                self.actions.push_back(Action::Alarm { code: "HW0305", text });
-            }
+        // Safety assertions stay on: a state that breaks a rule must not be acted on.
+        let broken = |group| crate::group::invariants::check(group).map(|broken| (&group.spec.name, broken));
+        if let Some((name, broken)) = self.cluster.groups.values().find_map(broken) {
+            let text = format!("group {name}: rule broken at index {index}: {broken}");
+            return self.halt("HW0305", text);
         }
         if index.is_multiple_of(DIGEST_EVERY) {
             self.digest = Some((Index(index), crc32c::crc32c(&self.cluster.encode())));
         }
         if !events.is_empty() {
-            self.actions.push_back(Action::Events { events, fresh: index > self.replayed.0 });
+            self.actions.push_back(Action::Events { events, wall_ms: entry.wall_ms, fresh: index > self.replayed.0 });
         }
     }
 
@@ -219,11 +218,11 @@ impl Node {
         }
         let rest = self.items.split_off(self.items.len().min(ITEMS_MAX));
         let items = std::mem::replace(&mut self.items, rest);
-        let at = self.stamp();
+        let (at, wall_ms) = (self.stamp(), self.wall_ms());
         match (&mut self.replica, at) {
             (Some(replica), Some(at)) => {
                 // A refused proposal is not lost: reports and commands are sent again while they are not seen in the state.
-                let _ = replica.propose(Entry { at, items }.encode(), Vec::new());
+                let _ = replica.propose(Entry { at, wall_ms, items }.encode(), Vec::new());
             }
             _ => {
                 if let Some(leader) = self.leader().filter(|leader| *leader != self.options.me) {
@@ -253,7 +252,10 @@ impl Node {
 
     pub(super) fn on_propose(&mut self, _from: &NodeId, items: Vec<Item>) {
         if self.lead.is_some() && self.items.len() + items.len() <= 8 * ITEMS_MAX {
-            self.items.extend(items);
+            // What only a leader can know was true in its term alone: one that was deposed since may not pass it on.
+            let lasting =
+                |item: &Item| !matches!(item.body, Body::Lapsed { .. } | Body::Back { .. } | Body::Silent { .. } | Body::Heard { .. });
+            self.items.extend(items.into_iter().filter(lasting));
         }
     }
 }

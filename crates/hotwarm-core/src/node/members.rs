@@ -82,6 +82,7 @@ impl Node {
         let line = self.members.lives.entry(id.clone()).or_default();
         match event {
             MemberEvent::Started { incarnation, role, epoch } => {
+                self.members.deadlines.remove(id);
                 let (fenced, detached) = (local.fenced, None);
                 *local = Local { incarnation, life: LocalLife::Running, role: Some(role), epoch, fenced, detached, ..Local::default() };
                 *line = LifeLine { pause: line.pause, unready_since: Some(now), ..LifeLine::default() };
@@ -174,7 +175,7 @@ impl Node {
         for group in self.cluster.groups.values().filter(|g| g.spec.exclusive && g.spec.stateful) {
             let mine = group.spec.members.iter().filter(|(_, spec)| spec.node == self.options.me);
             for (id, _) in mine {
-                let (Some(member), Some(local)) = (group.members.get(id), self.observed.members.get(id)) else { continue };
+                let (Some(member), Some(local)) = (group.members.get(id), self.observed.members.get_mut(id)) else { continue };
                 if local.life != LocalLife::Running {
                     self.members.deadlines.remove(id);
                     continue;
@@ -189,11 +190,13 @@ impl Node {
                     (false, Some(Role::Hot) | None) => continue,
                     (false, Some(_)) => None,
                 };
-                let given = self.members.deadlines.get(id).copied().flatten();
+                local.under_deadline = wanted.is_some();
+                // Who was told nothing in this life may have a deadline from an earlier agent: it is told, also that it has none.
+                let told = self.members.deadlines.get(id).copied();
                 // One that moves by a single renewal waits for the next: a guard is woken half as often, and always early enough.
-                let little = matches!((given, wanted), (Some(given), Some(wanted))
+                let little = matches!((told.flatten(), wanted), (Some(given), Some(wanted))
                     if wanted >= given && wanted.since(given) < most);
-                if given != wanted && !little {
+                if told != Some(wanted) && !little {
                     self.members.deadlines.insert(id.clone(), wanted);
                     fed.push((id.clone(), wanted));
                 }

@@ -48,6 +48,8 @@ pub enum Message {
 /// A node's heartbeat to every other; for the leader it is also the renewal of the node's lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
+    /// 0 before the node knows its cluster.
+    pub cluster: u128,
     pub number: u64,
     pub session: Session,
     /// False while the node doubts itself: it is alive and asks for no lease.

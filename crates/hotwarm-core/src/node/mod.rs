@@ -73,6 +73,8 @@ pub enum Action {
     /// What the log has just decided; `fresh` is false for what a restarted node reads again.
     Events {
         events: Vec<Event>,
+        /// When the leader put them into the log by its wall clock, in milliseconds since 1970; 0 if it did not know.
+        wall_ms: u64,
         fresh: bool,
     },
     Reply {
@@ -86,6 +88,11 @@ pub enum Action {
     },
     /// A person must look; a code and a sentence.
     Alarm {
+        code: &'static str,
+        text: String,
+    },
+    /// What this node holds is not to be trusted: it takes part in nothing from here on, and its process is to end.
+    Halt {
         code: &'static str,
         text: String,
     },
@@ -142,6 +149,8 @@ pub struct Node {
     revision_told: u64,
     digest: Option<(Index, u32)>,
     alarmed: BTreeSet<&'static str>,
+    halted: bool,
+    wall: Option<(Mono, u64)>,
     /// Counts the changes of the applied state, and how many of them the routes are of.
     changes: u64,
     routes_of: Option<u64>,
@@ -195,6 +204,8 @@ impl Node {
             revision_told: 0,
             digest: None,
             alarmed: BTreeSet::new(),
+            halted: false,
+            wall: None,
             changes: 0,
             routes_of: None,
             dirty: true,
@@ -210,6 +221,9 @@ impl Node {
 
     /// The next thing to do, if there is one. Asked after an input, or after some that came together: they are worked out as one.
     pub fn poll_action(&mut self) -> Option<Action> {
+        if self.halted {
+            return self.actions.pop_front().filter(|action| matches!(action, Action::Halt { .. }));
+        }
         if self.actions.is_empty() && std::mem::take(&mut self.given) {
             self.pump();
         }
@@ -293,6 +307,16 @@ impl Node {
         }
     }
 
+    /// What the wall clock shows, in milliseconds since 1970: for people who read of decisions later.
+    pub const fn set_wall(&mut self, now: Mono, wall_ms: u64) {
+        self.wall = Some((now, wall_ms));
+    }
+
+    pub(crate) fn wall_ms(&self) -> u64 {
+        let passed = |since| u64::try_from(self.now.since(since).as_millis()).unwrap_or(u64::MAX);
+        self.wall.map_or(0, |(since, wall_ms)| wall_ms.saturating_add(passed(since)))
+    }
+
     /// How the members of each group are kept running.
     pub fn set_supervision(&mut self, supervision: BTreeMap<GroupName, Supervision>) {
         self.members.set_supervision(supervision);
@@ -301,6 +325,9 @@ impl Node {
     /// Works until nothing follows any more.
     fn pump(&mut self) {
         for _ in 0..ROUNDS_MAX {
+            if self.halted {
+                return;
+            }
             self.flush_items();
             let worked = self.drain_log();
             self.settle_lease();
@@ -375,6 +402,12 @@ impl Node {
                 let router = self.observed.routers.entry(name.clone()).or_default();
                 router.closed = router.closed.max(Some(closed));
             }
+            if !matches!(routes.state, crate::route::RouteState::Draining(_))
+                && let Some(router) = self.observed.routers.get_mut(name)
+            {
+                // What an earlier drain of the same epoch left says nothing about the next.
+                router.drained = None;
+            }
             self.routes.insert(name.clone(), routes.clone());
             self.actions.push_back(Action::Routes(routes));
         }
@@ -429,6 +462,15 @@ impl Node {
                     None => suspects.remove(&member),
                 };
             }
+        }
+    }
+
+    /// Nothing that was still to be done is done (S12, S17): leases run out, guards end what must not go on.
+    fn halt(&mut self, code: &'static str, text: String) {
+        if !self.halted {
+            self.halted = true;
+            self.actions.clear();
+            self.actions.push_back(Action::Halt { code, text });
         }
     }
 

@@ -174,7 +174,7 @@ impl Node {
             self.holder.asked(number, self.now);
         }
         let heard = self.peers.heard(self.now);
-        let beat = Beat { number, session, renew, heard, behaviour: self.options.behaviour, digest: self.digest };
+        let beat = Beat { cluster: self.cluster.id, number, session, renew, heard, behaviour: self.options.behaviour, digest: self.digest };
         for name in self.peers.names(&self.cluster) {
             self.send(&name, Message::Beat(beat.clone()));
         }
@@ -235,17 +235,28 @@ impl Node {
         if !known || self.my_raft_id() != Some(message.to) {
             return;
         }
-        if matches!(message.body, crate::consensus::Body::Heartbeat { .. }) {
-            self.beat_along();
+        use crate::consensus::Body::{AppendRefused, Appended, Heartbeat, HeartbeatAnswer};
+        match message.body {
+            Heartbeat { .. } => self.beat_along(),
+            Appended { .. } | AppendRefused { .. } | HeartbeatAnswer { .. } => self.on_acknowledged(from),
+            _ => {}
         }
         if let Some(replica) = &mut self.replica
             && let Err(error) = replica.handle_message(self.now, message)
         {
-            self.alarm("HW0308", format!("log message from node {from} refused: {error}"));
+            let text = format!("log message from node {from} refused: {error}");
+            match error {
+                // S12: what was acknowledged is gone; a vote of this node could lose it for all.
+                crate::consensus::MessageError::LostEntries { .. } => self.halt("HW0311", text),
+                _ => self.alarm("HW0308", text),
+            }
         }
     }
 
     fn on_beat(&mut self, from: &NodeId, relayed: bool, beat: Beat) {
+        if self.cluster.founded() && beat.cluster != 0 && beat.cluster != self.cluster.id {
+            return self.alarm("HW0306", format!("node {from} belongs to another cluster; give it this cluster's join file"));
+        }
         self.peers.arrived(from, relayed, beat.heard, self.now);
         if let (Some((mine, ours)), Some((theirs, hash))) = (self.digest, beat.digest)
             && mine == theirs

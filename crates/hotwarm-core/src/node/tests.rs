@@ -191,7 +191,7 @@ impl Desk {
                 }
             }
             Action::Reply { ticket, outcome } => drop(self.replies.insert(ticket, outcome)),
-            Action::Alarm { code, text } => panic!("{code} {text}\n{}", self.log.join("\n")),
+            Action::Alarm { code, text } | Action::Halt { code, text } => panic!("{code} {text}\n{}", self.log.join("\n")),
             Action::Persist { token: None, .. } | Action::Lease { .. } | Action::Probe { .. } | Action::Configured { .. } => {}
         }
     }
@@ -461,4 +461,58 @@ fn a_new_process_shortens_the_deadline_of_no_member_it_adopts() {
         desk.log.join("\n")
     );
     assert!(deadline(&desk) > Some(before), "and its own grant extends it");
+}
+
+#[test]
+fn a_node_that_is_heard_and_hears_nobody_is_replaced() {
+    let mut desk = settled();
+    let hot = NodeId::from(desk.serving("clock", "a")[0].split_once('/').expect("group/member").1);
+    if desk.leader() == hot {
+        // A leader that hears nobody is deposed; this is about a follower.
+        desk.nodes.get_mut(&hot).expect("known").step_down();
+        desk.until(1000, "another leads", |d| d.nodes.iter().any(|(name, n)| *name != hot && n.lead.is_some()));
+        desk.run(300);
+    }
+    let others: Vec<NodeId> = desk.nodes.keys().filter(|n| **n != hot).cloned().collect();
+    desk.cut.extend(others.iter().map(|other| (other.clone(), hot.clone())));
+    let took = desk.until(5000, "another is hot", |d| {
+        let served = others.iter().all(|n| d.serving("clock", n.as_str()).first().is_some_and(|m| !m.ends_with(hot.as_str())));
+        assert!(d.nodes[&hot].holder.until() <= d.now || !served, "the old node's lease is valid while another serves");
+        served
+    });
+    assert!(took < 2500, "{took} ms\n{}", desk.log.join("\n"));
+    desk.run(3000);
+    assert!(!desk.cluster(others[0].as_str()).nodes[&hot].leased, "it could use no lease: {}", desk.log.join("\n"));
+    desk.cut.clear();
+    desk.until(3000, "it is back", |d| d.cluster(others[0].as_str()).nodes[&hot].leased);
+}
+
+#[test]
+fn s12_a_node_whose_leader_knows_more_of_its_log_than_it_has_takes_part_in_nothing() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let other = desk.nodes.keys().find(|n| **n != leader).cloned().expect("three nodes");
+    let (from, to) = (desk.nodes[&leader].my_raft_id().expect("admitted"), desk.nodes[&other].my_raft_id().expect("admitted"));
+    let node = desk.nodes.get_mut(&other).expect("known");
+    let term = node.replica.as_ref().expect("it has one").leadership().term;
+    let commit = node.applied.0 + 1000;
+    let body = crate::consensus::Body::Heartbeat { commit, read: None };
+    let message = Message::Log(Box::new(crate::consensus::Message { log: log::CONTROL, from, to, term, body }));
+    node.handle_message(desk.now, &leader, &message.encode());
+    assert!(matches!(node.poll_action(), Some(Action::Halt { code: "HW0311", .. })));
+    node.handle_deadline(desk.now.plus(Duration::from_secs(5)));
+    assert!(node.poll_action().is_none(), "neither votes nor heartbeats nor leases");
+}
+
+#[test]
+fn what_only_a_leader_can_know_is_not_taken_from_another_node() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let other = desk.nodes.keys().find(|n| **n != leader).cloned().expect("three nodes");
+    let session = desk.cluster("a").nodes[&other].session;
+    let body = crate::cluster::Body::Lapsed { node: other.clone(), session };
+    let propose = Message::Propose { items: vec![Item { origin: None, body }] };
+    desk.nodes.get_mut(&leader).expect("known").handle_message(desk.now, &other, &propose.encode());
+    desk.run(100);
+    assert!(desk.cluster("a").nodes[&other].leased);
 }

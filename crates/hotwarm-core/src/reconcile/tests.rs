@@ -34,7 +34,7 @@ fn scene() -> (Cluster, Observed) {
     let spec = ClusterSpec { name: "x".into(), lease_ms: 1000, nodes, groups, text: String::new() };
     let mut cluster = Cluster::empty();
     let found = crate::cluster::Body::Found { cluster: 1, spec: Box::new(spec), node: "a".into(), incarnation: 1 };
-    cluster.apply(&crate::cluster::Entry { at: Millis(1), items: vec![crate::cluster::Item { origin: None, body: found }] });
+    cluster.apply(&crate::cluster::Entry { at: Millis(1), wall_ms: 0, items: vec![crate::cluster::Item { origin: None, body: found }] });
     let local = Local { incarnation: Incarnation(1), life: LocalLife::Running, ready: true, may_start: true, ..Local::default() };
     let observed = Observed { members: [(HOT.into(), local)].into(), leased: true, ..Observed::default() };
     (cluster, observed)

@@ -5,8 +5,11 @@
 
 use std::ops::{BitAnd, BitOr, Not};
 
-/// Slots one group can have in a router; half of it is the bound on members that can all be replaced while requests are in flight.
+/// Slots one group can have in a router.
 pub const SLOTS_MAX: usize = 256;
+
+/// Members one group can have: all can be replaced while requests are in flight at those before them.
+pub const MEMBERS_MAX: usize = SLOTS_MAX / 2;
 
 const WORD: usize = 64;
 

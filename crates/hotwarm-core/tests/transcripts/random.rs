@@ -98,7 +98,7 @@ fn helped(group: &Group, a: u8) -> Option<Body> {
 fn walk(shape: &Shape, events: &[Event]) -> Result<Group, String> {
     let spec = shape.spec();
     let nodes = spec.routers.iter().map(|node| (node.clone(), Default::default())).collect();
-    let mut group = Group::new(spec, nodes);
+    let mut group = Group::new(spec, nodes, Epoch(0));
     for event in events {
         let (kind, a, b) = *event;
         let input = if kind >= 40 { helped(&group, a) } else { body(&group, *event, shape) };

@@ -75,7 +75,7 @@ impl Story {
         let spec = &self.spec;
         self.group.get_or_insert_with(|| {
             let nodes = spec.members.values().map(|m| &m.node).chain(&spec.routers);
-            Group::new(spec.clone(), nodes.map(|node| (node.clone(), Default::default())).collect())
+            Group::new(spec.clone(), nodes.map(|node| (node.clone(), Default::default())).collect(), Epoch(0))
         })
     }
 

@@ -68,7 +68,7 @@ impl World {
         Self {
             nodes: names.iter().map(|name| (name.clone(), node.clone())).collect(),
             members: spec.members.keys().map(|id| (id.clone(), process.clone())).collect(),
-            log: vec![Group::new(spec, names.into_iter().map(|name| (name, Default::default())).collect())],
+            log: vec![Group::new(spec, names.into_iter().map(|name| (name, Default::default())).collect(), Epoch(0))],
             post: vec![],
             arrived: vec![],
         }

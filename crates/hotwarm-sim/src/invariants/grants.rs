@@ -15,15 +15,18 @@ const RELAY: [u8; 2] = [1, 6];
 pub(super) struct Grants {
     /// Of each node: the indexes of grants that came and cannot have counted yet.
     came: Vec<BTreeSet<Index>>,
+    /// It led, and what it granted to itself then may count later than its leadership lasts.
+    led: Vec<bool>,
 }
 
 impl Grants {
     pub(super) fn new(nodes: usize) -> Self {
-        Self { came: vec![BTreeSet::new(); nodes] }
+        Self { came: vec![BTreeSet::new(); nodes], led: vec![false; nodes] }
     }
 
     pub(super) fn ended(&mut self, n: N) {
         self.came[n].clear();
+        self.led[n] = false;
     }
 
     pub(super) fn delivered(&mut self, n: N, bytes: &[u8]) {
@@ -39,11 +42,17 @@ impl Grants {
         }
     }
 
+    pub(super) fn leads(&mut self, n: N) {
+        self.led[n] = true;
+    }
+
     /// The lease grew. A leader grants to itself, without a message.
     pub(super) fn grew(&mut self, n: N, applied: Index, leads: bool) -> Option<String> {
         let later = self.came[n].split_off(&applied.next());
         let counted = std::mem::replace(&mut self.came[n], later);
-        let waits = self.came[n].first().filter(|_| counted.is_empty() && !leads);
+        // A grant of a later leader that has counted: all that this one granted to itself was before it.
+        self.led[n] &= leads || counted.is_empty();
+        let waits = self.came[n].first().filter(|_| counted.is_empty() && !leads && !self.led[n]);
         waits.map(|index| format!("node {n} counts a grant of index {index} with {applied} applied"))
     }
 }

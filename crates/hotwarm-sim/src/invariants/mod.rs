@@ -15,12 +15,13 @@ mod one_serves;
 mod quiet;
 mod reasonable;
 mod reasons;
-mod segments;
+pub(crate) mod segments;
 mod versions;
 
 use std::collections::BTreeSet;
 
 use hotwarm_core::cluster::{Event, What};
+use hotwarm_core::consensus::ReplicaRole;
 use hotwarm_core::ids::{Epoch, GroupName, Index, NodeId, Session};
 use hotwarm_core::node::Node;
 use hotwarm_core::route::Routes;
@@ -128,6 +129,9 @@ impl Checks {
     /// After everything that a node was given.
     pub fn observe(&mut self, _now: u64, n: N, node: &Node) {
         if let Some((id, leadership)) = node.leadership() {
+            if leadership.role == ReplicaRole::Leader {
+                self.grants.leads(n);
+            }
             let broken = self.elections.observe(id, leadership);
             self.check("one leader a term", broken);
         }
@@ -183,8 +187,8 @@ impl Checks {
     }
 
     /// How many segments of the write-ahead log take room on a node's disk.
-    pub fn segments(&mut self, n: N, kept: usize, snapshot_every: u64) {
-        let broken = segments::check(n, kept, snapshot_every);
+    pub fn segments(&mut self, n: N, kept: usize) {
+        let broken = segments::check(n, kept);
         self.check("S14 idle logs pin nothing", broken);
     }
 

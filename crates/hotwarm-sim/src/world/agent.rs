@@ -13,10 +13,14 @@ use super::World;
 use crate::disk::Found;
 use crate::event::{Event, M, N};
 use crate::fault::Stage;
+use crate::invariants::segments;
 use crate::plan::{CLOCK, MS, NEWER, SECOND};
 
 /// So long a hot member counts as just opened.
 const OPENED_US: u64 = 300 * MS;
+/// Once in so many inputs the agent is busy, for so long at most, and takes what else has come by then together with it.
+const BUSY_ONCE_IN: u64 = 8;
+const BUSY_US: u64 = 2 * MS;
 
 impl World {
     /// The agent's process starts.
@@ -119,13 +123,27 @@ impl World {
         self.queue.push(at, Event::Wake { n, life });
     }
 
-    /// Gives the agent something, and does what it asks in return.
+    /// Gives the agent something, and does what it asks in return: at once, or now and then together with what else comes in the next
+    /// moment, as a decision thread does that was busy.
     fn agent(&mut self, n: N, give: impl FnOnce(&mut Node, Mono)) {
+        self.give(n, give);
+        if self.rng.below(BUSY_ONCE_IN) > 0 {
+            return self.after(n);
+        }
+        let at = self.now + 1 + self.rng.below(BUSY_US);
+        let machine = &mut self.machines[n];
+        if machine.wake_at <= self.now || machine.wake_at > at {
+            machine.wake_at = at;
+            let life = machine.life;
+            self.queue.push(at, Event::Wake { n, life });
+        }
+    }
+
+    fn give(&mut self, n: N, give: impl FnOnce(&mut Node, Mono)) {
         let now = self.local(n);
         if let Some(node) = &mut self.machines[n].agent {
             give(node, now);
         }
-        self.after(n);
     }
 
     pub(super) fn wake(&mut self, n: N) {
@@ -134,7 +152,8 @@ impl World {
             return;
         }
         self.trace.number(self.now << 4 | n as u64);
-        self.agent(n, |node, now| node.handle_deadline(now));
+        self.give(n, |node, now| node.handle_deadline(now));
+        self.after(n);
         self.plan_wake(n);
     }
 
@@ -146,7 +165,11 @@ impl World {
 
     pub(super) fn persisted(&mut self, n: N, token: u64, through: u64) {
         self.machines[n].disk.synced(through);
-        self.checks.segments(n, self.machines[n].disk.kept(), self.plan.snapshot_every);
+        let kept = self.machines[n].disk.kept();
+        if self.plan.snapshot_every <= segments::OFTEN {
+            self.counts.segments = self.counts.segments.max(kept);
+            self.checks.segments(n, kept);
+        }
         self.agent(n, |node, now| node.handle_persisted(now, token));
         self.break_promise(n, through);
     }
@@ -267,14 +290,14 @@ impl World {
             }
             Action::Routes(routes) => self.give_routes(n, routes),
             Action::Lease { until } => self.give_lease(n, until),
-            Action::Events { events, fresh } => {
+            Action::Events { events, fresh, .. } => {
                 if fresh {
                     self.tell_events(n, &events);
                 }
             }
             Action::Reply { ticket, .. } => self.trace.number(ticket),
             Action::Configured { .. } => {}
-            Action::Alarm { code, text } => {
+            Action::Alarm { code, text } | Action::Halt { code, text } => {
                 self.line(|w| format!("{} ALARM {code} {text}", w.machines[n].name));
                 self.checks.alarm(&self.machines[n].name, code, &text);
             }

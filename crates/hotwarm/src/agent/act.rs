@@ -56,7 +56,7 @@ impl Hands {
         self.publish(node, acted);
     }
 
-    fn publish(&mut self, node: &Node, acted: bool) {
+    fn publish(&mut self, node: &mut Node, acted: bool) {
         let now = clock::now();
         let due = now.since(self.published.0) >= PUBLISH_EVERY;
         if due || (acted && node.applied() != self.published.1) {
@@ -68,6 +68,7 @@ impl Hands {
             self.shared.view.store(Arc::new(view));
         }
         if due {
+            node.set_wall(now, wall_ms());
             self.rewrite_idle_logs(node);
             self.remember_cluster(node);
         }
@@ -111,17 +112,21 @@ impl Hands {
             }
             Action::Routes(routes) => self.set_routes(&routes),
             Action::Lease { until } => self.shared.router.lease().set(until),
-            Action::Events { events, fresh } => {
+            Action::Events { events, wall_ms, fresh } => {
                 if fresh {
                     events.iter().for_each(log_event);
                 }
-                self.shared.records.add(events, fresh);
+                self.shared.records.add(events, wall_ms, fresh);
             }
             Action::Reply { ticket, outcome } => {
                 self.shared.tickets.lock().unwrap_or_else(PoisonError::into_inner).answer(ticket, outcome);
             }
             Action::Configured { revision, text } => self.configure(node, revision, &text),
             Action::Alarm { code, text } => error!(code, "{text}"),
+            Action::Halt { code, text } => {
+                error!(code, "{text}: the node stops");
+                std::process::abort();
+            }
         }
     }
 
@@ -281,6 +286,12 @@ impl Hands {
         self.shared.transport.stop();
         self.shared.wal.stop();
     }
+}
+
+/// What the wall clock shows, in milliseconds since 1970.
+pub(super) fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(0)
 }
 
 /// True if nothing changed that the engine of this member uses: then it goes on undisturbed.

@@ -9,7 +9,7 @@ use hotwarm_core::action::MemberEvent;
 use hotwarm_core::ids::{MemberId, NodeId};
 use hotwarm_core::node::{Command, Node};
 
-use super::act::Hands;
+use super::act::{Hands, wall_ms};
 use crate::{clock, router};
 
 /// Inputs that may wait.
@@ -56,6 +56,7 @@ impl Inbox {
 
 /// Runs until it is told to stop.
 pub(super) fn run(mut node: Node, inbox: &Receiver<Input>, mut hands: Hands) {
+    node.set_wall(clock::now(), wall_ms());
     hands.act(&mut node);
     loop {
         let wait = node.next_deadline().since(clock::now());

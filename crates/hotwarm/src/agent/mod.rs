@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use hotwarm_core::ids::{Index, Mono, NodeId};
@@ -238,9 +237,8 @@ fn options(config: &Config, me: &NodeId, dir: &DataDir, stored: &Stored) -> Resu
     let mut options = Options::new(me.clone(), &config.cluster.name, dir.incarnation() ^ anew, seed);
     options.peers = config.cluster.nodes.keys().cloned().collect();
     options.heartbeat = config.cluster.heartbeat;
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // Larger than any number of an earlier life, unless the wall clock went back by more than it ran: then a command is refused, not lost.
-    options.command_base = u64::try_from(since_epoch.as_millis()).unwrap_or(0) << 16;
+    options.command_base = act::wall_ms() << 16;
     if stored.identity.is_none() && stored.rejoins.is_none() && dir.take_bootstrap_right()? {
         // Another random number than the directory's: the cluster's id is public.
         let id = (u128::from(clock::now().0) << 64) ^ dir.incarnation().rotate_left(61) | 1;

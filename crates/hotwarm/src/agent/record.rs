@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hotwarm_core::cluster::{Event, What};
 use hotwarm_core::group::{Effect, Reason};
@@ -17,7 +17,7 @@ const KEPT_MAX: usize = 10_000;
 pub struct Recorded {
     /// Counts this node's records from its start.
     pub number: u64,
-    /// When this node applied it, by its wall clock: for people.
+    /// When it was decided, by the wall clock of the node that led then: for people.
     pub time: SystemTime,
     pub event: Event,
 }
@@ -58,13 +58,13 @@ impl Default for Records {
 }
 
 impl Records {
-    pub(super) fn add(&self, events: Vec<Event>, fresh: bool) {
+    pub(super) fn add(&self, events: Vec<Event>, wall_ms: u64, fresh: bool) {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         events.iter().for_each(|event| tally.count(event, fresh));
         drop(tally);
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let mut number = *self.newest.borrow();
-        let time = SystemTime::now();
+        let time = if wall_ms == 0 { SystemTime::now() } else { UNIX_EPOCH + Duration::from_millis(wall_ms) };
         for event in events {
             number += 1;
             ring.push_back(Recorded { number, time, event });

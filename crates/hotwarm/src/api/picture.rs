@@ -241,6 +241,9 @@ fn named(group: &Group, problem: &problem::Problem) -> (String, String) {
         _ => Vec::new(),
     };
     let (mut title, mut advice) = (problem.title.to_owned(), problem.advice.replace("GROUP", name));
+    if problem.code == "router-cut" {
+        title = format!("{title} ({})", group.doubts().join("; "));
+    }
     if let [first, rest @ ..] = &members[..] {
         let all = members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         title = title.replacen("a member", &all, 1);

@@ -26,7 +26,8 @@ const MESSAGES_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Link {
     messages: mpsc::Sender<ToGuard>,
-    deadline: watch::Sender<Option<Mono>>,
+    /// `None`: this agent has said nothing yet, and what the guard was told by another holds.
+    deadline: watch::Sender<Option<Option<Mono>>>,
     heard: mpsc::Receiver<FromGuard>,
     guard: Option<OwnedFd>,
     tasks: [JoinHandle<()>; 2],
@@ -45,7 +46,7 @@ impl Link {
         drop(command);
         ours.set_nonblocking(true)?;
         let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        let deadline = spec.deadline;
+        let deadline = Some(spec.deadline);
         let birth = encode(&ToGuard::Spec(Box::new(spec)));
         Ok(Self::over(UnixStream::from_std(ours)?, pid, deadline, birth))
     }
@@ -58,7 +59,7 @@ impl Link {
         Ok(Self::over(stream, pid, None, Vec::new()))
     }
 
-    fn over(stream: UnixStream, pid: Option<Pid>, known: Option<Mono>, first: Vec<u8>) -> Self {
+    fn over(stream: UnixStream, pid: Option<Pid>, known: Option<Option<Mono>>, first: Vec<u8>) -> Self {
         let (reader, writer) = stream.into_split();
         let (messages, outgoing) = mpsc::channel(MESSAGES_MAX);
         let (incoming, heard) = mpsc::channel(MESSAGES_MAX);
@@ -74,7 +75,7 @@ impl Link {
     }
 
     pub(super) fn set_deadline(&self, until: Option<Mono>) {
-        self.deadline.send_if_modified(|known| std::mem::replace(known, until) != until);
+        self.deadline.send_if_modified(|known| known.replace(until) != Some(until));
     }
 
     /// The next message of the guard; `None` when the line is cut. Cancel-safe.
@@ -125,7 +126,7 @@ async fn write(
     mut stream: OwnedWriteHalf,
     first: Vec<u8>,
     mut outgoing: mpsc::Receiver<ToGuard>,
-    mut deadlines: watch::Receiver<Option<Mono>>,
+    mut deadlines: watch::Receiver<Option<Option<Mono>>>,
 ) {
     if stream.write_all(&first).await.is_err() {
         return;
@@ -135,7 +136,10 @@ async fn write(
         let message = tokio::select! {
             biased;
             changed = deadlines.changed() => match changed {
-                Ok(()) => ToGuard::Deadline(*deadlines.borrow_and_update()),
+                Ok(()) => match *deadlines.borrow_and_update() {
+                    Some(until) => ToGuard::Deadline(until),
+                    None => continue,
+                },
                 // The owner is gone: what it said before is still to be said.
                 Err(_) => match outgoing.recv().await {
                     Some(message) => message,

@@ -136,3 +136,41 @@ async fn a_suspicion_probes_at_once() {
     };
     assert!(matches!(timeout(PATIENCE, suspecting).await.expect("a verdict"), Verdict::Unready(_)));
 }
+
+/// The thread that probes is kept from running while an answer is due: that speaks against this process, not against the member.
+#[tokio::test]
+async fn who_was_not_there_to_hear_the_answer_asks_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut spec = spec(listener.local_addr().unwrap(), http(vec![], None));
+    spec.check.fall = 1;
+    let limit = spec.check.timeout;
+    let asked = Arc::new(AtomicU8::new(0));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            if count.fetch_add(1, Ordering::SeqCst) == 1 {
+                let stalled = clock::now();
+                while clock::now().since(stalled) < limit * 2 {
+                    std::hint::spin_loop();
+                }
+                unanswered.push(stream);
+            } else {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        }
+    });
+    let mut probe = spawn(spec, Control::default());
+    assert_eq!(timeout(PATIENCE, probe.changed()).await.expect("a verdict"), Verdict::Ready);
+    let asked_again = async {
+        while asked.load(Ordering::SeqCst) < 5 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        verdict = probe.changed() => panic!("{verdict:?}"),
+        asked = timeout(PATIENCE, asked_again) => asked.expect("it goes on asking"),
+    }
+}

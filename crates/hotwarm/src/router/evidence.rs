@@ -227,6 +227,12 @@ async fn probe(group: &LocalGroup, target: &LocalTarget, silence: &mut Silence) 
 }
 
 impl LocalGroup {
+    /// Members are hot, and this router has left out each of them: its own way to them is cut, or the group has not noticed yet.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let table = self.table();
+        table.state == State::Open && !table.targets.is_empty() && table.targets.iter().all(|target| target.shared.health.is_ejected())
+    }
+
     /// True if a parked request that is let go has a member to go to. One that is fenced already is none, although this thread has not
     /// switched yet.
     pub(super) fn may_release(&self) -> bool {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use hotwarm::api::client::{Client, ClientError};
 use hotwarm::api::types::{GroupStatus, MemberStatus, Status};
+use hotwarm::drill::Load;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
@@ -27,6 +28,8 @@ use crate::members::{HOTWARM, free_address, is_alive, parent};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// What the components speak, and where they answer checks. A drained member of a group in which all serve goes on for this long.
 const CHECKED: &str = "protocol = \"http\"\ncheck = { http = \"/healthz\" }\ndrain = \"300ms\"\n";
+/// Requests a second to each group.
+const RATE: u32 = 60;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// One machine of a test.
@@ -124,6 +127,13 @@ impl Site {
         cluster + &self.machines_text() + &self.groups
     }
 
+    /// Starts every node, and waits until all is whole.
+    pub(crate) fn start_whole(self) -> Cluster {
+        let cluster = self.start();
+        cluster.wait_whole();
+        cluster
+    }
+
     /// Writes the files by hand, as on loopback, and starts every node; the first may found the cluster.
     pub(crate) fn start(self) -> Cluster {
         for machine in &self.machines {
@@ -138,6 +148,13 @@ impl Site {
             cluster.start(name);
         }
         cluster
+    }
+}
+
+/// Every request was answered.
+pub(crate) fn all_answered(loads: impl IntoIterator<Item = Load>) {
+    for shot in loads.into_iter().flat_map(Load::finish) {
+        assert!(shot.answered(), "failed: {shot:?}");
     }
 }
 
@@ -290,6 +307,14 @@ impl Cluster {
 
     pub(crate) fn listen(&self, group: &str) -> BTreeMap<String, SocketAddr> {
         self.group(group).listen
+    }
+
+    /// Load on both groups through the routers of all nodes but one.
+    pub(crate) fn load_but(&self, not: &str) -> [Load; 2] {
+        ["web", "clock"].map(|group| {
+            let routers = self.listen(group).into_iter().filter(|(name, _)| name != not).map(|(_, address)| address);
+            Load::start(routers.collect(), RATE).unwrap()
+        })
     }
 
     /// The member of `group` that serves, as the nodes other than `not` say.

@@ -12,12 +12,10 @@ use hotwarm::drill::Load;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::cluster::{Cluster, Site, alone, private};
+use crate::cluster::{Cluster, Site, all_answered, alone, private};
 use crate::faults::EXPECTED as OF_FAULTS;
 use crate::members::is_alive;
 use crate::recorder::Recorder;
-
-const RATE: u32 = 60;
 
 /// A file system at a node's data directory. It must go before the cluster: who waits for a frozen one cannot even be killed.
 struct Disk {
@@ -94,17 +92,12 @@ fn begin(disk: fn(&Path) -> Disk) -> (Cluster, Disk) {
     (cluster, disk)
 }
 
-fn watch(cluster: &Cluster) -> (Recorder, Vec<Load>) {
-    let mut recorder = Recorder::new();
-    recorder.ask(cluster.listen("clock").into_values(), true);
-    let others = |group| cluster.listen(group).into_iter().filter(|(name, _)| name != "a").map(|(_, address)| address).collect();
-    (recorder, vec![Load::start(others("web"), RATE).unwrap(), Load::start(others("clock"), RATE).unwrap()])
+fn watch(cluster: &Cluster) -> (Recorder, [Load; 2]) {
+    (Recorder::watch(cluster), cluster.load_but("a"))
 }
 
-fn judge(cluster: Cluster, recorder: Recorder, loads: Vec<Load>, expected: &[(&str, &str)]) {
-    for shot in loads.into_iter().flat_map(Load::finish) {
-        assert!(shot.answered(), "failed: {shot:?}");
-    }
+fn judge(cluster: Cluster, recorder: Recorder, loads: [Load; 2], expected: &[(&str, &str)]) {
+    all_answered(loads);
     println!("{} replies recorded", recorder.judge());
     cluster.finish(expected);
 }

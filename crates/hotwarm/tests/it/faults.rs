@@ -10,12 +10,9 @@ use hotwarm::drill::Load;
 use hotwarm_core::rng::Rng;
 use rustix::process::Signal;
 
-use crate::cluster::{Cluster, Site, alone, long, members, seed};
+use crate::cluster::{Cluster, Site, alone, long, seed};
 use crate::members::is_alive;
 use crate::recorder::Recorder;
-
-/// Requests a second to each group.
-const RATE: u32 = 60;
 
 /// What is said while faults are done, and why that is right.
 pub(crate) const EXPECTED: &[(&str, &str)] = &[
@@ -46,7 +43,7 @@ struct Trial {
     cluster: Cluster,
     rng: Rng,
     recorder: Recorder,
-    loads: Vec<Load>,
+    loads: [Load; 2],
     /// When the router of which address was not to be counted on.
     struck: Vec<(SocketAddr, Instant, Instant)>,
 }
@@ -54,14 +51,8 @@ struct Trial {
 impl Trial {
     fn begin(nodes: usize) -> Self {
         let rng = Rng::new(seed());
-        let cluster = Site::new(nodes).web_and_clock().start();
-        cluster.wait_whole();
-        let mut recorder = Recorder::new();
-        recorder.ask(cluster.listen("clock").into_values(), true);
-        let status = cluster.status_but(&[]).unwrap();
-        recorder.ask(members(&status).filter(|m| m.name.starts_with("clock/")).map(|m| m.address), false);
-        let load = |group| Load::start(cluster.listen(group).into_values().collect(), RATE).unwrap();
-        let loads = vec![load("web"), load("clock")];
+        let cluster = Site::new(nodes).web_and_clock().start_whole();
+        let (recorder, loads) = (Recorder::watch(&cluster), cluster.load_but(""));
         Self { cluster, rng, recorder, loads, struck: Vec::new() }
     }
 

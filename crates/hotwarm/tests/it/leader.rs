@@ -2,12 +2,8 @@
 
 use std::time::Instant;
 
-use hotwarm::drill::Load;
-
-use crate::cluster::{Cluster, Site, alone, long};
+use crate::cluster::{Cluster, Site, all_answered, alone, long};
 use crate::faults::EXPECTED;
-
-const RATE: u32 = 60;
 
 /// The leader and its term, as a node other than `not` sees it.
 fn leader(cluster: &Cluster, not: &[&str]) -> Option<(&'static str, u64)> {
@@ -20,22 +16,18 @@ fn leader(cluster: &Cluster, not: &[&str]) -> Option<(&'static str, u64)> {
 #[test]
 fn a_killed_leader_is_replaced_and_clients_notice_nothing() {
     let _alone = alone();
-    let mut cluster = Site::new(3).web_and_clock().start();
-    cluster.wait_whole();
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
     let mut times = Vec::new();
     for _ in 0..if long() { 20 } else { 5 } {
         let (old, term) = leader(&cluster, &[]).expect("a leader");
-        let others = |group| cluster.listen(group).into_iter().filter(|(name, _)| name != old).map(|(_, a)| a).collect::<Vec<_>>();
-        let loads = ["web", "clock"].map(|group| Load::start(others(group), RATE).unwrap());
+        let loads = cluster.load_but(old);
         let killed = Instant::now();
         cluster.kill_agent(old);
         cluster.wait_until("another leader", || leader(&cluster, &[old]).is_some_and(|(now, later)| now != old && later > term));
         times.push(killed.elapsed().as_millis());
         cluster.start(old);
         cluster.wait_settled();
-        for shot in loads.into_iter().flat_map(Load::finish) {
-            assert!(shot.answered(), "failed when leader {old} was killed: {shot:?}");
-        }
+        all_answered(loads);
     }
     times.sort_unstable();
     println!("leaders replaced, as seen through the API, after (ms) {times:?}; median {}", times[times.len() / 2]);
@@ -46,8 +38,7 @@ fn a_killed_leader_is_replaced_and_clients_notice_nothing() {
 #[test]
 fn a_busy_machine_is_no_reason_for_an_election() {
     let _alone = alone();
-    let cluster = Site::new(3).web_and_clock().start();
-    cluster.wait_whole();
+    let cluster = Site::new(3).web_and_clock().start_whole();
     let before = leader(&cluster, &[]);
     let moves = |cluster: &Cluster| cluster.status_but(&[]).unwrap().groups.iter().map(|g| g.epoch).collect::<Vec<_>>();
     let epochs = moves(&cluster);

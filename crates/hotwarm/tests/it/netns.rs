@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use hotwarm::drill::Load;
 
-use crate::cluster::{Cluster, Site, alone, members, private};
+use crate::cluster::{Cluster, Site, all_answered, alone, private};
 use crate::command::done;
 use crate::lan::Lan;
 use crate::members::is_alive;
@@ -56,14 +56,7 @@ impl Stage {
     fn set() -> Self {
         let cluster = join_all(Site::in_namespaces(5).web_and_clock());
         let lan = Arc::clone(cluster.site.lan.as_ref().unwrap());
-        let status = cluster.status_but(&[]).unwrap();
-        let direct: Vec<_> = members(&status).filter(|m| m.name.starts_with("clock/")).map(|m| m.address).collect();
-        let routers: Vec<_> = cluster.listen("clock").into_values().collect();
-        let mut recorder = Recorder::new();
-        lan.on("switch", || {
-            recorder.ask(routers, true);
-            recorder.ask(direct, false);
-        });
+        let recorder = lan.on("switch", || Recorder::watch(&cluster));
         Self { cluster, recorder, lan }
     }
 
@@ -96,9 +89,7 @@ impl Stage {
     }
 
     fn end(self, loads: Vec<Load>) {
-        for shot in loads.into_iter().flat_map(Load::finish) {
-            assert!(shot.answered(), "failed: {shot:?}");
-        }
+        all_answered(loads);
         println!("{} replies recorded", self.recorder.judge());
         self.cluster.finish(EXPECTED);
     }
@@ -186,9 +177,7 @@ fn a_cut_of_one_direction_is_a_cut() {
         });
         cluster.names().iter().for_each(|name| stage.lan.undeafen(name));
         cluster.wait_settled();
-        for shot in loads.into_iter().flat_map(Load::finish) {
-            assert!(shot.answered(), "failed: {shot:?}");
-        }
+        all_answered(loads);
     }
     stage.end(Vec::new());
 }

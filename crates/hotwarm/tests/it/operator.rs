@@ -13,8 +13,7 @@ use crate::schema;
 
 #[test]
 fn an_operator_sees_and_acts() {
-    let cluster = Site::new(3).web_and_clock().start();
-    cluster.wait_whole();
+    let cluster = Site::new(3).web_and_clock().start_whole();
     sees_the_cluster(&cluster);
     answers_as_described(&cluster);
     is_refused_with_a_code_and_a_page(&cluster);
@@ -252,8 +251,7 @@ fn applies(cluster: &Cluster) {
 
 #[test]
 fn a_node_leaves_and_the_others_go_on() {
-    let mut cluster = Site::new(3).web_and_clock().start();
-    cluster.wait_whole();
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
     cluster.done("a", &["drain", "c", "--yes"]);
     let first = cluster.done("a", &["leave", "c", "--yes"]);
     assert!(first.contains("then again: hotwarm leave c"), "{first}");
@@ -271,8 +269,7 @@ fn a_node_leaves_and_the_others_go_on() {
 
 #[test]
 fn a_lost_quorum_is_recovered_from_one_node() {
-    let mut cluster = Site::new(3).web().start();
-    cluster.wait_whole();
+    let mut cluster = Site::new(3).web().start_whole();
     let ask = ["recover-quorum", "--node", "a", "--lost", "b,c", "--yes"];
     let busy = cluster.run_plain("a", &ask);
     assert!(busy.exit == 1 && busy.err.contains("in use by another hotwarm"), "{}", busy.err);

@@ -1,7 +1,7 @@
 //! Who answers for a group that allows one hot member, as its clients see it: the history by which the promise of one is judged (S22).
 //!
 //! It asks every router, and every member past the routers, again and again, and keeps who answered when and in which role and epoch. Main
-//! path: [`Recorder::start`], [`Recorder::judge`].
+//! path: [`Recorder::watch`], [`Recorder::judge`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::cluster::Cluster;
 
 /// Between two questions of one asker.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -47,6 +49,15 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub(crate) fn new() -> Self {
         Self { stop: Arc::default(), replies: Arc::default(), threads: Vec::new() }
+    }
+
+    /// Asks for `clock` through every router, and every member past the routers.
+    pub(crate) fn watch(cluster: &Cluster) -> Self {
+        let mut recorder = Self::new();
+        let clock = cluster.group("clock");
+        recorder.ask(clock.listen.into_values(), true);
+        recorder.ask(clock.members.into_iter().map(|member| member.address), false);
+        recorder
     }
 
     /// Two askers for each address, from the network of the calling thread.

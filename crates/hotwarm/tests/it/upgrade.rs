@@ -2,15 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use hotwarm::drill::Load;
 use rustix::process::Pid;
 
-use crate::cluster::{Cluster, Site, alone, members};
+use crate::cluster::{Cluster, Site, all_answered, alone};
 use crate::faults::EXPECTED;
 use crate::members::is_alive;
 use crate::recorder::Recorder;
 
-const RATE: u32 = 60;
 /// What is left of a guard's deadline, at any moment, on a machine that keeps up: a lease of a second that is renewed four times in it.
 const LEFT_AT_LEAST: Duration = Duration::from_millis(600);
 
@@ -22,18 +20,13 @@ fn pid_of(cluster: &Cluster, member: &str) -> Pid {
 #[test]
 fn members_live_through_the_upgrade_of_their_agent() {
     let _alone = alone();
-    let mut cluster = Site::new(3).web_and_clock().start();
-    cluster.wait_whole();
-    let mut recorder = Recorder::new();
-    recorder.ask(cluster.listen("clock").into_values(), true);
-    let status = cluster.status_but(&[]).unwrap();
-    recorder.ask(members(&status).filter(|m| m.name.starts_with("clock/")).map(|m| m.address), false);
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
+    let recorder = Recorder::watch(&cluster);
     for node in cluster.names() {
         let (web, clock) = (format!("web/{node}"), format!("clock/{node}"));
         let hot = cluster.hot("clock", &[]).expect("one that serves");
         let before = (pid_of(&cluster, &web), pid_of(&cluster, &clock));
-        let others = |group| cluster.listen(group).into_iter().filter(|(name, _)| name != node).map(|(_, a)| a).collect::<Vec<_>>();
-        let loads = ["web", "clock"].map(|group| Load::start(others(group), RATE).unwrap());
+        let loads = cluster.load_but(node);
         let killed = Instant::now();
         cluster.kill_agent(node);
         cluster.start(node);
@@ -53,9 +46,7 @@ fn members_live_through_the_upgrade_of_their_agent() {
             assert_eq!(pid_of(&cluster, &clock), before.1, "a warm member is adopted");
             assert_eq!(cluster.hot("clock", &[]), Some(hot), "the upgrade of another node's agent moves nothing");
         }
-        for shot in loads.into_iter().flat_map(Load::finish) {
-            assert!(shot.answered(), "failed during the upgrade of {node}: {shot:?}");
-        }
+        all_answered(loads);
     }
     println!("{} replies recorded", recorder.judge());
     cluster.finish(EXPECTED);
@@ -66,10 +57,8 @@ fn members_live_through_the_upgrade_of_their_agent() {
 #[test]
 fn without_an_agent_a_stateful_hot_member_ends_and_the_others_live_on() {
     let _alone = alone();
-    let mut cluster = Site::new(3).web_and_clock().start();
-    cluster.wait_whole();
-    let mut recorder = Recorder::new();
-    recorder.ask(cluster.listen("clock").into_values(), true);
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
+    let recorder = Recorder::watch(&cluster);
     let hot = cluster.hot("clock", &[]).expect("one that serves");
     let node = cluster.names().into_iter().find(|node| hot.ends_with(&format!("/{node}"))).unwrap();
     let (web, pid) = (pid_of(&cluster, &format!("web/{node}")), pid_of(&cluster, &hot));

@@ -18,8 +18,7 @@ fn drained(status: &Status) -> Vec<String> {
 #[test]
 fn each_node_in_turn_comes_back_from_an_empty_directory() {
     let _alone = alone();
-    let mut cluster = Site::new(3).web_and_clock().start();
-    cluster.wait_whole();
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
     let before = cluster.status_of("a").unwrap();
     // Something that only the log holds.
     let _: Done = cluster.client("b").post("/api/v1/members/web/c/drain", &json!({})).unwrap();

@@ -38,17 +38,26 @@ struct Package {
     source: String,
 }
 
-/// What is built for Linux on the two machines that are supported, without asking the network.
-fn packages() -> Vec<Package> {
+fn cargo(arguments: &[&str]) -> String {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let arguments = ["metadata", "--offline", "--locked", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"];
-    let output = std::process::Command::new(cargo).args(arguments).current_dir(root()).output().unwrap();
+    let output = std::process::Command::new(cargo).args(arguments).args(["--offline", "--locked"]).current_dir(root()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let data: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let built: BTreeSet<&str> = data["resolve"]["nodes"].as_array().unwrap().iter().map(|node| node["id"].as_str().unwrap()).collect();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What is built for Linux, without asking the network. (The metadata alone also names what a dependency could use and nobody has it use.)
+fn packages() -> Vec<Package> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let tree = ["tree", "--workspace", "--target", TARGET, "--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"];
+    let tree = cargo(&tree);
+    let named = tree.lines().filter_map(|line| line.split_once(" v"));
+    let built: BTreeSet<(&str, &str)> = named.map(|(name, rest)| (name, rest.split(' ').next().unwrap_or(rest))).collect();
+    let metadata = cargo(&["metadata", "--format-version", "1", "--filter-platform", TARGET]);
+    let data: serde_json::Value = serde_json::from_str(&metadata).unwrap();
     let text = |package: &serde_json::Value, key: &str| package[key].as_str().unwrap_or_default().to_owned();
-    let all = data["packages"].as_array().unwrap().iter().filter(|package| built.contains(package["id"].as_str().unwrap()));
+    let all = data["packages"].as_array().unwrap().iter();
     all.map(|p| Package { name: text(p, "name"), version: text(p, "version"), licence: text(p, "license"), source: text(p, "source") })
+        .filter(|package| built.contains(&(package.name.as_str(), package.version.as_str())))
         .collect()
 }
 

@@ -75,13 +75,17 @@ fn print_trace_hash() {
 #[test]
 fn same_seed_same_trace_in_other_processes() {
     assert_ne!(trace(1), trace(2));
-    let ours = format!("{:016x}", hash());
-    for _ in 0..2 {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
+    let other = || {
+        std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "consensus::tests::trace::print_trace_hash", "--nocapture"])
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let others = [other(), other()];
+    let ours = format!("{:016x}", hash());
+    for other in others {
+        let text = String::from_utf8(other.wait_with_output().unwrap().stdout).unwrap();
         let theirs = text.lines().find_map(|line| line.split_once(MARK).map(|(_, hash)| hash[..16].to_owned()));
         assert_eq!(theirs.as_deref(), Some(ours.as_str()), "{text}");
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hotwarm_core::route::slots::MEMBERS_MAX;
+
 use super::super::diagnostic::{Findings, Span};
 use super::super::draft::{Draft, DraftGroup};
 use super::super::model::{Engine, Fence, Hooks, Process, Protocol, RoleChange};
@@ -45,6 +47,25 @@ fn counts(group: &DraftGroup<'_>, findings: &mut Findings) {
             findings.error(Code::ROLE_COUNTS, span, format!("group {name} has no member")).expected("at least one");
         }
         return;
+    }
+    if members > MEMBERS_MAX {
+        findings
+            .error(Code::ROLE_COUNTS, span, format!("group {name} has {members} members; a router can hold {MEMBERS_MAX} of one group"))
+            .expected(format!("{MEMBERS_MAX} members or fewer"))
+            .hint("make several groups");
+    }
+    if let Some(Engine::Command(Hooks { position: Some(_), .. })) = &group.engine
+        && group.exclusive()
+        && let Some(spare) = group.mode.map(|mode| mode.spare).filter(|spare| *spare > 0)
+    {
+        findings
+            .error(
+                Code::ROLE_COUNTS,
+                &group.table.field("mode").span,
+                format!("{spare} of the members of {name} are spares, and a spare has no position to be compared by"),
+            )
+            .expected("warm members instead, or no position hook")
+            .hint("with a position hook the member whose data reaches farthest is promoted; data is only in members that run");
     }
     if let Some(mode @ ("hot-warm" | "hot-spare")) = group.table.text("mode")
         && members < 2

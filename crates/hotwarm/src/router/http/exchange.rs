@@ -229,7 +229,8 @@ async fn wait(client: &mut Client, course: &mut Course) -> Result<(), Stop> {
         if client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Stop::Gone));
         }
-        client.alarm.poll(cx).map(|_| Err(Stop::Problem(Problem::ParkTime)))
+        let why = || if group.is_cut_off() { Problem::Unreached } else { Problem::ParkTime };
+        client.alarm.poll(cx).map(|_| Err(Stop::Problem(why())))
     })
     .await?;
     client.now = clock::now();

@@ -14,6 +14,7 @@ pub(super) enum Problem {
     TooLarge,
     SlowHead,
     ParkTime,
+    Unreached,
     ParkFull,
     Connections,
     Broken,
@@ -31,7 +32,7 @@ impl Problem {
     pub(super) const fn failure(self) -> Failure {
         match self {
             Self::Malformed(_) | Self::Method | Self::Version | Self::Expectation | Self::TooLarge | Self::SlowHead => Failure::Malformed,
-            Self::ParkTime => Failure::ParkTime,
+            Self::ParkTime | Self::Unreached => Failure::ParkTime,
             Self::ParkFull => Failure::ParkFull,
             Self::Connections => Failure::Connections,
             Self::Broken => Failure::Broken,
@@ -62,6 +63,12 @@ impl Problem {
                 "no hot member came while the request waited; it was not carried out or may be repeated",
                 "try again",
             ),
+            Self::Unreached => (
+                "503 Service Unavailable",
+                "HW0815",
+                "this router cannot reach the hot member; the request was not carried out or may be repeated",
+                "try another node's address",
+            ),
             Self::ParkFull => {
                 ("503 Service Unavailable", "HW0808", "no hot member, and too many requests wait already; it was not sent", "try again")
             }
@@ -90,7 +97,7 @@ impl Problem {
     }
 
     const fn is_retryable(self) -> bool {
-        matches!(self, Self::ParkTime | Self::ParkFull | Self::Connections | Self::Stopped)
+        matches!(self, Self::ParkTime | Self::Unreached | Self::ParkFull | Self::Connections | Self::Stopped)
     }
 
     /// The whole reply.
@@ -117,7 +124,7 @@ mod tests {
 
     #[test]
     fn bodies_are_json_and_as_long_as_said() {
-        for problem in [Problem::malformed("x `y`"), Problem::ParkTime, Problem::Broken, Problem::TooLarge] {
+        for problem in [Problem::malformed("x `y`"), Problem::ParkTime, Problem::Unreached, Problem::Broken, Problem::TooLarge] {
             let mut out = Vec::new();
             problem.write(false, true, &mut out);
             let text = String::from_utf8(out).expect("text");

@@ -50,6 +50,22 @@ async fn a_wait_ends_with_its_time() {
 }
 
 #[tokio::test]
+async fn a_router_that_cannot_reach_the_hot_member_says_so_after_the_wait() {
+    let mut config = config(true, Protocol::Http);
+    config.park.time = Duration::from_millis(30);
+    let stage = Stage::new(config, 1).leased();
+    let member = Member::good("a").await;
+    member.kill();
+    stage.open(1, &[&member]);
+    let reply = get(stage.address, "/").await.unwrap();
+    assert_eq!((reply.status, reply.code(), reply.header("retry-after")), (503, "HW0815", Some("1")));
+    assert!(reply.text().contains("another node's address"), "{}", reply.text());
+    // Nobody is hot: it is not this router's way that is to blame.
+    stage.held(2);
+    assert_eq!(get(stage.address, "/").await.unwrap().code(), "HW0807");
+}
+
+#[tokio::test]
 async fn a_parked_request_dies_with_its_client() {
     let member = Member::good("a").await;
     let stage = Stage::http();
