@@ -68,7 +68,8 @@ pub(super) fn change(client: &Client, text: &str, dry_run: bool, yes: bool, json
     if in_force.is_none() {
         return Err(Failure::failed(Code::NOT_OVER, format!("configuration {} is agreed on, and not seen in force yet", applied.revision)));
     }
-    done(json, &applied, &difference, &format!("configuration {} is in force", applied.revision))
+    let next = "members take over one after the other what concerns them: watch `hotwarm status`";
+    done(json, &applied, &difference, &format!("configuration {} is in force\n{next}", applied.revision))
 }
 
 fn done(json: bool, applied: &Applied, difference: &str, what: &str) -> Result<(), Failure> {

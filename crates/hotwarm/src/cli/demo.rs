@@ -110,8 +110,9 @@ fn play(args: &DemoArgs, stage: &mut Stage, reports: &mut Vec<Report>) -> Result
 }
 
 fn table(reports: &[Report]) -> String {
+    let wide = reports.iter().map(|report| report.what.chars().count()).max().unwrap_or(0);
     let mut text = format!(
-        "{:<44} {:<6} {:>8} {:>7} {:>7} {:>10} {:>11}  objective\n",
+        "{:<wide$} {:<6} {:>8} {:>7} {:>7} {:>10} {:>11}  objective\n",
         "incident", "group", "requests", "failed", "parked", "outage ms", "slowest ms"
     );
     for report in reports {
@@ -119,15 +120,8 @@ fn table(reports: &[Report]) -> String {
         for group in &report.groups {
             let verdict = if group.met { "met" } else { "MISSED" };
             text.push_str(&format!(
-                "{:<44} {:<6} {:>8} {:>7} {:>7} {:>10} {:>11}  {} ms: {verdict}\n",
-                what.chars().take(44).collect::<String>(),
-                group.group,
-                group.requests,
-                group.failed,
-                group.parked,
-                group.outage_ms,
-                group.slowest_ms,
-                group.objective_ms
+                "{:<wide$} {:<6} {:>8} {:>7} {:>7} {:>10} {:>11}  {} ms: {verdict}\n",
+                what, group.group, group.requests, group.failed, group.parked, group.outage_ms, group.slowest_ms, group.objective_ms
             ));
             what.clear();
         }

@@ -123,7 +123,14 @@ pub struct Wired {
 
 /// The whole program but `guard` and `component`.
 pub fn main(wired: Wired) -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && std::env::args().any(|argument| argument == "--json") => {
+            let text = error.render().to_string();
+            return Failure::plain(Exit::Usage, text.trim().trim_start_matches("error: ")).report(true);
+        }
+        Err(error) => error.exit(),
+    };
     match dispatch(&cli, wired) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(cli.global.json),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::failure::{Failure, print};
+use super::failure::{Exit, Failure, print};
 use super::remote::client;
 use super::table::{Table, Tone, colour, or_dash, paint, plain};
 use super::{Global, read_config, remote, table};
@@ -23,6 +23,9 @@ pub struct StatusArgs {
     /// Show it again every so often, until interrupted
     #[arg(long, short, value_name = "EVERY", num_args = 0..=1, default_missing_value = "1s", value_parser = super::duration)]
     watch: Option<Duration>,
+    /// Exit with 1 if a group's requests are not served, or if this node has no quorum or is in no cluster
+    #[arg(long, conflicts_with = "watch")]
+    check: bool,
 }
 
 pub(super) fn status(args: &StatusArgs, global: &Global) -> Result<(), Failure> {
@@ -31,11 +34,12 @@ pub(super) fn status(args: &StatusArgs, global: &Global) -> Result<(), Failure> 
         let status: Result<Status, Failure> = client.get("/api/v1/status").map_err(Failure::from);
         let (Some(every), false) = (args.watch, global.json) else {
             let status = status?;
-            return if global.json {
-                remote::print_json(&status)
+            if global.json {
+                remote::print_json(&status)?;
             } else {
-                print(&(text(&status, colour()) + &other_file(&client, &status, global)))
-            };
+                print(&(text(&status, colour()) + &other_file(&client, &status, global)))?;
+            }
+            return if args.check && !is_up(&status) { Err(Failure::told(Exit::Failed)) } else { Ok(()) };
         };
         let shown = match &status {
             Ok(status) => text(status, colour()),
@@ -45,6 +49,11 @@ pub(super) fn status(args: &StatusArgs, global: &Global) -> Result<(), Failure> 
         print(&format!("{}{shown}", if colour() { "\u{1b}[H\u{1b}[2J" } else { "" }))?;
         std::thread::sleep(every);
     }
+}
+
+fn is_up(status: &Status) -> bool {
+    let down = status.groups.iter().flat_map(|group| &group.problems).any(|problem| problem.severity == "down");
+    !status.nodes.is_empty() && status.cluster.leader.is_some() && status.node.cut_off_ms.is_none() && !down
 }
 
 /// The file of this machine, if it is of this cluster and not what the cluster runs with.

@@ -48,7 +48,12 @@ pub fn tree(root: u32) -> Vec<u32> {
 
 /// Kills a process and its descendants, each before what it could start anew: a power cut as nearly as signals can.
 pub fn kill_tree(root: u32) {
-    let all = tree(root);
+    kill_trees([root]);
+}
+
+/// The same for several, all stopped before the first is killed.
+pub fn kill_trees(roots: impl IntoIterator<Item = u32>) {
+    let all: Vec<u32> = roots.into_iter().flat_map(tree).collect();
     for pid in &all {
         let _ = signal(*pid, Signal::STOP);
     }

@@ -268,6 +268,13 @@ fn pid_of(apis: &Apis, plan: &Plan, target: &Target) -> Result<u32, DrillError> 
     if ours && !fault::is_dead(pid) { Ok(pid) } else { Err(elsewhere(format!("no such process {pid} here"))) }
 }
 
+/// The guards of a node's members, as their programs' parents.
+fn guards_of(apis: &Apis, node: &NodeId) -> Vec<u32> {
+    let status = apis.get(node).and_then(|client| client.get::<Status>("/api/v1/status").ok());
+    let pids = status.iter().flat_map(|status| &status.groups).flat_map(|group| &group.members).filter_map(|member| member.pid);
+    pids.filter_map(fault::parent).filter(|guard| fault::is_hotwarm(*guard, "guard")).collect()
+}
+
 /// Waits until the fault is seen in what it struck.
 fn took_effect(what: &str, seen: impl Fn() -> bool) -> Result<(), DrillError> {
     let begun = Instant::now();
@@ -300,7 +307,9 @@ fn act(apis: &Apis, plan: &Plan, target: &Target) -> Result<Undo, DrillError> {
         }
         Fault::NodeKill => {
             let pid = pid_of(apis, plan, target)?;
-            fault::kill_tree(pid);
+            // Guards that were adopted are not below this agent.
+            let guards = guards_of(apis, &target.node);
+            fault::kill_trees(std::iter::once(pid).chain(guards));
             took_effect("the agent is not dead", || fault::is_dead(pid))?;
             Ok(Undo::Revive)
         }
