@@ -82,18 +82,18 @@ pub const TABLE: [Problem; 13] = [
         applies: |g| doubted(g).is_some_and(|id| is_gone(g, id)),
     },
     Problem {
-        code: "hot-doubted",
-        severity: Severity::Bare,
-        title: "a hot member is doubted and kept; it may serve all the same",
-        advice: "`hotwarm why GROUP` names the doubt, the rule that keeps it, and what each other member lacks",
-        applies: |g| doubted(g).is_some_and(|id| !is_gone(g, id)),
-    },
-    Problem {
         code: "router-cut",
         severity: Severity::Down,
         title: "a router cannot reach the hot member; its requests park, then fail",
         advice: "let clients use another node; mend the path, or `hotwarm switchover GROUP --to` a member that every router reaches",
         applies: |g| g.spec.exclusive && g.transition.is_none() && !g.doubts().is_empty(),
+    },
+    Problem {
+        code: "hot-doubted",
+        severity: Severity::Bare,
+        title: "a hot member is doubted and kept; it may serve all the same",
+        advice: "`hotwarm why GROUP` names the doubt, the rule that keeps it, and what each other member lacks",
+        applies: |g| doubted(g).is_some_and(|id| !is_gone(g, id)),
     },
     Problem {
         code: "no-warm",

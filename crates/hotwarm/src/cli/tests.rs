@@ -131,10 +131,10 @@ fn joining_again_renews_and_nothing_else() {
     let config = root.join("etc/hotwarm/hotwarm.toml");
     fs::write(&config, "# changed since").unwrap();
     let before = fs::read_to_string(data.join("tls/node.pem")).unwrap();
-    let (key, renewed) = (shop.join("ca.key"), temp.path().to_str().unwrap());
-    run(&["certs", "renew", "--ca-key", key.to_str().unwrap(), "--dir", renewed, "--node", "a"]).unwrap();
-    assert_eq!(mode(&temp.path().join("a.join")), 0o600);
-    join(&temp.path().join("a.join"), &root).unwrap();
+    let (key, renewed) = (shop.join("ca.key"), temp.path().join("renewed"));
+    run(&["certs", "renew", "--ca-key", key.to_str().unwrap(), "--dir", renewed.to_str().unwrap(), "--node", "a"]).unwrap();
+    assert_eq!((mode(&renewed), mode(&renewed.join("a.join"))), (0o700, 0o600));
+    join(&renewed.join("a.join"), &root).unwrap();
     let after = fs::read_to_string(data.join("tls/node.pem")).unwrap();
     assert_ne!(before, after);
     assert_eq!(config::pki::identity(&after).unwrap().node, Some(NodeId::new("a")));

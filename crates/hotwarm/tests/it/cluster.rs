@@ -136,11 +136,17 @@ impl Site {
 
     /// Writes the files by hand, as on loopback, and starts every node; the first may found the cluster.
     pub(crate) fn start(self) -> Cluster {
+        self.start_with(|_| {})
+    }
+
+    /// The same, with what is to be done to the first machine before anything runs.
+    pub(crate) fn start_with(self, before: impl FnOnce(&Machine)) -> Cluster {
         for machine in &self.machines {
             private(&machine.data);
         }
         fs::write(self.machines[0].data.join("bootstrap"), "the first node's right\n").unwrap();
         fs::write(self.file(), self.text()).unwrap();
+        before(&self.machines[0]);
         let file = self.file();
         let configs = self.machines.iter().map(|m| (m.name, file.clone())).collect();
         let mut cluster = Cluster::new(self, configs);
