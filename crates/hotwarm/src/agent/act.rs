@@ -174,6 +174,7 @@ impl Hands {
             error!(code = "HW0505", "addresses of peers not taken: {refused}");
         }
         self.open_listeners(&config);
+        self.note_former(&config);
         self.spawn_engines(node, &config);
         self.shared.config.store(Arc::new(config));
     }
@@ -191,6 +192,20 @@ impl Hands {
                     self.open.insert(group.name.clone(), address);
                 }
                 Err(refused) => error!(code = "HW0506", "{refused}"),
+            }
+        }
+    }
+
+    /// A member that runs goes on as it was started, whatever the new configuration says of its engine: people are to know.
+    fn note_former(&self, config: &Config) {
+        let before = self.shared.config.load();
+        let mut former = self.shared.former.lock().unwrap_or_else(PoisonError::into_inner);
+        former.retain(|id, _| self.engines.contains_key(id));
+        for (id, engine) in &self.engines {
+            let of = |config: &Config| config.groups.get(&id.group()).map(|group| group.engine.clone());
+            let (view, old, new) = (engine.view.borrow(), of(&before), of(config));
+            if view.running && old.is_some() && new.is_some() && old != new {
+                former.insert(id.clone(), view.incarnation);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hotwarm_core::ids::{MemberId, Mono, NodeId};
+use hotwarm_core::ids::{Incarnation, MemberId, Mono, NodeId};
 use hotwarm_core::node::{Command, CommandError, Outcome, View};
 use tokio::sync::oneshot;
 
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) members: ArcSwap<BTreeMap<MemberId, tokio::sync::watch::Receiver<engine::View>>>,
     /// On the disk of the data directory, as last looked at.
     pub(super) room: Arc<ArcSwap<Option<store::disk::Room>>>,
+    /// Members that ran when their engine's configuration changed, by the life that runs on with the former one.
+    pub(super) former: Mutex<BTreeMap<MemberId, Incarnation>>,
     pub(super) records: Records,
     pub(super) router: router::Handle,
     pub(super) transport: store::transport::Handle,
@@ -133,6 +135,14 @@ impl Handle {
     #[must_use]
     pub fn members(&self) -> BTreeMap<MemberId, engine::View> {
         self.shared.members.load().iter().map(|(id, view)| (id.clone(), view.borrow().clone())).collect()
+    }
+
+    /// True if a member of this node runs on with an engine that was changed since it started. An agent that was started since does not know.
+    #[must_use]
+    pub fn runs_former(&self, member: &MemberId) -> bool {
+        let former = self.shared.former.lock().unwrap_or_else(PoisonError::into_inner).get(member).copied();
+        let members = self.shared.members.load();
+        former.is_some_and(|life| members.get(member).is_some_and(|view| view.borrow().running && view.borrow().incarnation == life))
     }
 
     /// Puts a command into the log and waits until it is applied, at most 5 s.

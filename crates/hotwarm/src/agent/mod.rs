@@ -121,6 +121,7 @@ impl Agent {
             config: ArcSwap::from_pointee(Config { groups: BTreeMap::new(), ..config }),
             members: ArcSwap::default(),
             room,
+            former: std::sync::Mutex::default(),
             records: Records::default(),
             router,
             transport,

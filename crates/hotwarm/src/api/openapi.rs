@@ -170,6 +170,11 @@ const TYPES: &[Type] = &[
             ("drained", "boolean", "By itself; its node may be drained too."),
             ("unfit", "Unfit?", "Why it could not serve now."),
             ("held_down_ms", "integer?", "It failed lately: for so long another is preferred."),
+            (
+                "former_engine",
+                "boolean",
+                "It started before its engine's configuration changed; told of the answering node's members only.",
+            ),
             ("pid", "integer?", "Of its program, where it runs on the answering node."),
             ("incarnation", "integer", "The number of its life."),
             ("priority", "integer", ""),

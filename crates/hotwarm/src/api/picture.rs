@@ -121,6 +121,7 @@ pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupS
     let member = |(id, member): (&MemberId, &Member)| {
         let seen = own.get(id);
         let status = member_status(group, id, member, view.log_now, seen.and_then(|seen| seen.pid));
+        let status = MemberStatus { former_engine: agent.runs_former(id), ..status };
         match seen.filter(|_| cut_off) {
             Some(seen) => as_seen_here(status, seen.running),
             None => status,
@@ -281,6 +282,7 @@ fn member_status(group: &Group, id: &MemberId, member: &Member, log_now: Millis,
         why_unready: member.why_unready.clone(),
         drained: member.drained,
         unfit: group.unfit(id).as_ref().map(unfit),
+        former_engine: false,
         held_down_ms: Some(member.unstable_until.since(log_now)).filter(|ms| *ms > 0),
         pid,
         incarnation: member.incarnation.0,

@@ -192,6 +192,8 @@ pub struct MemberStatus {
     pub unfit: Option<Unfit>,
     /// It failed lately: for so long another is preferred.
     pub held_down_ms: Option<u64>,
+    /// It runs on as it was started, before its engine's configuration changed; only the answering node's members are known to.
+    pub former_engine: bool,
     /// Of its program; only where it runs on the answering node.
     pub pid: Option<u32>,
     pub incarnation: u64,

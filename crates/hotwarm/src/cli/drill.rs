@@ -29,7 +29,7 @@ pub enum Fault {
     Cut,
 }
 
-/// Cause a fault on purpose and measure what clients see
+/// Cause a fault on purpose and measure what clients see; on the machine of what it strikes
 #[derive(Debug, Args)]
 pub struct DrillArgs {
     #[arg(value_name = "FAULT", value_enum)]

@@ -280,6 +280,15 @@ fn problems(status: &Status, colour: bool) -> String {
         let text = format!("the certificate of node {} has {} days left", status.node.name, certificate.days_left);
         tell("notice", text, "`hotwarm certs renew` makes new ones");
     }
+    for group in &status.groups {
+        let own: Vec<&MemberStatus> = group.members.iter().filter(|m| m.node == status.node.name && m.pid.is_some()).collect();
+        let former: Vec<&str> = own.iter().filter(|m| m.former_engine).map(|m| m.name.as_str()).collect();
+        if !former.is_empty() {
+            let text =
+                format!("{}: of {} running here, {} run the former engine: {}", group.name, own.len(), former.len(), former.join(", "));
+            tell("notice", text, "each takes the new one over when it starts next; other nodes tell of theirs");
+        }
+    }
     let all = status.groups.iter().flat_map(|group| group.problems.iter().map(move |problem| (group, problem)));
     let rank = |problem: &Problem| ["down", "bare", "notice"].iter().position(|severity| *severity == problem.severity);
     let mut all: Vec<_> = all.collect();

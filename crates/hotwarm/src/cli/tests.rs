@@ -46,9 +46,17 @@ fn the_definition_is_sound() {
 #[test]
 fn exit_codes_are_those_of_the_manual() {
     let code = |exit| format!("{:?}", Failure::plain(exit, "x").report(false));
-    for (exit, number) in
-        [(Exit::Done, 0), (Exit::Failed, 1), (Exit::Usage, 2), (Exit::Refused, 3), (Exit::Unreachable, 4), (Exit::ObjectiveMissed, 5)]
-    {
+    for (exit, number) in [
+        (Exit::Done, 0),
+        (Exit::Failed, 1),
+        (Exit::Usage, 2),
+        (Exit::Refused, 3),
+        (Exit::Unreachable, 4),
+        (Exit::ObjectiveMissed, 5),
+        (Exit::HungUp, 129),
+        (Exit::Interrupted, 130),
+        (Exit::Terminated, 143),
+    ] {
         assert_eq!(code(exit), format!("{:?}", ExitCode::from(number)));
     }
     assert_eq!(Cli::try_parse_from(["hotwarm", "fly"]).unwrap_err().exit_code(), Exit::Usage as i32);

@@ -274,6 +274,13 @@ fn applies(cluster: &Cluster) {
     std::fs::write(file, changed.replace("protocol", "protocl")).unwrap();
     let wrong = cluster.run("a", &["apply", file, "--yes"]);
     assert!(wrong.exit == 1 && wrong.err.contains("HW0102"), "{}", wrong.err);
+    // A changed engine counts from the next start; until then the member is named where it runs.
+    std::fs::write(file, changed.replace("\"component\", \"web\"", "\"component\", \"web\", \"--name\", \"new\"")).unwrap();
+    assert!(cluster.done("a", &["apply", file, "--yes"]).contains("names its members that run on with the former engine"));
+    cluster.wait_until("b to name its member", || cluster.done("b", &["status"]).contains("run the former engine: web/b"));
+    crate::members::signal(cluster.member_pid("web/b").unwrap(), Signal::KILL);
+    cluster.wait_until("the new one to run", || !cluster.done("b", &["status"]).contains("former engine"));
+    assert!(cluster.done("a", &["status"]).contains("run the former engine: web/a"));
     // Nothing that serves was disturbed by what does not concern it.
     cluster.wait_all("all as before", |status| status.groups.iter().all(is_whole));
     assert_eq!(cluster.group("clock").epoch, before);
