@@ -81,8 +81,10 @@ codes! {
     NOT_CONFIGURED = 307, "an unknown node knocks";
     LOG_MESSAGE_REFUSED = 308, "a peer's log message is refused";
     STATES_DIFFER = 309, "two nodes' states differ";
-    PROGRAM_TOO_OLD = 310, "a node's program is too old";
+    TOO_OLD = 310, "a node's program is too old";
     LOST_RECORDS = 311, "this node lost records it had acknowledged";
+    ALREADY_FOUNDED = 312, "a cluster is there already";
+    NOT_FOUNDED = 313, "the cluster is not founded yet";
     NOT_THERE = 401, "no such thing in this cluster";
     BAD_REQUEST = 402, "a request that the API does not understand";
     NO_LEADER = 403, "no leader, because the quorum is not reached";

@@ -30,8 +30,23 @@ impl Node {
         if let Some(identity) = self.identity {
             return self.start_replica(identity, log);
         }
-        let Some((cluster, _)) = self.options.found else { return Ok(()) };
-        let identity = Identity { cluster, raft_id: RaftId(1), incarnation: self.options.incarnation };
+        self.found_if_nobody_has();
+        Ok(())
+    }
+
+    /// S11: founds the cluster once most of its voters say that they belong to none, and nobody that it belongs to one. Of a cluster that
+    /// lives, most voters know it, so no two majorities can disagree.
+    pub(super) fn found_if_nobody_has(&mut self) {
+        let Some((cluster, spec)) = &self.options.found else { return };
+        if self.identity.is_some() || self.founding() {
+            return;
+        }
+        let voters: Vec<&NodeId> = spec.nodes.iter().filter(|(_, node)| node.votes).map(|(name, _)| name).collect();
+        let unborn = voters.iter().filter(|name| ***name == self.options.me || self.peers.is_unborn(name)).count();
+        if unborn <= voters.len() / 2 || self.peers.born().is_some() {
+            return;
+        }
+        let identity = Identity { cluster: *cluster, raft_id: RaftId(1), incarnation: self.options.incarnation };
         let mut records = identity.records();
         let log_records = consensus::bootstrap(CONTROL, identity.raft_id, Cluster::empty().encode());
         let mut log = Recovered::default();
@@ -44,7 +59,11 @@ impl Node {
         }
         records.extend(log_records);
         self.persist(records, Some(Persisting::Identity(identity, Box::new(log))));
-        Ok(())
+    }
+
+    /// An identity is on its way to the disk.
+    pub(super) fn founding(&self) -> bool {
+        self.persisting.values().any(|p| matches!(p, Persisting::Identity(..)))
     }
 
     pub(super) fn start_replica(&mut self, identity: Identity, log: Recovered) -> Result<(), StartError> {
@@ -131,7 +150,8 @@ impl Node {
 
     fn send_log(&mut self, message: consensus::Message) {
         if let Some(to) = self.peers.name_of(&self.cluster, message.to) {
-            self.send(&to, Message::Log(Box::new(message)));
+            let cluster = self.identity.map_or(0, |identity| identity.cluster);
+            self.send(&to, Message::Log { cluster, message: Box::new(message) });
         }
     }
 

@@ -11,8 +11,11 @@ const VERSION: u8 = 1;
 /// One message between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// Of the control log.
-    Log(Box<consensus::Message>),
+    /// Of the control log of this cluster.
+    Log {
+        cluster: u128,
+        message: Box<consensus::Message>,
+    },
     Beat(Beat),
     /// The lease asked for by beat `number` is granted, for a holder that has applied `index` (S1).
     Grant {
@@ -42,6 +45,11 @@ pub enum Message {
         from: NodeId,
         to: NodeId,
         bytes: Vec<u8>,
+    },
+    /// To one that said hello and of which `incarnation` is the number: which cluster the sender belongs to, if to any (S11).
+    Birth {
+        incarnation: u128,
+        cluster: Option<u128>,
     },
 }
 

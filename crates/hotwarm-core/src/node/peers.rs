@@ -14,6 +14,9 @@ use crate::ids::{Mono, NodeId, RaftId, Session};
 /// Silence is not acted on before this many heartbeats are missing, however regular they were.
 const SILENT_BEATS: u32 = 4;
 
+/// A founder that waits for longer says for what.
+const UNFOUNDED_FOR: Duration = Duration::from_secs(5);
+
 /// What this node knows of the others.
 #[derive(Debug)]
 pub(crate) struct Peers {
@@ -23,6 +26,9 @@ pub(crate) struct Peers {
     known: BTreeMap<NodeId, Peer>,
     /// Which node a replica's number was seen to belong to.
     ids: BTreeMap<RaftId, NodeId>,
+    /// Who said, while this node may found a cluster, which one it belongs to.
+    births: BTreeMap<NodeId, Option<u128>>,
+    begun: Mono,
     /// What [`PHI`] means in standard deviations.
     deviations: f64,
     next_beat: Mono,
@@ -47,6 +53,8 @@ impl Peers {
             heartbeat: options.heartbeat,
             known: BTreeMap::new(),
             ids: BTreeMap::new(),
+            births: BTreeMap::new(),
+            begun: now,
             deviations: crate::detect::deviations(PHI),
             next_beat: now,
             next_hello: now,
@@ -57,6 +65,16 @@ impl Peers {
 
     pub(crate) const fn next_beat(&self) -> Mono {
         self.next_beat
+    }
+
+    /// It said that it belongs to no cluster.
+    pub(crate) fn is_unborn(&self, node: &NodeId) -> bool {
+        self.births.get(node).is_some_and(Option::is_none)
+    }
+
+    /// Somebody who said that it belongs to a cluster, and to which.
+    pub(crate) fn born(&self) -> Option<(&NodeId, u128)> {
+        self.births.iter().find_map(|(name, cluster)| cluster.map(|id| (name, id)))
     }
 
     /// Our own lateness is not theirs.
@@ -184,10 +202,11 @@ impl Node {
     fn say_hello(&mut self) {
         let mine = self.cluster.nodes.get(&self.options.me);
         let upgraded = mine.is_some_and(|n| n.behaviour != self.options.behaviour);
-        if (self.identity.is_some() && !upgraded) || self.options.found.is_some() || self.now < self.peers.next_hello {
+        if (self.identity.is_some() && !upgraded) || self.now < self.peers.next_hello {
             return;
         }
         self.peers.next_hello = self.now.plus(self.options.heartbeat);
+        self.tell_unfounded();
         let hello = Message::Hello {
             cluster: self.identity.map(|identity| identity.cluster).or(self.rejoins),
             name: self.options.cluster_name.clone(),
@@ -208,11 +227,15 @@ impl Node {
 
     fn on_direct(&mut self, from: &NodeId, relayed: bool, message: Message) {
         match message {
-            Message::Log(message) => self.on_log(from, *message),
+            Message::Log { cluster, message } => self.on_log(from, cluster, *message),
             Message::Beat(beat) => self.on_beat(from, relayed, beat),
             Message::Grant { number, session, index } => self.holder.granted(self.now, number, session, index),
             Message::Propose { items } => self.on_propose(from, items),
-            Message::Hello { cluster, name, incarnation, behaviour } => self.on_hello(from, cluster, &name, incarnation, behaviour),
+            Message::Hello { cluster, name, incarnation, behaviour } => {
+                self.tell_birth(from, incarnation);
+                self.on_hello(from, cluster, &name, incarnation, behaviour);
+            }
+            Message::Birth { incarnation, cluster } => self.on_birth(from, incarnation, cluster),
             Message::Welcome { cluster, incarnation, raft_id } => self.on_welcome(cluster, incarnation, raft_id),
             // A relay is one hop.
             Message::Relay { .. } => {}
@@ -230,7 +253,46 @@ impl Node {
         }
     }
 
-    fn on_log(&mut self, from: &NodeId, message: crate::consensus::Message) {
+    /// S11: a second birth is refused by everybody who knows of the first.
+    fn tell_birth(&mut self, from: &NodeId, incarnation: u128) {
+        if !self.founding() {
+            let cluster = self.identity.map(|identity| identity.cluster).or(self.rejoins);
+            self.send(from, Message::Birth { incarnation, cluster });
+        }
+    }
+
+    fn on_birth(&mut self, from: &NodeId, incarnation: u128, cluster: Option<u128>) {
+        if self.options.found.is_none() || self.identity.is_some() || incarnation != self.options.incarnation {
+            return;
+        }
+        if self.peers.births.len() < 1024 {
+            self.peers.births.insert(from.clone(), cluster);
+        }
+        self.found_if_nobody_has();
+    }
+
+    /// What a person should know of a birth that takes long.
+    fn tell_unfounded(&mut self) {
+        if self.options.found.is_none() || self.identity.is_some() || self.now.since(self.peers.begun) < UNFOUNDED_FOR {
+            return;
+        }
+        if let Some((other, id)) = self.peers.born() {
+            let text = format!(
+                "nothing founded: node {other} belongs to the cluster {id:032x} already; this node joins it when most of its voters run"
+            );
+            return self.alarm("HW0312", text);
+        }
+        let mut missing = self.peers.names(&self.cluster);
+        missing.retain(|name| !self.peers.is_unborn(name));
+        let names: Vec<&str> = missing.iter().map(NodeId::as_str).collect();
+        let text = format!("cluster not founded yet: most of its nodes must run, and none answers of {}; start them", names.join(", "));
+        self.alarm("HW0313", text);
+    }
+
+    fn on_log(&mut self, from: &NodeId, cluster: u128, message: crate::consensus::Message) {
+        if self.identity.is_some_and(|identity| identity.cluster != cluster) {
+            return self.alarm("HW0306", format!("node {from} belongs to another cluster; give it this cluster's join file"));
+        }
         let known = self.peers.learn(&self.cluster, message.from, from);
         if !known || self.my_raft_id() != Some(message.to) {
             return;
@@ -269,8 +331,7 @@ impl Node {
     }
 
     fn on_welcome(&mut self, cluster: u128, incarnation: u128, raft_id: RaftId) {
-        let waiting = self.persisting.values().any(|p| matches!(p, super::log::Persisting::Identity(..)));
-        if self.identity.is_some() || waiting || incarnation != self.options.incarnation {
+        if self.identity.is_some() || self.founding() || incarnation != self.options.incarnation {
             return;
         }
         let identity = super::Identity { cluster, raft_id, incarnation };

@@ -497,7 +497,7 @@ fn s12_a_node_whose_leader_knows_more_of_its_log_than_it_has_takes_part_in_nothi
     let term = node.replica.as_ref().expect("it has one").leadership().term;
     let commit = node.applied.0 + 1000;
     let body = crate::consensus::Body::Heartbeat { commit, read: None };
-    let message = Message::Log(Box::new(crate::consensus::Message { log: log::CONTROL, from, to, term, body }));
+    let message = Message::Log { cluster: 77, message: Box::new(crate::consensus::Message { log: log::CONTROL, from, to, term, body }) };
     node.handle_message(desk.now, &leader, &message.encode());
     assert!(matches!(node.poll_action(), Some(Action::Halt { code: "HW0311", .. })));
     node.handle_deadline(desk.now.plus(Duration::from_secs(5)));
@@ -515,4 +515,50 @@ fn what_only_a_leader_can_know_is_not_taken_from_another_node() {
     desk.nodes.get_mut(&leader).expect("known").handle_message(desk.now, &other, &propose.encode());
     desk.run(100);
     assert!(desk.cluster("a").nodes[&other].leased);
+}
+
+impl Desk {
+    /// The node's directory is gone, and its join file, with the right to found, is used again.
+    fn wipe(&mut self, name: &str, may_found: bool) {
+        let spec = self.nodes[&NodeId::from("a")].options.found.clone().expect("a founded").1;
+        let mut options = Options::new(name.into(), "desk", 900 + self.order as u128, 9);
+        options.peers = self.nodes.keys().cloned().collect();
+        options.found = may_found.then_some((78, spec));
+        self.nodes.insert(name.into(), Node::new(options, Stored::default(), self.now).expect("a new node starts"));
+    }
+}
+
+#[test]
+fn s11_a_second_birth_is_refused_by_those_who_know_of_the_first() {
+    let mut desk = settled();
+    desk.wipe("a", true);
+    desk.until(5000, "the wiped founder votes, under a number of its own", |d| {
+        let leader = d.nodes.values().find(|n| n.lead.is_some());
+        let voters = leader.map(|n| n.replica.as_ref().expect("it leads").voters().voters.clone()).unwrap_or_default();
+        voters.len() == 3
+            && !voters.contains(&1)
+            && d.cluster("b").nodes[&NodeId::from("a")].raft_id.is_some_and(|id| voters.contains(&id.0))
+    });
+    assert_eq!(desk.cluster("a").id, 77);
+    desk.until(5000, "it serves again", |d| d.serving("web", "a").len() == 3);
+}
+
+#[test]
+fn s11_nothing_is_founded_where_one_still_belongs_to_a_cluster() {
+    let mut desk = settled();
+    desk.wipe("c", false);
+    desk.wipe("a", true);
+    let founder = NodeId::from("a");
+    let said = |desk: &mut Desk, from: &str, cluster| {
+        let incarnation = desk.nodes[&founder].options.incarnation;
+        let bytes = Message::Birth { incarnation, cluster }.encode();
+        desk.nodes.get_mut(&founder).expect("known").handle_message(desk.now, &from.into(), &bytes);
+    };
+    said(&mut desk, "b", Some(77));
+    said(&mut desk, "c", None);
+    desk.nodes.get_mut(&founder).expect("known").handle_deadline(desk.now.plus(Duration::from_secs(6)));
+    let node = desk.nodes.get_mut(&founder).expect("known");
+    let actions: Vec<Action> = std::iter::from_fn(|| node.poll_action()).collect();
+    assert!(actions.iter().any(|action| matches!(action, Action::Alarm { code: "HW0312", .. })));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Persist { .. })), "nothing is founded");
 }

@@ -135,6 +135,9 @@ impl Trial {
     }
 
     fn strike_member(&mut self, strike: Strike, member: &str) {
+        // A guard that was stopped for long may have ended its member in this very moment.
+        self.cluster
+            .wait_until("the member to run", || self.cluster.member_pid(member).is_some() && self.cluster.guard_pid(member).is_some());
         let member_pid = self.cluster.member_pid(member).unwrap();
         let guard_pid = self.cluster.guard_pid(member).unwrap();
         match strike {

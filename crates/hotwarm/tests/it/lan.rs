@@ -84,7 +84,15 @@ impl Lan {
         run("ip", &format!("netns exec {space} nft add rule ip cut in ip saddr {source} drop"));
     }
 
-    /// Ends what [`Lan::deafen`] did to `to`.
+    /// Drops what comes to a port of `to`: it can call others, and cannot be called.
+    pub(crate) fn block(&self, to: &str, port: u16) {
+        let space = self.space(to);
+        run("ip", &format!("netns exec {space} nft add table ip cut"));
+        run("ip", &format!("netns exec {space} nft add chain ip cut in {{ type filter hook input priority 0 ; }}"));
+        run("ip", &format!("netns exec {space} nft add rule ip cut in tcp dport {port} drop"));
+    }
+
+    /// Ends what [`Lan::deafen`] and [`Lan::block`] did to `to`.
     pub(crate) fn undeafen(&self, to: &str) {
         run("ip", &format!("netns exec {} nft flush ruleset", self.space(to)));
     }

@@ -182,6 +182,27 @@ fn a_cut_of_one_direction_is_a_cut() {
     stage.end(Vec::new());
 }
 
+/// A firewall that lets the hot member's node call the others, and not be called: its heartbeats arrive, and no grant reaches it.
+#[test]
+fn a_node_that_can_call_and_not_be_called_is_replaced() {
+    let _alone = alone();
+    let stage = Stage::set();
+    let cluster = &stage.cluster;
+    let (node, hot) = stage.hot_node();
+    let pid = cluster.member_pid(&hot).unwrap();
+    let loads = vec![stage.load("web", node), stage.load("clock", node)];
+    stage.lan.block(node, cluster.machine(node).peer.port());
+    cluster.wait_until("the majority to serve without it", || {
+        let now = cluster.hot("clock", &[node]).filter(|now| *now != hot);
+        // Read in this order: at the latest then it must have been dead.
+        assert!(now.is_none() || !is_alive(pid), "{hot} lives while {now:?} serves");
+        now.is_some() && stage.recorder.newest().is_some_and(|reply| reply.said.name != hot)
+    });
+    stage.lan.undeafen(node);
+    cluster.wait_settled();
+    stage.end(loads);
+}
+
 /// The hot member's node and the leader's do not hear each other; all others hear both. Their words go by a third node: nothing moves.
 #[test]
 fn two_nodes_that_do_not_hear_each_other_are_no_reason_to_move_anything() {

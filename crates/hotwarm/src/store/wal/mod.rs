@@ -145,17 +145,25 @@ impl Wal {
     }
 }
 
-/// Reads all segments. What was read is synced before anything is made of it: the last process may have died before its own sync, and
-/// then the bytes were only in memory.
+/// The last segments that a process can have been writing when it ended: one, the next, and a blank one prepared.
+const IN_HAND: usize = 3;
+
+/// Reads all segments. What was read is written and synced before anything is made of it: the last process may have died before its own
+/// sync, and then the bytes were only in memory; or of a sync that failed, after which the system takes them for written (S12).
 fn replay(dir: &Path, numbers: &[u64]) -> Result<Replayed, WalError> {
     if let Some(gap) = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
         return Err(DirError::Corrupt { path: segment::path(dir, gap[0] + 1) }.into());
     }
     let mut replay = Replay::new();
-    for &number in numbers {
+    for (at, &number) in numbers.iter().enumerate() {
         let path = segment::path(dir, number);
         let bytes = fs::read(&path).map_err(failed("reading", &path))?;
-        segment::open(dir, number)?.sync_all().map_err(failed("syncing", &path))?;
+        let file = segment::open(dir, number)?;
+        if at + IN_HAND >= numbers.len() {
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            file.write_all_at(&bytes[..used], 0).map_err(failed("writing", &path))?;
+        }
+        file.sync_all().map_err(failed("syncing", &path))?;
         replay.feed(&path.display().to_string(), bytes)?;
     }
     Ok(replay.finish()?)
