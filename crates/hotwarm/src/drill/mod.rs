@@ -345,7 +345,7 @@ fn wait_until_whole(
             hands.progress(&format!("node {} hears none of its peers", target.node));
         }
         let status = any_status(apis, Some(&target.node)).or_else(|_| any_status(apis, None));
-        let serves = status.as_ref().is_ok_and(|s| s.groups.iter().all(|g| g.listen.is_empty() || g.state == "serving"));
+        let serves = status.as_ref().is_ok_and(|s| is_current(s) && s.groups.iter().all(|g| g.listen.is_empty() || g.state == "serving"));
         if serves && struck && !served_again && since.elapsed() > Duration::from_millis(200) {
             served_again = true;
             hands.progress("every group serves");
@@ -407,10 +407,18 @@ fn is_cut_off(apis: &Apis, target: &Target) -> bool {
     own.is_some_and(|own| own.nodes.iter().all(|node| !node.heard || node.name == own.node.name))
 }
 
-/// Every node holds a lease, every group has what it wants.
+/// A node that knows how things are now: one that was cut off a moment ago may still tell of the time before.
+fn is_current(status: &Status) -> bool {
+    let node = &status.node;
+    node.cut_off_ms.is_none() && node.lease_left_ms > 0 && node.applied >= node.commit && status.cluster.leader.is_some()
+}
+
+/// Every node is heard and holds a lease, every group has what it wants.
 fn whole(status: &Status) -> bool {
-    let nodes = status.nodes.iter().all(|n| n.leased && !n.silent);
-    nodes && status.groups.iter().all(|g| g.state == "serving" && g.have.hot >= g.want.hot && g.have.warm >= g.want.warm)
+    let nodes = status.nodes.iter().all(|n| n.leased && !n.silent && n.heard);
+    is_current(status)
+        && nodes
+        && status.groups.iter().all(|g| g.state == "serving" && g.have.hot >= g.want.hot && g.have.warm >= g.want.warm)
 }
 
 fn missing(apis: &Apis) -> String {
