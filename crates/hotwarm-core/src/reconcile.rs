@@ -7,12 +7,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::{EngineAction, StopCause};
 use crate::cluster::Cluster;
 use crate::group::input::{Answer, Body, Life as Told, Testimony};
 use crate::group::reason::Evidence;
+use crate::group::spec::Fence;
 use crate::group::state::{Group, Life, Member, Pause, Phase};
 use crate::ids::{Attempt, Epoch, GroupName, Incarnation, MemberId, Millis, NodeId, Position, Role};
 use crate::plant::{self, Bug};
@@ -26,9 +27,11 @@ pub struct Local {
     /// Its probe has come to a verdict in this life, as far as this agent knows: of one that was adopted, not having looked yet is no failure.
     pub judged: bool,
     pub why_unready: String,
-    /// The role it last confirmed, and for which epoch.
+    /// The role it last confirmed, or was found with when it was adopted, and for which epoch.
     pub role: Option<Role>,
     pub epoch: Epoch,
+    /// It said itself that it took that role: of one that was adopted it is not known whether it followed what it was told.
+    pub confirmed: bool,
     /// A fence hook confirmed that it serves nothing before this epoch.
     pub fenced: Epoch,
     pub promote_failed: Option<(Epoch, String)>,
@@ -90,7 +93,7 @@ pub fn actions(cluster: &Cluster, observed: &Observed, me: &NodeId) -> Vec<(Memb
         }
         actions.extend(fence_for_others(group, observed, me));
     }
-    actions.extend(orphans(cluster, observed));
+    actions.extend(orphans(cluster, observed, me));
     actions
 }
 
@@ -99,27 +102,38 @@ fn local_members<'a>(group: &'a Group, observed: &'a Observed, me: &'a NodeId) -
     mine.filter_map(|(id, _)| observed.members.get(id).map(|local| (id, local)))
 }
 
-/// Members that run here and are configured no more.
-fn orphans<'a>(cluster: &'a Cluster, observed: &'a Observed) -> impl Iterator<Item = (MemberId, EngineAction)> + 'a {
-    let known = |id: &MemberId| cluster.groups.get(&id.group()).is_some_and(|g| g.spec.members.contains_key(id));
+/// Members that run here and are configured no more, or on another node. S1: only under a lease, for a state that is replayed may be
+/// older than the one in which they were given to this node.
+fn orphans<'a>(cluster: &'a Cluster, observed: &'a Observed, me: &'a NodeId) -> impl Iterator<Item = (MemberId, EngineAction)> + 'a {
+    let mine = |id: &MemberId| cluster.groups.get(&id.group()).is_some_and(|g| g.node_of(id) == Some(me));
     let running = observed.members.iter().filter(|(_, local)| local.life == LocalLife::Running);
-    running.filter(move |(id, _)| cluster.founded() && !known(id)).map(|(id, _)| (id.clone(), EngineAction::Stop { graceful: true }))
+    let sure = cluster.founded() && observed.leased;
+    running.filter(move |(id, _)| sure && !mine(id)).map(|(id, _)| (id.clone(), EngineAction::Stop { graceful: true }))
 }
 
-/// A member whose node is lost and which only its hook can fence is fenced from the first node that can.
+/// A member whose node is lost and which only its hook can fence is fenced from another: one at a time, the next one each time that the
+/// group insists, for a hook may work here and not there.
 fn fence_for_others(group: &Group, observed: &Observed, me: &NodeId) -> Vec<(MemberId, EngineAction)> {
-    let fencing = matches!(group.transition.as_ref().map(|t| &t.phase), Some(Phase::Fencing { .. }));
-    if !fencing || group.spec.fence != crate::group::spec::Fence::Hook || !observed.leased {
+    let Some(Phase::Fencing { until }) = group.transition.as_ref().map(|t| &t.phase) else { return Vec::new() };
+    if group.spec.fence != Fence::Hook || !observed.leased {
         return Vec::new();
     }
     let up = |node: &NodeId| {
         let view = group.node(node);
         !view.lapsed && !view.silent
     };
-    let first = group.spec.members.values().map(|m| &m.node).find(|node| up(node));
+    let able: BTreeSet<&NodeId> = group.spec.members.values().map(|m| &m.node).filter(|node| up(node)).collect();
+    let turn = until.0 / group.spec.bounds.promote_ms.max(1);
+    let whose = able.iter().nth(usize::try_from(turn).unwrap_or(0) % able.len().max(1));
     let lost = group.may_serve().filter(|(id, _)| group.node_of(id).is_some_and(|node| !up(node)));
     let epoch = group.epoch.next();
-    lost.filter(|_| first == Some(me)).map(|(id, _)| (id.clone(), EngineAction::Fence { epoch })).collect()
+    lost.filter(|_| whose == Some(&me)).map(|(id, _)| (id.clone(), EngineAction::Fence { epoch })).collect()
+}
+
+/// It is hot for `epoch`. That it was found so when it was adopted suffices only if it served before: whoever adopts it does not know
+/// whether the promotion came to its end.
+fn took_hot(member: &Member, local: &Local, epoch: Epoch) -> bool {
+    local.role == Some(Role::Hot) && local.epoch == epoch && (local.confirmed || member.serving)
 }
 
 struct Context<'a> {
@@ -134,7 +148,7 @@ impl Context<'_> {
     fn action(&self) -> Option<EngineAction> {
         match self.local.life {
             LocalLife::Unknown => None,
-            LocalLife::Stopped(_) => self.start(),
+            LocalLife::Stopped(_) => self.fence_absent().or_else(|| self.start()),
             LocalLife::Running => self.fence().or_else(|| self.rest()).or_else(|| self.role()).or_else(|| self.data()),
         }
     }
@@ -180,6 +194,13 @@ impl Context<'_> {
         Some(EngineAction::Fence { epoch: self.group.epoch.next() })
     }
 
+    /// Where only a hook can tell, it is asked also for a member that is not seen to run: not being seen is no end (S5).
+    fn fence_absent(&self) -> Option<EngineAction> {
+        let by_hook = self.group.spec.exclusive && self.group.spec.fence == Fence::Hook;
+        let fencing = self.group.transition.as_ref().is_some_and(|t| matches!(t.phase, Phase::Fencing { .. }));
+        (by_hook && fencing && self.member.may_serve.is_some()).then(|| EngineAction::Fence { epoch: self.group.epoch.next() })
+    }
+
     fn rest(&self) -> Option<EngineAction> {
         if self.member.role == Role::Spare && self.member.may_serve.is_none() {
             return Some(EngineAction::Stop { graceful: true });
@@ -190,7 +211,7 @@ impl Context<'_> {
     }
 
     fn role(&self) -> Option<EngineAction> {
-        let hot = |epoch| self.local.role == Some(Role::Hot) && self.local.epoch == epoch;
+        let hot = |epoch| self.is_hot(epoch);
         match self.member.may_serve {
             Some(epoch) if self.wanted_hot() => {
                 let may = self.leased || !self.group.spec.exclusive;
@@ -201,6 +222,10 @@ impl Context<'_> {
             Some(_) => None,
             None => (self.local.role == Some(Role::Hot)).then_some(EngineAction::Demote { epoch: self.group.epoch }),
         }
+    }
+
+    fn is_hot(&self, epoch: Epoch) -> bool {
+        took_hot(self.member, self.local, epoch)
     }
 
     /// One whose epoch is closed is on its way out: once it has stepped down, it must not be told to be hot again.
@@ -291,7 +316,7 @@ fn answers(group: &Group, id: &MemberId, member: &Member, local: &Local) -> Vec<
         // A failed promotion is told until the group fences; from then on only the end of its right to serve matters.
         if stepped_down && fencing {
             answers.push(Answer::Demoted { member: member_id.clone(), incarnation, epoch: local.epoch });
-        } else if local.role == Some(Role::Hot) && local.epoch == epoch && !member.serving {
+        } else if !member.serving && took_hot(member, local, epoch) {
             answers.push(Answer::Promoted { member: member_id.clone(), incarnation, epoch, attempt });
         } else if let Some((_, why)) = local.promote_failed.as_ref().filter(|(e, _)| *e == epoch && !member.serving) {
             answers.push(Answer::PromoteFailed { member: member_id.clone(), incarnation, epoch, attempt, why: why.clone() });

@@ -141,11 +141,12 @@ impl Step {
         self.effects.push(Effect::Open { epoch: self.group.epoch, hot });
     }
 
-    /// Spares are started while running members are missing, and rest again when they are not.
-    pub(super) fn assign_spares(&mut self) {
+    /// Spares are started while running members are missing, and rest again when they are not. True if one was started.
+    pub(super) fn assign_spares(&mut self) -> bool {
         if self.group.paused() {
-            return;
+            return false;
         }
+        let mut started = false;
         let wanted = usize::from(self.group.spec.hot) + usize::from(self.group.spec.warm);
         let order = self.group.by_priority();
         let active = |g: &Group| g.members.iter().filter(|(id, m)| m.role != Role::Spare && !g.missing(id)).count();
@@ -155,6 +156,7 @@ impl Step {
             }
             if self.group.members.get(id).is_some_and(|m| m.role == Role::Spare) && !self.group.unreachable(id) {
                 self.start_spare(id);
+                started = true;
             }
         }
         for id in order.iter().rev() {
@@ -169,6 +171,7 @@ impl Step {
             self.because(Reason::SpareRests { member: id.clone() });
             self.effects.push(Effect::Stop { member: id.clone() });
         }
+        started
     }
 
     fn start_spare(&mut self, id: &MemberId) {

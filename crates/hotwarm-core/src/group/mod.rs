@@ -107,13 +107,20 @@ impl Step {
 
     /// Looks at the state and decides what follows, whatever the input was.
     fn advance(&mut self) {
+        self.advance_once();
+        // A spare that still runs has nothing more to tell once it is wanted: it is looked at again at once.
+        if self.assign_spares() {
+            self.advance_once();
+        }
+        self.welcome_back();
+    }
+
+    fn advance_once(&mut self) {
         if self.group.spec.exclusive {
             self.advance_exclusive();
         } else {
             self.advance_many();
         }
-        self.assign_spares();
-        self.welcome_back();
     }
 
     /// A member that was hot is warm again once it is well and another is hot beside it.

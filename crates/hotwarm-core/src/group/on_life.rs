@@ -2,6 +2,7 @@
 
 use super::input::Life as Told;
 use super::reason::FencedBy;
+use super::spec::Fence;
 use super::state::Life;
 use super::{Reason, Refusal, Step};
 use crate::action::StopCause;
@@ -105,8 +106,12 @@ impl Step {
         if matches!(cause, StopCause::Renewed { role: Role::Hot }) {
             return;
         }
+        // S5: where hotwarm is not the member's parent, not being seen to run is no proof that it does not serve: its fence tells.
+        let unproven = self.group.spec.fence != Fence::Supervisor && matches!(cause, StopCause::Absent);
         if self.group.spec.exclusive {
-            self.fenced(id, FencedBy::Stopped(cause.clone()));
+            if !unproven {
+                self.fenced(id, FencedBy::Stopped(cause.clone()));
+            }
         } else if serving {
             self.eject(id, Refusal::NotRunning { why: cause.to_string() });
         } else if was_hot {

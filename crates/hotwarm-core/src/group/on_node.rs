@@ -47,7 +47,9 @@ impl Step {
     pub(super) fn lease_over(&mut self, node: &NodeId, by: &FencedBy) {
         self.group.open_routers.remove(node);
         self.group.stale_routers.remove(node);
-        if self.group.spec.exclusive && self.group.spec.fence == Fence::Supervisor {
+        // A person who vouches for the node vouches also for what only a hook could have told.
+        let covered = self.group.spec.fence == Fence::Supervisor || (*by == FencedBy::Vouched && self.group.spec.fence == Fence::Hook);
+        if self.group.spec.exclusive && covered {
             for id in self.members_on(node) {
                 self.fenced(&id, by.clone());
                 // Whether it lives is not known until its node says so again.

@@ -109,10 +109,17 @@ impl Node {
                 line.unready_since.get_or_insert(now);
             }
             MemberEvent::RoleChanged { role, epoch, .. } => local.took_role(role, epoch),
-            MemberEvent::RoleFailed { role, epoch, why, .. } => match role {
-                Role::Hot => local.promote_failed = Some((epoch, why)),
-                Role::Warm | Role::Spare => local.demote_failed = Some(epoch),
-            },
+            MemberEvent::RoleFailed { role, epoch, why, .. } => {
+                match role {
+                    Role::Hot => local.promote_failed = Some((epoch, why)),
+                    Role::Warm | Role::Spare => local.demote_failed = Some(epoch),
+                }
+                // What failed is asked again after a pause, counted from the failure: a hook that fails at once must not run in a loop.
+                if let Some((_, at)) = self.members.asked.get_mut(id) {
+                    *at = now;
+                }
+                return;
+            }
             MemberEvent::Fenced { epoch, .. } => local.fenced = local.fenced.max(epoch),
             MemberEvent::Position { attempt, position, .. } => {
                 local.position = Some((attempt, position));
@@ -248,6 +255,7 @@ impl Local {
         self.judged = false;
         self.role = None;
         self.epoch = Epoch(0);
+        self.confirmed = false;
         self.promote_failed = None;
         self.demote_failed = None;
         self.position = None;
@@ -259,6 +267,7 @@ impl Local {
     fn took_role(&mut self, role: Role, epoch: Epoch) {
         self.role = Some(role);
         self.epoch = epoch;
+        self.confirmed = true;
         if role == Role::Hot {
             self.promote_failed = None;
             self.detached = None;

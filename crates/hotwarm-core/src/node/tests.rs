@@ -31,6 +31,8 @@ struct Desk {
     down: BTreeSet<NodeId>,
     cut: BTreeSet<(NodeId, NodeId)>,
     frozen: BTreeSet<MemberId>,
+    /// Those whose programs refuse to step down, and how often they were asked.
+    refuses: BTreeMap<MemberId, u32>,
     deadlines: BTreeMap<MemberId, Mono>,
     /// Deadlines that came, by node.
     wakes: BTreeMap<NodeId, u32>,
@@ -82,6 +84,7 @@ impl Desk {
             down: BTreeSet::new(),
             cut: BTreeSet::new(),
             frozen: BTreeSet::new(),
+            refuses: BTreeMap::new(),
             deadlines: BTreeMap::new(),
             wakes: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -213,6 +216,10 @@ impl Desk {
             EngineAction::Promote { epoch, .. } => {
                 self.hot.insert(member.clone(), epoch);
                 vec![MemberEvent::RoleChanged { incarnation, role: Role::Hot, epoch }]
+            }
+            EngineAction::Demote { epoch } if self.refuses.contains_key(&member) => {
+                *self.refuses.entry(member.clone()).or_default() += 1;
+                vec![MemberEvent::RoleFailed { incarnation, role: Role::Warm, epoch, why: "no".to_owned() }]
             }
             EngineAction::Demote { epoch } => {
                 self.hot.remove(&member);
@@ -561,4 +568,17 @@ fn s11_nothing_is_founded_where_one_still_belongs_to_a_cluster() {
     let actions: Vec<Action> = std::iter::from_fn(|| node.poll_action()).collect();
     assert!(actions.iter().any(|action| matches!(action, Action::Alarm { code: "HW0312", .. })));
     assert!(!actions.iter().any(|action| matches!(action, Action::Persist { .. })), "nothing is founded");
+}
+
+#[test]
+fn a_member_that_refuses_its_role_is_asked_again_after_a_pause() {
+    let mut desk = settled();
+    let hot = MemberId::from(desk.serving("clock", "c")[0].as_str());
+    desk.refuses.insert(hot.clone(), 0);
+    let (now, node) = (desk.now, hot.name().into());
+    let operator = crate::group::input::Operator::Switchover { to: None };
+    desk.nodes.get_mut(&node).expect("known").handle_command(now, 9, Command::Group { group: "clock".into(), operator });
+    desk.until(5000, "a first refusal", |d| d.refuses[&hot] > 0);
+    desk.run(3000);
+    assert!((2..=5).contains(&desk.refuses[&hot]), "asked {} times in three seconds", desk.refuses[&hot]);
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cluster::{ClusterSpec, NodeSpec};
 use crate::group::reason::Reason;
-use crate::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
+use crate::group::spec::{Bounds, GroupSpec, MemberSpec};
 use crate::group::state::{Stamps, Transition};
 
 const HOT: &str = "clock/a";
@@ -111,4 +111,79 @@ fn a_start_that_failed_before_it_had_a_number_is_told_once_and_absence_never_hid
     let failed = StopCause::NotStarted("the disk is full".to_owned());
     let stopped = Told::Stopped { member: HOT.into(), incarnation: Incarnation(1), cause: failed.clone() };
     assert_eq!(told(failed), [("clock".into(), Body::Life(stopped))]);
+}
+
+/// The member is being promoted to epoch 3, and runs.
+fn promoting(cluster: &mut Cluster) {
+    fencing(cluster, Role::Warm);
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    group.transition.as_mut().expect("set above").phase = Phase::Promoting { to: HOT.into(), until: Millis(1_000) };
+}
+
+fn local(observed: &mut Observed) -> &mut Local {
+    observed.members.get_mut(&HOT.into()).expect("it runs here")
+}
+
+#[test]
+fn s6_a_candidate_found_hot_by_a_new_agent_is_told_again_before_it_counts_as_promoted() {
+    let (mut cluster, mut observed) = scene();
+    promoting(&mut cluster);
+    (local(&mut observed).role, local(&mut observed).epoch) = (Some(Role::Hot), Epoch(3));
+    let promote = EngineAction::Promote { epoch: Epoch(3), attempt: Attempt(2) };
+    assert_eq!(actions(&cluster, &observed, &"a".into()), [(HOT.into(), promote)]);
+    let promoted = |(_, body): &(GroupName, Body)| matches!(body, Body::Answer(Answer::Promoted { .. }));
+    assert!(!reports(&cluster, &observed, &"a".into()).iter().any(promoted));
+    local(&mut observed).confirmed = true;
+    assert_eq!(actions(&cluster, &observed, &"a".into()), []);
+    assert!(reports(&cluster, &observed, &"a".into()).iter().any(promoted));
+    // One that served before goes on undisturbed.
+    local(&mut observed).confirmed = false;
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    let member = group.members.get_mut(&HOT.into()).expect("a member");
+    (member.role, member.serving, group.closed, group.transition) = (Role::Hot, true, false, None);
+    assert_eq!(actions(&cluster, &observed, &"a".into()), []);
+}
+
+#[test]
+fn a_member_that_moved_to_another_node_is_stopped_here_once_the_state_is_known_to_be_new() {
+    let (mut cluster, mut observed) = scene();
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    group.spec.members.get_mut(&HOT.into()).expect("a member").node = "b".into();
+    assert_eq!(actions(&cluster, &observed, &"a".into()), [(HOT.into(), EngineAction::Stop { graceful: true })]);
+    observed.leased = false;
+    assert_eq!(actions(&cluster, &observed, &"a".into()), [], "a state that is replayed may be an old one");
+}
+
+#[test]
+fn s5_a_hook_fences_also_what_is_not_seen_to_run() {
+    let (mut cluster, mut observed) = scene();
+    fencing(&mut cluster, Role::Hot);
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    group.spec.fence = Fence::Hook;
+    group.members.get_mut(&HOT.into()).expect("a member").life = Life::Stopped(StopCause::Absent);
+    local(&mut observed).life = LocalLife::Stopped(StopCause::Absent);
+    assert_eq!(actions(&cluster, &observed, &"a".into()), [(HOT.into(), EngineAction::Fence { epoch: Epoch(4) })]);
+}
+
+#[test]
+fn s8_the_hook_of_a_lost_nodes_member_is_run_by_one_node_at_a_time_and_by_each_in_turn() {
+    let (mut cluster, observed) = scene();
+    fencing(&mut cluster, Role::Hot);
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    group.spec.fence = Fence::Hook;
+    for (node, lapsed) in [("a", true), ("b", false), ("c", false)] {
+        group.nodes.insert(node.into(), crate::group::state::NodeView { lapsed, ..Default::default() });
+    }
+    let third = MemberSpec { node: "c".into(), ..group.spec.members[&HOT.into()].clone() };
+    group.spec.members.insert("clock/c".into(), third);
+    let elsewhere = Observed { members: BTreeMap::new(), ..observed };
+    let mut ran = Vec::new();
+    for round in 1..=4 {
+        let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+        let until = Millis(round * group.spec.bounds.promote_ms);
+        group.transition.as_mut().expect("set above").phase = Phase::Fencing { until };
+        let whose: Vec<&str> = ["b", "c"].into_iter().filter(|n| !actions(&cluster, &elsewhere, &(*n).into()).is_empty()).collect();
+        ran.extend(whose);
+    }
+    assert!(ran == ["b", "c", "b", "c"] || ran == ["c", "b", "c", "b"], "{ran:?}");
 }

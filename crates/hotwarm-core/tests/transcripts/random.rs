@@ -4,6 +4,7 @@
 use hotwarm_core::action::StopCause;
 use hotwarm_core::group::input::{Answer, Body, Input, Life as Told, NodeInput, Operator, Testimony};
 use hotwarm_core::group::reason::Evidence;
+use hotwarm_core::group::spec::Fence;
 use hotwarm_core::group::{Group, GroupSpec, explain, problem, step};
 use hotwarm_core::ids::{Attempt, Epoch, Incarnation, MemberId, Millis, Position};
 use proptest::prelude::*;
@@ -139,4 +140,25 @@ proptest! {
         let at = one.at;
         prop_assert_eq!(step(one, &early).0.at, at);
     }
+}
+
+/// Found by the test above: a spare that still runs is wanted in the very step that leaves one hot member too few.
+#[test]
+fn a_spare_that_runs_and_is_wanted_is_taken_at_once() {
+    let shape = Shape {
+        exclusive: false,
+        members: 3,
+        nodes: 3,
+        hot: 2,
+        warm: 0,
+        fence: Fence::Supervisor,
+        positions: false,
+        acks: 0,
+        failovers_per_hour: 1,
+        restarts: false,
+    };
+    let begin = [(40, 105, 0), (40, 20, 0), (40, 2, 0), (3, 0, 8), (34, 0, 104), (2, 0, 10), (1, 106, 8), (18, 24, 2), (40, 182, 0)];
+    let end = [(40, 8, 0), (40, 32, 0), (40, 14, 0), (3, 33, 74), (40, 49, 0), (40, 0, 0), (2, 0, 26), (33, 79, 15)];
+    let group = walk(&shape, &[&begin[..], &end[..]].concat()).unwrap();
+    good::drive(group, None).unwrap();
 }

@@ -180,13 +180,8 @@ impl World {
         if !self.machines[n].tables[group].suspects.contains(&m) {
             return;
         }
-        let there = self.members[m].node;
         let target = self.machines[n].tables[group].targets.contains(&m);
-        let up = self.machines[there].powered
-            && self.machines[there].paused != Paused::Machine
-            && self.members[m].program.as_ref().is_some_and(|p| p.up && !p.hung);
-        let reached = up && self.net.passes(n, there) && self.net.passes(there, n);
-        if reached || !target {
+        if self.answers(n, m) || !target {
             self.machines[n].tables[group].suspects.remove(&m);
             self.tell_evidence(n, m, None);
             self.release_parked(n, group);
@@ -195,7 +190,17 @@ impl World {
         }
     }
 
-    /// Requests that nobody answers make their member suspect; parked ones do not wait for ever.
+    /// What a probe of the member by the router of `n` finds.
+    fn answers(&self, n: N, m: M) -> bool {
+        let there = self.members[m].node;
+        let up = self.machines[there].powered
+            && self.machines[there].paused != Paused::Machine
+            && self.members[m].program.as_ref().is_some_and(|p| p.up && !p.hung);
+        up && self.net.passes(n, there) && self.net.passes(there, n)
+    }
+
+    /// Requests that nobody answers make the router probe their member: one that waits for the acknowledgement of others is not to blame.
+    /// Parked ones do not wait for ever.
     pub(super) fn sweep(&mut self) {
         for n in 0..self.machines.len() {
             if !self.machines[n].runs() || self.machines[n].paused != Paused::No {
@@ -211,7 +216,9 @@ impl World {
                 }
                 for (id, m) in late {
                     self.machines[n].tables[g].in_flight.remove(&id);
-                    self.suspect(n, m, Evidence::Silent);
+                    if !self.answers(n, m) {
+                        self.suspect(n, m, Evidence::Silent);
+                    }
                 }
                 self.tell_drained(n, g);
             }

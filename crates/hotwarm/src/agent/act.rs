@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hotwarm_core::action::{EngineAction, MemberEvent};
 use hotwarm_core::group::reason::Evidence;
-use hotwarm_core::ids::{GroupName, MemberId, Mono, NodeId};
+use hotwarm_core::ids::{Epoch, GroupName, MemberId, Mono, NodeId};
 use hotwarm_core::node::{Action, Node, RouterEvent};
 use hotwarm_core::route::{RouteState, Routes};
 use tracing::{error, info, warn};
@@ -34,6 +34,10 @@ pub(super) struct Hands {
     pub(super) inbox: Inbox,
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) engines: BTreeMap<MemberId, engine::Handle>,
+    /// Members of lost nodes whose fence is run here.
+    pub(super) foreign: BTreeMap<MemberId, engine::foreign::Fencing>,
+    /// Members of an earlier configuration that are being ended; `None` until they have been looked for.
+    pub(super) strays: Option<BTreeMap<MemberId, engine::stray::Ending>>,
     pub(super) engine_events: engine::Events,
     pub(super) data: PathBuf,
     pub(super) exe: PathBuf,
@@ -104,14 +108,19 @@ impl Hands {
                 let _ = self.shared.transport.send(&to, bytes);
             }
             Action::Persist { records, token } => self.persist(records, token),
-            Action::Engine { member, action } => self.tell_engine(&member, action),
+            Action::Engine { member, action } => self.tell_engine(node, &member, action),
             Action::Probe { member } => {
                 if let Some(engine) = self.engines.get(&member) {
                     engine.control.probe_now();
                 }
             }
             Action::Routes(routes) => self.set_routes(&routes),
-            Action::Lease { until } => self.shared.router.lease().set(until),
+            Action::Lease { until } => {
+                self.shared.router.lease().set(until);
+                if self.strays.is_none() && until > clock::now() {
+                    self.end_strays();
+                }
+            }
             Action::Events { events, wall_ms, fresh } => {
                 if fresh {
                     events.iter().for_each(log_event);
@@ -138,11 +147,42 @@ impl Hands {
         }
     }
 
-    fn tell_engine(&self, member: &MemberId, action: EngineAction) {
-        let Some(engine) = self.engines.get(member) else { return };
+    fn tell_engine(&mut self, node: &Node, member: &MemberId, action: EngineAction) {
+        let Some(engine) = self.engines.get(member) else {
+            if let EngineAction::Fence { epoch } = action {
+                self.fence_foreign(node, member, epoch);
+            }
+            return;
+        };
         if engine.actions.try_send(action).is_err() {
             warn!(%member, "engine's queue full: the action is derived again in a moment");
         }
+    }
+
+    /// S8: the member's node is lost, and only its hook can tell that it serves no more.
+    fn fence_foreign(&mut self, node: &Node, member: &MemberId, epoch: Epoch) {
+        if self.foreign.get(member).is_some_and(|fencing| fencing.is_under_way(epoch)) {
+            return;
+        }
+        let config = self.shared.config.load_full();
+        let Some(group) = config.groups.get(&member.group()) else { return };
+        let Some(spec) = self.spawn_spec(node, &Arc::new(group.clone()), member) else { return };
+        let known = node.state().0.groups.get(&member.group()).and_then(|group| group.members.get(member));
+        let incarnation = known.map(|known| known.incarnation).unwrap_or_default();
+        let _runtime = self.runtime.enter();
+        self.foreign.remove(member);
+        if let Some(fencing) = engine::foreign::fence(&spec, epoch, incarnation, self.engine_events.clone()) {
+            self.foreign.insert(member.clone(), fencing);
+        }
+    }
+
+    /// S1: under the first lease, so that the configuration is the one in force and not one that is replayed.
+    fn end_strays(&mut self) {
+        let config = self.shared.config.load_full();
+        let mine = |member: &MemberId| member_of(&config, member).is_some_and(|m| m.node == self.me);
+        let strays = engine::stray::find(&self.data).into_iter().filter(|member| !mine(member) && !self.engines.contains_key(member));
+        let _runtime = self.runtime.enter();
+        self.strays = Some(strays.map(|member| (member.clone(), engine::stray::end(&self.data, member))).collect());
     }
 
     fn set_routes(&self, routes: &Routes) {
@@ -150,7 +190,7 @@ impl Hands {
             // No listener here: nothing is admitted, and whoever waits for this router need not.
             let epoch = match routes.state {
                 RouteState::Held => routes.epoch,
-                RouteState::Open(_) | RouteState::Draining(_) => hotwarm_core::ids::Epoch(routes.epoch.0.saturating_sub(1)),
+                RouteState::Open(_) | RouteState::Draining(_) => Epoch(routes.epoch.0.saturating_sub(1)),
             };
             self.inbox.offer(Input::Router(router::Event::Closed { group: routes.group.clone(), epoch }));
             self.inbox.offer(Input::Router(router::Event::Drained { group: routes.group.clone(), epoch: routes.epoch }));
@@ -211,30 +251,40 @@ impl Hands {
     }
 
     fn spawn_engines(&mut self, node: &Node, config: &Config) {
-        let prefix = self.prefix(node);
         let before = self.shared.config.load_full();
         for group in config.groups.values() {
             let known = before.groups.get(&group.name);
             let shared = Arc::new(group.clone());
-            for (id, member) in group.members.iter().filter(|(_, m)| m.node == self.me) {
+            for id in group.members.iter().filter(|(_, m)| m.node == self.me).map(|(id, _)| id) {
                 if known.is_some_and(|known| same_engine(known, group, id)) && self.engines.contains_key(id) {
                     continue;
                 }
-                let spec = engine::SpawnSpec {
-                    member: id.clone(),
-                    group: Arc::clone(&shared),
-                    config: member.clone(),
-                    data: self.data.clone(),
-                    exe: self.exe.clone(),
-                    prefix,
-                };
+                let Some(spec) = self.spawn_spec(node, &shared, id) else { continue };
+                if let Some(strays) = &mut self.strays {
+                    strays.remove(id);
+                }
+                let events = self.engine_events.clone();
                 let _runtime = self.runtime.enter();
                 // The old task ends with its handle; the member lives on and is adopted by the new one.
-                self.engines.remove(id);
-                self.engines.insert(id.clone(), engine::spawn(spec, self.engine_events.clone()));
+                let engine = match self.engines.remove(id) {
+                    Some(before) => engine::spawn_after(spec, events, before),
+                    None => engine::spawn(spec, events),
+                };
+                self.engines.insert(id.clone(), engine);
             }
         }
         self.publish_members();
+    }
+
+    fn spawn_spec(&self, node: &Node, group: &Arc<config::Group>, member: &MemberId) -> Option<engine::SpawnSpec> {
+        Some(engine::SpawnSpec {
+            member: member.clone(),
+            group: Arc::clone(group),
+            config: group.members.get(member)?.clone(),
+            data: self.data.clone(),
+            exe: self.exe.clone(),
+            prefix: self.prefix(node),
+        })
     }
 
     /// The upper half of incarnations. Numbers of replicas only grow, so those of a wiped directory are newer than those before it; the
@@ -251,12 +301,12 @@ impl Hands {
         self.shared.members.store(Arc::new(views));
     }
 
-    /// The engine of a member that is configured no more has ended it: it is forgotten.
+    /// The engine of a member that is configured no more, or on another node, has ended it: it is forgotten.
     pub(super) fn member_event(&mut self, member: &MemberId, event: &MemberEvent) {
         if !matches!(event, MemberEvent::Stopped { .. }) {
             return;
         }
-        let known = self.shared.config.load().groups.get(&member.group()).is_some_and(|g| g.members.contains_key(member));
+        let known = member_of(&self.shared.config.load(), member).is_some_and(|m| m.node == self.me);
         if !known && self.engines.remove(member).is_some() {
             self.publish_members();
         }
@@ -307,6 +357,10 @@ impl Hands {
 pub(super) fn wall_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(0)
+}
+
+fn member_of<'a>(config: &'a Config, member: &MemberId) -> Option<&'a config::Member> {
+    config.groups.get(&member.group())?.members.get(member)
 }
 
 /// True if nothing changed that the engine of this member uses: then it goes on undisturbed.

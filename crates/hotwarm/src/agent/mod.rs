@@ -133,6 +133,8 @@ impl Agent {
             shared: Arc::clone(&shared),
             inbox: inbox.clone(),
             engines: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            strays: None,
             engine_events: engine_events(&runtime, &inbox),
             runtime,
             data: dir.path().to_owned(),

@@ -7,7 +7,7 @@ use hotwarm_core::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
 use hotwarm_core::ids::{GroupName, NodeId};
 use hotwarm_core::node::Supervision;
 
-use crate::config::{self, Config, Engine};
+use crate::config::{self, Config, Engine, RoleChange};
 
 /// The cluster as it enters the log.
 #[must_use]
@@ -57,7 +57,23 @@ fn group(group: &config::Group, zone: &dyn Fn(&NodeId) -> String) -> GroupSpec {
         fence,
         positions: positions && group.mode.exclusive,
         acks: 0,
-        bounds: Bounds { drain_ms: millis(group.drain), failovers_per_hour: group.failovers_per_hour, ..Bounds::default() },
+        bounds: Bounds {
+            drain_ms: millis(group.drain),
+            failovers_per_hour: group.failovers_per_hour,
+            promote_ms: promote_ms(&group.engine),
+            ..Bounds::default()
+        },
+    }
+}
+
+/// A role that changes by a restart takes as long as an end with grace and a start may.
+fn promote_ms(engine: &Engine) -> u64 {
+    let usual = Bounds::default().promote_ms;
+    match engine {
+        Engine::Process(process) if process.on_role_change == RoleChange::Restart => {
+            usual.max(millis(process.grace).saturating_add(millis(process.start_timeout)))
+        }
+        _ => usual,
     }
 }
 
@@ -74,4 +90,23 @@ pub fn supervision(config: &Config) -> BTreeMap<GroupName, Supervision> {
         Engine::External | Engine::Command(_) => Supervision::default(),
     };
     config.groups.values().map(|g| (g.name.clone(), of(g))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_change_by_a_restart_may_take_an_end_and_a_start() {
+        let promote_ms = |change: &str| {
+            let text = format!(
+                "[cluster]\nname = \"x\"\nnodes = {{ a = \"127.0.0.1:7400\" }}\n[group.db]\nmode = \"hot-hot\"\nprotocol = \"tcp\"\ncheck = {{ tcp = true }}\n\
+                 members = {{ a = \"127.0.0.1:9000\" }}\nengine = {{ process = [\"/bin/db\"], grace = \"7s\", start_timeout = \"50s\", {change} }}\n"
+            );
+            let config = config::parse(&text, "test", None).expect("a configuration");
+            cluster(&config).groups.values().map(|group| group.bounds.promote_ms).collect::<Vec<_>>()
+        };
+        assert_eq!(promote_ms("on_role_change = { restart = true }"), [57_000]);
+        assert_eq!(promote_ms("on_role_change = { signal = \"SIGUSR1\" }"), [Bounds::default().promote_ms]);
+    }
 }

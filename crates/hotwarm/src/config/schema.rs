@@ -414,7 +414,7 @@ static HOOKS: Section = plain(
             "[\"/opt/x/stop\"]",
         ),
         key("promote", Argv, Absent("nothing to do"), "Make it hot for `HOTWARM_EPOCH`.", "[\"/opt/x/promote\"]"),
-        key("demote", Argv, Absent("nothing to do"), "Make it warm.", "[\"/opt/x/demote\"]"),
+        key("demote", Argv, Absent("its fence, if it has one"), "Make it warm.", "[\"/opt/x/demote\"]"),
         key("fence", Argv, Absent("see the group's `fence`"), "Keep it from serving for any older epoch.", "[\"/opt/x/fence\"]"),
         key(
             "position",
@@ -489,7 +489,7 @@ static FENCE: Section = plain(
         "command",
         Argv,
         Required,
-        "Exit 0 confirms. It runs with the member's environment, within 10 s.",
+        "Exit 0 confirms. It runs with the member's environment, within 30 s or the hooks' `timeout`; if the member's node is lost, on another node.",
         "[\"/usr/local/bin/power-off\"]",
     )],
 );

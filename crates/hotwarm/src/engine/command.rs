@@ -42,6 +42,8 @@ pub(super) struct Task {
     /// How the latest life ended.
     cause: StopCause,
     newest: Newest,
+    /// Its fence has confirmed since it was last told to be hot.
+    fenced: bool,
     orders: VecDeque<EngineAction>,
     doing: Option<(Doing, Job<Result<String, String>>)>,
     probe: Option<Probe>,
@@ -56,9 +58,13 @@ enum Doing {
     /// Making the number of the next life durable, then running the start hook.
     Starting(Epoch),
     Stopping,
+    /// Running the stop hook of one that was hot and does not answer a new agent.
+    Ending,
     /// Running the stop hook after a start hook failed, for this reason.
     Clearing(String),
     Changing(Role, Epoch),
+    /// Running the fence hook in the place of a hook that steps down.
+    Yielding(Role, Epoch),
     Fencing(Epoch),
     Positioning(Attempt),
 }
@@ -78,6 +84,7 @@ impl Task {
             running: false,
             cause: StopCause::Absent,
             newest: Newest(epoch),
+            fenced: false,
             orders: VecDeque::new(),
             doing: None,
             probe: None,
@@ -125,19 +132,25 @@ impl Task {
         let presence = self.presence;
         let (place, prefix, probe) = (self.place.clone(), self.spec.prefix, self.probe_spec());
         let known = self.life.incarnation != Incarnation(0);
+        // One failed check is no verdict, and what follows from it ends a member that was hot.
+        let times = if self.was_hot() { probe.check.fall } else { 1 };
         let job = Job::spawn(async move {
             let answers = match presence {
                 Presence::Assumed => true,
-                // Only these say that there is nobody; whoever is silent is there, and hangs.
-                Presence::Asked => !matches!(probe::once(&probe).await, Err(Failure::Refused | Failure::Connect(_) | Failure::Command(_))),
+                Presence::Asked => is_there(&probe, times).await,
             };
-            match (answers, presence, known) {
-                (false, ..) => Err("not found running".to_owned()),
-                (true, Presence::Asked, true) => Ok(String::new()),
-                (true, ..) => number(place, prefix).await,
+            match (answers, known) {
+                (false, _) => Err("not found running".to_owned()),
+                // S4: as far as anybody knows it is the same life.
+                (true, true) => Ok(String::new()),
+                (true, false) => number(place, prefix).await,
             }
         });
         self.doing = Some((Doing::Looking, job));
+    }
+
+    fn was_hot(&self) -> bool {
+        self.life.incarnation != Incarnation(0) && self.life.role == Role::Hot
     }
 
     fn on_action(&mut self, action: EngineAction) {
@@ -148,12 +161,16 @@ impl Task {
         if let Some(epoch) = epoch_of(&action) {
             self.newest.see(epoch);
         }
+        if self.orders.is_empty() && self.is_doing(&action) {
+            return;
+        }
         let fences = |action: &EngineAction| matches!(action, EngineAction::Fence { .. });
         if fences(&action) || matches!(action, EngineAction::Stop { .. }) {
             self.orders.retain(fences);
         }
         let now = self.doing.as_ref().map(|(doing, _)| doing);
-        if fences(&action) && !matches!(now, None | Some(Doing::Looking | Doing::Fencing(_) | Doing::Stopping)) {
+        let lets = matches!(now, None | Some(Doing::Looking | Doing::Fencing(_) | Doing::Yielding(..) | Doing::Stopping | Doing::Ending));
+        if fences(&action) && !lets {
             // Ends the hook that runs, with its process group.
             if let Some((doing, _)) = self.doing.take() {
                 self.on_cut(&doing);
@@ -164,6 +181,19 @@ impl Task {
         }
         if self.orders.len() > ORDERS_MAX {
             self.orders.pop_front();
+        }
+    }
+
+    /// What is told again while it is done is answered when it is done; a hook is not run twice for it.
+    fn is_doing(&self, action: &EngineAction) -> bool {
+        match (self.doing.as_ref().map(|(doing, _)| doing), action) {
+            (Some(Doing::Starting(doing)), EngineAction::Start { epoch })
+            | (Some(Doing::Changing(Role::Hot, doing)), EngineAction::Promote { epoch, .. })
+            | (Some(Doing::Changing(Role::Warm, doing) | Doing::Yielding(_, doing)), EngineAction::Demote { epoch })
+            | (Some(Doing::Fencing(doing)), EngineAction::Fence { epoch }) => doing == epoch,
+            (Some(Doing::Positioning(doing)), EngineAction::Detach { attempt, .. }) => doing == attempt,
+            (Some(Doing::Stopping | Doing::Ending), EngineAction::Stop { .. }) => true,
+            _ => false,
         }
     }
 
@@ -246,13 +276,9 @@ impl Task {
 
     /// S8: only what the user gave for it can confirm that the member serves no more.
     fn fence(&mut self, epoch: Epoch) {
-        let command = match (&self.hooks.fence, &self.spec.group.fence) {
-            (Some(argv), _) | (None, Fence::Command(argv)) => Some(argv.clone()),
-            (None, Fence::RouterOnly) => None,
-            (None, Fence::Supervisor) => return self.stop(),
-        };
-        match command {
+        match fence_command(&self.spec, &self.hooks) {
             Some(argv) => self.begin(Doing::Fencing(epoch), argv, Life { epoch, ..self.life }, false),
+            None if self.spec.group.fence == Fence::Supervisor => self.stop(),
             None => {
                 let incarnation = self.life.incarnation;
                 self.wires.outbox.put(MemberEvent::Fenced { incarnation, epoch });
@@ -265,11 +291,22 @@ impl Task {
             return self.fail(role, epoch, "a member that does not run: start it first".to_owned());
         }
         let hook = if role == Role::Hot { &self.hooks.promote } else { &self.hooks.demote };
+        // S8: without a hook that steps down, only its fence confirms that it serves no more what it was told. An order of a later epoch
+        // says that the group has that proof already, for nobody is promised an epoch before (S6).
+        let serves = self.life.role == Role::Hot && !self.fenced && epoch <= self.life.epoch;
+        if role != Role::Hot
+            && hook.is_none()
+            && serves
+            && let Some(argv) = fence_command(&self.spec, &self.hooks)
+        {
+            return self.begin(Doing::Yielding(role, epoch), argv, Life { epoch: epoch.next(), ..self.life }, false);
+        }
         let life = Life { role, epoch, ..self.life };
         let (place, hook) = (self.place.clone(), hook.clone().map(|argv| self.hook(argv, life, false)));
         if role == Role::Hot {
             // S6: from here on it may be hot, whatever becomes of the hook.
             self.life = life;
+            self.fenced = false;
         }
         let job = Job::spawn(async move {
             if role == Role::Hot {
@@ -312,7 +349,12 @@ impl Task {
                 tracing::warn!(member = %self.spec.member, why, "an external member has no number for this life of the agent yet");
                 self.retry_looking();
             }
+            (Doing::Looking, Err(_)) if self.was_hot() => self.end_silent(),
             (Doing::Looking, Err(_)) => self.tell_stopped(),
+            (Doing::Ending, Err(why)) => {
+                tracing::warn!(member = %self.spec.member, why, "a member that was hot does not answer and cannot be stopped; its fence decides");
+                self.begin_life();
+            }
             (Doing::Starting(epoch), Ok(number)) => {
                 let incarnation = number.parse().map_or(incarnation, Incarnation);
                 self.life = Life { incarnation, role: Role::Warm, epoch };
@@ -331,7 +373,7 @@ impl Task {
                 self.running = true;
                 self.fail(Role::Warm, self.newest.0, format!("{start}; and what it may have left could not be stopped: {why}"));
             }
-            (Doing::Stopping, Ok(_)) => {
+            (Doing::Stopping | Doing::Ending, Ok(_)) => {
                 self.cause = StopCause::Asked;
                 self.tell_stopped();
             }
@@ -340,8 +382,17 @@ impl Task {
                 (self.life.role, self.life.epoch) = (role, epoch);
                 self.wires.outbox.put(MemberEvent::RoleChanged { incarnation, role, epoch });
             }
-            (Doing::Changing(role, epoch), Err(why)) => self.fail(role, epoch, why),
-            (Doing::Fencing(epoch), Ok(_)) => self.wires.outbox.put(MemberEvent::Fenced { incarnation, epoch }),
+            (Doing::Changing(role, epoch) | Doing::Yielding(role, epoch), Err(why)) => self.fail(role, epoch, why),
+            (Doing::Yielding(role, epoch), Ok(_)) => {
+                self.fenced = true;
+                self.wires.outbox.put(MemberEvent::Fenced { incarnation, epoch: epoch.next() });
+                // What is left of the change: to remember it, and to say so.
+                self.change(role, epoch);
+            }
+            (Doing::Fencing(epoch), Ok(_)) => {
+                self.fenced = true;
+                self.wires.outbox.put(MemberEvent::Fenced { incarnation, epoch });
+            }
             (Doing::Fencing(epoch), Err(why)) => self.fail(self.life.role, epoch, why),
             (Doing::Positioning(attempt), Ok(text)) => match text.trim().parse() {
                 Ok(position) => {
@@ -350,6 +401,15 @@ impl Task {
                 Err(_) => self.fail(self.life.role, self.newest.0, "a position hook that does not print one whole number".to_owned()),
             },
             (Doing::Positioning(_), Err(why)) => self.fail(self.life.role, self.newest.0, why),
+        }
+    }
+
+    /// S5: it was told to be hot, and its check fails: it may be there all the same. Its stop hook says that it is not, or it counts as
+    /// one that runs and does not answer.
+    fn end_silent(&mut self) {
+        match self.hooks.stop.clone() {
+            Some(argv) => self.begin(Doing::Ending, argv, self.life, false),
+            None => self.begin_life(),
         }
     }
 
@@ -420,6 +480,27 @@ impl Task {
         let view = View { incarnation, running: self.running, pid: None, role, epoch, ready };
         self.wires.view.send_if_modified(|known| std::mem::replace(known, view.clone()) != view);
     }
+}
+
+/// What confirms that a member of the group serves no more, if the user gave a command for it.
+pub(super) fn fence_command(spec: &SpawnSpec, hooks: &Hooks) -> Option<Vec<String>> {
+    match (&hooks.fence, &spec.group.fence) {
+        (Some(argv), _) | (None, Fence::Command(argv)) => Some(argv.clone()),
+        (None, Fence::RouterOnly | Fence::Supervisor) => None,
+    }
+}
+
+/// False if that many looks in a row say that there is nobody; whoever is silent is there, and hangs.
+async fn is_there(probe: &probe::Spec, times: u32) -> bool {
+    for look in 0..times.max(1) {
+        if look > 0 {
+            tokio::time::sleep(probe.check.every).await;
+        }
+        if !matches!(probe::once(probe).await, Err(Failure::Refused | Failure::Connect(_) | Failure::Command(_))) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The number of a new life, durable (S4), as text: what every job answers with.

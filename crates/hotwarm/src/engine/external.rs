@@ -13,7 +13,11 @@ use crate::config::Hooks;
 const FENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn task(spec: SpawnSpec, wires: Wires) -> Task {
+    Task::new(spec, hooks(), Presence::Assumed, wires)
+}
+
+/// None: the group's fence is all there is.
+pub(super) const fn hooks() -> Hooks {
     let (start, stop, promote, demote) = (None, None, None, None);
-    let hooks = Hooks { start, stop, promote, demote, fence: None, position: None, user: None, timeout: FENCE_TIMEOUT };
-    Task::new(spec, hooks, Presence::Assumed, wires)
+    Hooks { start, stop, promote, demote, fence: None, position: None, user: None, timeout: FENCE_TIMEOUT }
 }

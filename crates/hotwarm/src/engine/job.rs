@@ -23,6 +23,12 @@ impl<T: Send + 'static> Job<T> {
     }
 }
 
+impl<T> Job<T> {
+    pub(super) fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
 impl<T> Drop for Job<T> {
     fn drop(&mut self) {
         self.0.abort();

@@ -1,39 +1,40 @@
 //! What a dead guard may have left: finding and killing the processes of a life whose guard is gone (S5).
 //!
 //! The program itself died with its guard (death signal); what it had started did not. Every process of a life carries the life's number
-//! in its environment, by which it is found here. The limit, which no parent can close: a process that wiped its environment, or one
+//! in its environment, by which it is found here. Where the number was lost with the directory the member's address is as good: nobody
+//! else in this network can have it. The limit, which no parent can close: a process that wiped its environment, or one
 //! that another user owns while the agent is not root, is not found. It never signals a process whose mark it has not just read through
 //! a descriptor that holds the process's identity. Main path: [`clear`].
 
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hotwarm_core::ids::{Incarnation, MemberId};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::place::{INCARNATION_VARIABLE, MEMBER_VARIABLE, Place};
+use super::place::{ADDRESS_VARIABLE, INCARNATION_VARIABLE, MEMBER_VARIABLE, Place};
 use crate::fence::guard::LOCK_FILE;
 
 const AGAIN: Duration = Duration::from_millis(10);
 const AGAIN_SLOWLY: Duration = Duration::from_millis(500);
 
-/// Returns once no guard of the member lives and nothing that carries the mark of `incarnation` is left; kills what is. It does not give
-/// up: "stopped" must not be said before it is true, and the caller drops it if it must go on.
-pub(super) async fn clear(place: &Place, member: &MemberId, incarnation: Incarnation) {
-    let mark = Mark::new(member, incarnation);
+/// Returns once no guard of the member lives and nothing that carries `mark` is left; kills what is. It does not give up: "stopped" must
+/// not be said before it is true, and the caller drops it if it must go on.
+pub(super) async fn clear(place: &Place, mark: &Mark) {
     for round in 0_u32.. {
-        let (mark, dir) = (mark.clone(), place.dir.clone());
+        let (its, dir) = (mark.clone(), place.dir.clone());
         // Reads other processes' memory and a lock file: either may wait for a disk.
-        let empty = tokio::task::spawn_blocking(move || guard_is_dead(&dir) && mark.kill_all() == 0).await.unwrap_or(false);
+        let empty = tokio::task::spawn_blocking(move || guard_is_dead(&dir) && its.kill_all() == 0).await.unwrap_or(false);
         if empty {
             return;
         }
         if round == 1_000 {
-            tracing::warn!(%member, %incarnation, "processes of an earlier life cannot be killed; the member is not started again until they are gone");
+            tracing::warn!(mark = %mark.name, "processes of an earlier life cannot be killed; the member is not started again until they are gone");
         }
         tokio::time::sleep(if round < 100 { AGAIN } else { AGAIN_SLOWLY }).await;
     }
@@ -47,16 +48,28 @@ pub(super) fn guard_is_dead(dir: &Path) -> bool {
     }
 }
 
+/// By what the processes of a member are known.
 #[derive(Clone)]
-struct Mark {
+pub(super) struct Mark {
+    name: String,
     member: Vec<u8>,
     incarnation: Vec<u8>,
+    /// Its address, which in this network is its alone.
+    address: Option<(Vec<u8>, PathBuf)>,
 }
 
 impl Mark {
-    fn new(member: &MemberId, incarnation: Incarnation) -> Self {
-        let member = format!("{MEMBER_VARIABLE}={member}").into_bytes();
-        Self { member, incarnation: format!("{INCARNATION_VARIABLE}={incarnation}").into_bytes() }
+    /// The life `incarnation`; with `address` also any other life of the member there.
+    pub(super) fn new(member: &MemberId, incarnation: Incarnation, address: Option<SocketAddr>) -> Self {
+        // Members of two clusters may have the same names and addresses, in two network namespaces of one machine.
+        let network = fs::read_link("/proc/self/ns/net").ok();
+        let address = address.map(|address| format!("{ADDRESS_VARIABLE}={address}").into_bytes()).zip(network);
+        Self {
+            name: format!("{member}, life {incarnation}"),
+            member: format!("{MEMBER_VARIABLE}={member}").into_bytes(),
+            incarnation: format!("{INCARNATION_VARIABLE}={incarnation}").into_bytes(),
+            address,
+        }
     }
 
     /// Signals everything that bears the mark; how many that were.
@@ -82,11 +95,11 @@ impl Mark {
 
     fn is_on(&self, pid: Pid) -> bool {
         let Ok(environment) = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())) else { return false };
-        let (mut member, mut incarnation) = (false, false);
-        for variable in environment.split(|byte| *byte == 0) {
-            member |= variable == self.member;
-            incarnation |= variable == self.incarnation;
+        let has = |mark: &[u8]| environment.split(|byte| *byte == 0).any(|variable| variable == mark);
+        if pid == rustix::process::getpid() || !has(&self.member) {
+            return false;
         }
-        member && incarnation
+        let here = |network: &Path| fs::read_link(format!("/proc/{}/ns/net", pid.as_raw_nonzero())).is_ok_and(|its| its == *network);
+        has(&self.incarnation) || self.address.as_ref().is_some_and(|(address, network)| has(address) && here(network))
     }
 }

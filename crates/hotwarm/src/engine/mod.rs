@@ -10,12 +10,14 @@ use std::sync::Arc;
 use hotwarm_core::action::{EngineAction, MemberEvent};
 use hotwarm_core::ids::{Epoch, Incarnation, MemberId, Role};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::config::{Engine, Group, Member};
 use crate::probe::Control;
 
 mod command;
 mod external;
+pub mod foreign;
 mod job;
 mod leftover;
 mod link;
@@ -23,6 +25,7 @@ pub mod logs;
 mod outbox;
 mod place;
 mod process;
+pub mod stray;
 
 pub use place::Place;
 
@@ -39,6 +42,7 @@ pub struct Handle {
     pub control: Control,
     /// What is known of the member now, for people and for tests.
     pub view: watch::Receiver<View>,
+    task: JoinHandle<()>,
 }
 
 /// Where member tasks report; shared by all members of a node.
@@ -80,19 +84,35 @@ impl Default for View {
 /// Starts the task of one member on the current runtime. It first finds out what runs already, and reports that.
 #[must_use]
 pub fn spawn(spec: SpawnSpec, events: Events) -> Handle {
+    begin(spec, events, None)
+}
+
+/// As [`spawn`], for a member that `before` has run so far: it begins when that task has returned, for two that look at the member's
+/// directory at once could each take the other's half-born life for none.
+#[must_use]
+pub fn spawn_after(spec: SpawnSpec, events: Events, before: Handle) -> Handle {
+    begin(spec, events, Some(before))
+}
+
+fn begin(spec: SpawnSpec, events: Events, before: Option<Handle>) -> Handle {
     let (actions, inbox) = mpsc::channel(ACTIONS_MAX);
     let control = Control::default();
     let (view, seen) = watch::channel(View::default());
-    let handle = Handle { member: spec.member.clone(), actions, control: control.clone(), view: seen };
+    let (member, steers) = (spec.member.clone(), control.clone());
     let wires = Wires { actions: inbox, outbox: outbox::Outbox::new(spec.member.clone(), events), control, view };
-    match spec.group.engine.clone() {
-        Engine::Process(process) => drop(tokio::spawn(process::Task::new(spec, process, wires).run())),
-        Engine::External => drop(tokio::spawn(external::task(spec, wires).run())),
-        Engine::Command(hooks) => {
-            drop(tokio::spawn(command::Task::new(spec, hooks, command::Presence::Asked, wires).run()));
+    let task = tokio::spawn(async move {
+        if let Some(Handle { actions, task, .. }) = before {
+            drop(actions);
+            // However it ended, it runs no more.
+            let _ = task.await;
         }
-    }
-    handle
+        match spec.group.engine.clone() {
+            Engine::Process(process) => process::Task::new(spec, process, wires).run().await,
+            Engine::External => external::task(spec, wires).run().await,
+            Engine::Command(hooks) => command::Task::new(spec, hooks, command::Presence::Asked, wires).run().await,
+        }
+    });
+    Handle { member, actions, control: steers, view: seen, task }
 }
 
 /// A member task's ends of its channels.
@@ -126,8 +146,12 @@ impl Newest {
         self.0 = self.0.max(epoch);
     }
 
-    /// The refusal of `action`, if it is older than what has been seen.
+    /// The refusal of `action`, if it is older than what has been seen. A start is never refused: it begins a warm life, and that of a
+    /// candidate whose hot life could not begin is of the epoch before the one it was told (S6).
     fn refusal(&self, action: &EngineAction, incarnation: Incarnation) -> Option<MemberEvent> {
+        if matches!(action, EngineAction::Start { .. }) {
+            return None;
+        }
         let epoch = epoch_of(action).filter(|epoch| *epoch < self.0)?;
         let role = if matches!(action, EngineAction::Promote { .. }) { Role::Hot } else { Role::Warm };
         let why = format!("an order of epoch {epoch}, older than {}, which this member has seen", self.0);

@@ -91,7 +91,7 @@ pub(super) fn environment(member: &MemberId, address: SocketAddr, life: Life, us
         (MEMBER_VARIABLE, member.to_string()),
         ("HOTWARM_ROLE", life.role.to_string()),
         ("HOTWARM_EPOCH", life.epoch.to_string()),
-        ("HOTWARM_LISTEN", address.to_string()),
+        (ADDRESS_VARIABLE, address.to_string()),
         (INCARNATION_VARIABLE, life.incarnation.to_string()),
     ];
     all.extend(own.map(|(key, value)| (key.to_owned(), value)));
@@ -100,6 +100,7 @@ pub(super) fn environment(member: &MemberId, address: SocketAddr, life: Life, us
 
 /// With [`INCARNATION_VARIABLE`], marks every process of one life: children inherit it.
 pub(super) const MEMBER_VARIABLE: &str = "HOTWARM_MEMBER";
+pub(super) const ADDRESS_VARIABLE: &str = "HOTWARM_LISTEN";
 pub(super) const INCARNATION_VARIABLE: &str = "HOTWARM_INCARNATION";
 
 /// A member's life as its environment tells it.

@@ -380,3 +380,81 @@ async fn another_user_is_become_whole_or_refused_with_advice() {
         assert!(matches!(&cause, StopCause::NotStarted(why) if why.contains("run hotwarm as root")), "{cause:?}");
     }
 }
+
+/// The directory is emptied under a member that lives: its number is lost, and with it the guard's lock and socket.
+#[tokio::test]
+async fn nothing_is_started_beside_what_a_wiped_directory_has_forgotten() {
+    let site = Site::new(Engine::Process(component("web")));
+    let mut first = site.agent();
+    first.start().await;
+    let pid = first.pid();
+    drop(first);
+    std::fs::remove_dir_all(site.place().dir).unwrap();
+    let mut second = site.agent();
+    assert_eq!(second.hear_stopped().await, (Incarnation(0), StopCause::Absent));
+    assert!(!is_alive(pid), "it is said to be absent, and lives");
+    second.tell(EngineAction::Start { epoch: Epoch(1) }).await;
+    second.hear_ready().await;
+    second.end().await;
+}
+
+/// An agent that gives its member to a new task, as when its check is changed, in every moment of the guard's birth.
+#[tokio::test]
+async fn a_member_whose_guard_is_being_born_is_handed_over_whole() {
+    let site = Site::new(Engine::Process(component("web")));
+    let mut agent = site.agent();
+    agent.hear_stopped().await;
+    for round in 0..40_u64 {
+        agent.tell(EngineAction::Start { epoch: Epoch(round + 1) }).await;
+        // As far as the guard's process, in some rounds; then the old task is let go.
+        for _ in 0..round * 8 {
+            tokio::task::yield_now().await;
+        }
+        agent = site.agent_after(agent);
+        let first = agent.hear_fact().await;
+        let incarnation = first.incarnation();
+        match first {
+            MemberEvent::Started { .. } => {}
+            MemberEvent::Stopped { .. } => {
+                agent.tell(EngineAction::Start { epoch: Epoch(round + 1) }).await;
+                let next = agent.hear_fact().await;
+                assert!(matches!(next, MemberEvent::Started { .. }) && next.incarnation() > incarnation, "round {round}: {next:?}");
+            }
+            other => panic!("round {round}: {other:?}"),
+        }
+        assert_eq!(agent.hear_ready().await.0 >> 32, u64::from(site.prefix));
+        assert_eq!(marked(&site), 1, "round {round}");
+        agent.tell(EngineAction::Stop { graceful: false }).await;
+        agent.hear_stopped().await;
+        assert_eq!(marked(&site), 0, "round {round}");
+    }
+}
+
+/// A member that was given to another node while no agent was here: whoever comes next ends the old copy.
+#[tokio::test]
+async fn a_member_that_is_this_nodes_no_more_is_found_and_ended() {
+    let site = Site::new(Engine::Process(component("web")));
+    let mut agent = site.agent();
+    agent.start().await;
+    let pid = agent.pid();
+    drop(agent);
+    let found = hotwarm::engine::stray::find(site.dir.path());
+    assert_eq!(found, [site.member()]);
+    let _ending = hotwarm::engine::stray::end(site.dir.path(), site.member());
+    wait_for("the old copy's end", || !is_alive(pid)).await;
+}
+
+/// Whoever hears that it does not answer would end it at once after a while, and with it what is to follow.
+#[tokio::test]
+async fn a_member_that_takes_its_time_to_end_for_a_restart_is_not_said_to_hang() {
+    let mut slow = process(shell(&format!("trap 'sleep 1; exit 0' TERM; {HOTWARM} component web & while :; do wait; done")));
+    slow.on_role_change = RoleChange::Restart;
+    let site = Site::new(Engine::Process(slow));
+    let mut agent = site.agent();
+    let before = agent.start().await;
+    agent.tell(promote(2)).await;
+    assert_eq!(agent.hear().await, MemberEvent::Stopped { incarnation: before, cause: StopCause::Renewed { role: Role::Hot } });
+    let changed = MemberEvent::RoleChanged { incarnation: before.next(), role: Role::Hot, epoch: Epoch(2) };
+    agent.hear_until(|event| *event == changed).await;
+    agent.end().await;
+}

@@ -1,5 +1,6 @@
 //! The command and external engines against real programs and listeners.
 
+use std::net::SocketAddr;
 use std::process::{Child, Command};
 
 use hotwarm::config::{Engine, Fence, Hooks};
@@ -134,8 +135,8 @@ async fn hooks_that_fail_are_told_with_the_reason() {
 struct Outside(Child);
 
 impl Outside {
-    fn run(site: &Site) -> Self {
-        let listen = site.address.to_string();
+    fn run(address: SocketAddr) -> Self {
+        let listen = address.to_string();
         Self(Command::new(HOTWARM).args(["component", "web", "--name", "outside", "--listen", &listen]).spawn().unwrap())
     }
 }
@@ -154,7 +155,7 @@ async fn an_external_member_is_probed_gated_and_never_claimed_to_have_stopped() 
     let mut agent = site.agent();
     let incarnation = site.first();
     assert_eq!(agent.hear().await, MemberEvent::Started { incarnation, role: Role::Warm, epoch: Epoch(0) });
-    let outside = Outside::run(&site);
+    let outside = Outside::run(site.address);
     assert_eq!(agent.hear_ready().await, incarnation);
     agent.tell(promote(2)).await;
     assert_eq!(agent.hear_fact().await, MemberEvent::RoleChanged { incarnation, role: Role::Hot, epoch: Epoch(2) });
@@ -176,4 +177,147 @@ async fn an_external_member_is_probed_gated_and_never_claimed_to_have_stopped() 
     std::fs::write(&told, "").unwrap();
     agent.tell(fence).await;
     assert!(matches!(agent.hear_fact().await, MemberEvent::Fenced { epoch: Epoch(4), .. }));
+}
+
+#[tokio::test]
+async fn where_no_hook_steps_down_the_fence_does_and_says_so() {
+    let site = site_with(|_, hooks| hooks.demote = None);
+    let mut agent = site.agent();
+    let incarnation = agent.start().await;
+    agent.tell(promote(2)).await;
+    agent.hear_fact().await;
+    for _ in 0..2 {
+        // Told again, it answers without a second fence.
+        agent.tell(EngineAction::Demote { epoch: Epoch(2) }).await;
+        let mut event = agent.hear_fact().await;
+        if event == (MemberEvent::Fenced { incarnation, epoch: Epoch(3) }) {
+            event = agent.hear_fact().await;
+        }
+        assert_eq!(event, MemberEvent::RoleChanged { incarnation, role: Role::Warm, epoch: Epoch(2) });
+        assert_eq!(marks(&site), "promote hot 2\nfence hot 3\n");
+    }
+    agent.end().await;
+}
+
+#[tokio::test]
+async fn a_demotion_that_is_told_again_while_its_hook_runs_runs_it_once() {
+    let site = site_with(|site, hooks| {
+        let wait =
+            format!("echo demote >> {}; while ! test -e {}; do sleep 0.01; done", site.file("marks").display(), site.file("go").display());
+        hooks.demote = Some(shell(&wait));
+        hooks.promote = None;
+    });
+    let mut agent = site.agent();
+    let incarnation = agent.start().await;
+    agent.tell(promote(2)).await;
+    agent.hear_fact().await;
+    agent.tell(EngineAction::Demote { epoch: Epoch(2) }).await;
+    wait_for("the hook", || marks(&site) == "demote\n").await;
+    agent.tell(EngineAction::Demote { epoch: Epoch(2) }).await;
+    agent.tell(EngineAction::Detach { epoch: Epoch(2), attempt: Attempt(9) }).await;
+    std::fs::write(site.file("go"), "").unwrap();
+    assert_eq!(agent.hear_fact().await, MemberEvent::RoleChanged { incarnation, role: Role::Warm, epoch: Epoch(2) });
+    assert!(matches!(agent.hear_fact().await, MemberEvent::Position { .. }), "it is told once, and what follows is done");
+    assert_eq!(marks(&site), "demote\n");
+    agent.end().await;
+}
+
+/// S5: what was told to be hot and does not answer a new agent may still serve whoever reaches it in another way.
+#[tokio::test]
+async fn what_was_hot_and_does_not_answer_a_new_agent_is_stopped_before_it_counts_as_stopped() {
+    let site = site_with(|_, _| {});
+    let mut first = site.agent();
+    let incarnation = first.start().await;
+    let pid = pid_in(&site.file("pid")).await;
+    first.tell(promote(2)).await;
+    first.hear_fact().await;
+    drop(first);
+    // Its check fails, and it lives.
+    let mut site = site;
+    site.group.check.kind = hotwarm::config::CheckKind::Command(shell("exit 1"));
+    let mut second = site.agent();
+    assert_eq!(second.hear_fact().await, MemberEvent::Stopped { incarnation, cause: StopCause::Asked });
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn what_was_hot_and_cannot_be_stopped_runs_as_far_as_is_known() {
+    let mut site = site_with(|site, hooks| {
+        // The first time it is told, it does not work.
+        hooks.stop = Some(shell(&format!("test -e {}", site.file("may-stop").display())));
+    });
+    let mut first = site.agent();
+    std::fs::write(site.file("may-stop"), "").unwrap();
+    let incarnation = first.start().await;
+    std::fs::remove_file(site.file("may-stop")).unwrap();
+    let pid = pid_in(&site.file("pid")).await;
+    first.tell(promote(2)).await;
+    first.hear_fact().await;
+    drop(first);
+    site.group.check.kind = hotwarm::config::CheckKind::Command(shell("exit 1"));
+    let mut second = site.agent();
+    assert_eq!(second.hear_fact().await, MemberEvent::Started { incarnation, role: Role::Hot, epoch: Epoch(2) });
+    second.tell(EngineAction::Fence { epoch: Epoch(3) }).await;
+    assert_eq!(second.hear_fact().await, MemberEvent::Fenced { incarnation, epoch: Epoch(3) });
+    signal(pid, Signal::KILL);
+}
+
+#[tokio::test]
+async fn a_new_agent_knows_an_external_member_by_its_number_and_what_it_was_told() {
+    let mut site = Site::new(Engine::External);
+    site.group.fence = Fence::Command(shell("true"));
+    let mut first = site.agent();
+    let incarnation = first.hear_fact().await.incarnation();
+    first.tell(promote(2)).await;
+    first.hear_fact().await;
+    drop(first);
+    let mut second = site.agent();
+    assert_eq!(second.hear_fact().await, MemberEvent::Started { incarnation, role: Role::Hot, epoch: Epoch(2) });
+}
+
+#[tokio::test]
+async fn a_start_of_an_older_epoch_is_no_danger_and_is_done() {
+    let site = site_with(|_, _| {});
+    let mut agent = site.agent();
+    agent.hear_stopped().await;
+    // What a role change by a restart leaves behind when its second half fails.
+    agent.tell(promote(5)).await;
+    assert!(matches!(agent.hear_fact().await, MemberEvent::RoleFailed { .. }));
+    agent.tell(EngineAction::Start { epoch: Epoch(4) }).await;
+    assert!(matches!(agent.hear_fact().await, MemberEvent::Started { role: Role::Warm, epoch: Epoch(4), .. }));
+    agent.end().await;
+}
+
+/// S8: the node of the hot member dies with its agent; the member itself is not known to be dead, and only the fence can tell.
+#[test]
+fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
+    let mut site = crate::cluster::Site::new(3);
+    let addresses: Vec<_> = site.machines.iter().map(|machine| (machine.name, free_address())).collect();
+    let listeners: Vec<_> = site.machines.iter().map(|machine| (machine.name, free_address())).collect();
+    let table = |all: &[(&str, SocketAddr)]| all.iter().map(|(n, a)| format!("{n} = \"{a}\"")).collect::<Vec<_>>().join(", ");
+    let (fences, proof) = (site.dir.path().join("fences"), site.dir.path().join("proof"));
+    let fence = shell(&format!("echo $HOTWARM_MEMBER >> {}; test -e {}", fences.display(), proof.display()));
+    site.groups = format!(
+        "[group.db]\nmode = \"hot-warm\"\nprotocol = \"http\"\ncheck = {{ http = \"/healthz\" }}\nengine = \"external\"\n\
+         fence = {{ command = {fence:?} }}\nlisten = {{ {} }}\nmembers = {{ {} }}\n",
+        table(&listeners),
+        table(&addresses)
+    );
+    let _programs: Vec<Outside> = addresses.iter().map(|(_, address)| Outside::run(*address)).collect();
+    let mut cluster = site.start();
+    cluster.wait_whole();
+    let old = cluster.hot("db", &[]).unwrap();
+    let node = cluster.names().into_iter().find(|name| old.ends_with(&format!("/{name}"))).unwrap();
+    cluster.kill_node(node);
+    let asked = || std::fs::read_to_string(&fences).unwrap_or_default().lines().count();
+    cluster.wait_until("a second try of the fence", || asked() >= 2);
+    assert_eq!(cluster.hot("db", &[node]).unwrap_or(old.clone()), old, "another serves before the fence has confirmed");
+    std::fs::write(&proof, "").unwrap();
+    cluster.wait_until("another to serve", || cluster.hot("db", &[node]).is_some_and(|hot| hot != old));
+    assert!(std::fs::read_to_string(&fences).unwrap().lines().all(|line| line == old));
+    cluster.finish(&[
+        ("not connected:", "the peer was killed"),
+        ("fence of a lost node's member failed", "it is told to, at first"),
+        ("reason=\"fence-waits\"", "as long as it fails"),
+    ]);
 }

@@ -125,17 +125,26 @@ impl Site {
 
     /// A new agent's engine task for the member.
     pub(crate) fn agent(&self) -> Agent {
+        let (events, heard) = mpsc::channel(64);
+        Agent { handle: engine::spawn(self.spec(), events), heard }
+    }
+
+    /// The same agent's next task for the member, as when the group's configuration changes.
+    pub(crate) fn agent_after(&self, before: Agent) -> Agent {
+        let (events, heard) = mpsc::channel(64);
+        Agent { handle: engine::spawn_after(self.spec(), events, before.handle), heard }
+    }
+
+    fn spec(&self) -> SpawnSpec {
         let config = Member { node: NodeId::new("n1"), address: self.address, priority: 0, weight: 100 };
-        let spec = SpawnSpec {
+        SpawnSpec {
             member: self.member(),
             group: Arc::new(self.group.clone()),
             config,
             data: self.dir.path().to_path_buf(),
             exe: PathBuf::from(HOTWARM),
             prefix: self.prefix,
-        };
-        let (events, heard) = mpsc::channel(64);
-        Agent { handle: engine::spawn(spec, events), heard }
+        }
     }
 }
 

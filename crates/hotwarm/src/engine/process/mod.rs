@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::stage::{Birth, Change, Happening, Living, Lost, Stage, Step};
 use super::job::Job;
+use super::leftover::Mark;
 use super::link::Link;
 use super::place::{self, Life, Place};
 use super::{Newest, SpawnSpec, View, Wires, epoch_of, leftover, logs};
@@ -29,6 +30,10 @@ use crate::probe::{self, Verdict};
 
 /// How long a guard may be silent where it must answer. It answers in microseconds; one that does not is frozen.
 const GUARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same from its start on: its program may have to come from a slow disk.
+const BIRTH_TIMEOUT: Duration = Duration::from_secs(15);
+/// After so many rounds in which a guard that lives is not met, that is said.
+const MEETINGS_QUIET: u32 = 250;
 /// How often a guard that lives and cannot be met is tried again.
 const MEET_AGAIN: Duration = Duration::from_millis(20);
 /// Orders that wait while the member is between two lives.
@@ -48,6 +53,8 @@ pub(super) struct Task {
     deadline: Option<Mono>,
     /// The latest life and how it ended: what an order to end a member that does not run is answered with.
     last: (Incarnation, StopCause),
+    /// The newest life that was told to have ended.
+    gone: Option<Incarnation>,
     numbering: Arc<Mutex<()>>,
 }
 
@@ -65,6 +72,7 @@ impl Task {
             newest: Newest::default(),
             deadline: None,
             last,
+            gone: None,
             numbering: Arc::default(),
         }
     }
@@ -85,7 +93,7 @@ impl Task {
                 biased;
                 action = self.wires.actions.recv() => match action {
                     Some(action) => self.on_action(action),
-                    None => return,
+                    None => return self.hand_over().await,
                 },
                 happening = self.stage.next() => self.on_happening(happening),
                 () = self.wires.outbox.deliver() => {}
@@ -93,6 +101,27 @@ impl Task {
             }
             self.work();
             self.show();
+        }
+    }
+
+    /// The agent has let go of the member. A life that is being born is waited for, so that whoever comes next finds all of it or nothing.
+    async fn hand_over(mut self) {
+        let settled = async {
+            loop {
+                match &mut self.stage {
+                    Stage::Numbering { job, .. } => return drop(job.done().await),
+                    Stage::Living(living) if !living.told_running => match living.link.heard().await {
+                        Some(FromGuard::Status(_)) | None => return,
+                        Some(FromGuard::Told { .. }) => {}
+                    },
+                    _ => return,
+                }
+            }
+        };
+        if tokio::time::timeout(BIRTH_TIMEOUT, settled).await.is_err()
+            && let Stage::Living(living) = &self.stage
+        {
+            living.link.kill_guard();
         }
     }
 
@@ -247,18 +276,24 @@ impl Task {
 
     fn seek(&mut self, lost: Option<Lost>) {
         let (place, member, incarnation) = (self.place.clone(), self.spec.member.clone(), self.incarnation());
+        let address = self.spec.config.address;
         self.last.0 = incarnation;
         let job = Job::spawn(async move {
-            loop {
+            for round in 0_u32.. {
                 if let Ok(link) = Link::meet(&place.dir).await {
                     return Some(link);
                 }
                 if leftover::guard_is_dead(&place.dir) {
-                    leftover::clear(&place, &member, incarnation).await;
+                    leftover::clear(&place, &Mark::new(&member, incarnation, Some(address))).await;
                     return None;
+                }
+                if round == MEETINGS_QUIET {
+                    let dir = place.dir.display();
+                    tracing::warn!(%member, "a guard lives that does not answer at {dir}/guard.sock; the member waits for it to answer or end");
                 }
                 tokio::time::sleep(MEET_AGAIN).await;
             }
+            None
         });
         self.stage = Stage::Seeking { job, lost };
     }
@@ -351,6 +386,8 @@ impl Task {
         living.pid = status.pid;
         match &status.state {
             State::Running if living.told_running => {}
+            // S4: what was told to have ended must not go on under the same number. The rest of it is ended, and told once more.
+            State::Running if self.gone.is_some_and(|gone| status.incarnation <= gone) => self.end_life(false),
             State::Running => {
                 (living.role, living.epoch, living.epoch_started) = (status.role, status.epoch, status.epoch_started);
                 living.told_running = true;
@@ -363,7 +400,9 @@ impl Task {
                 living.probe = None;
                 living.ready_by = None;
                 let incarnation = living.incarnation;
-                if living.is_ready() {
+                // One that ends in order to begin anew in another role does not hang: that has its own limits, and must not be cut short.
+                let renews = living.then.is_some_and(|birth| birth.by_change);
+                if living.is_ready() && !renews {
                     let why = "the member is ending".to_owned();
                     living.ready = Some(Verdict::Unready(why.clone()));
                     self.wires.outbox.put(MemberEvent::Unready { incarnation, why });
@@ -371,6 +410,12 @@ impl Task {
             }
             State::Gone(cause) => {
                 living.link.send(ToGuard::Acknowledge);
+                // S5: it may not have started because an earlier life is still guarded: that is looked for before anything is said.
+                if status.pid == 0 {
+                    let lost = Lost { cause: cause.clone(), then: living.then };
+                    self.end_change(Err("the member did not start".to_owned()));
+                    return self.seek(Some(lost));
+                }
                 let cause = living.cause.take().unwrap_or_else(|| cause.clone());
                 let (incarnation, then) = (living.incarnation, living.then);
                 let failed = matches!(cause, StopCause::Exit(_) | StopCause::Signal(_));
@@ -444,6 +489,7 @@ impl Task {
 
     fn tell_gone(&mut self, incarnation: Incarnation, cause: StopCause, then: Option<Birth>) {
         self.last = (incarnation, cause.clone());
+        self.gone = self.gone.max(Some(incarnation));
         self.stage = Stage::Absent;
         // S6: who counts ends must know that another life follows, whatever ended this one.
         let cause = match &then {
@@ -505,7 +551,7 @@ impl Living {
             link,
             pid: 0,
             told_running: false,
-            answer_by: Some(Instant::now() + GUARD_TIMEOUT * 3),
+            answer_by: Some(Instant::now() + BIRTH_TIMEOUT),
             probe: None,
             ready: None,
             answered: false,

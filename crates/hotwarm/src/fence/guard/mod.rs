@@ -53,7 +53,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match birth(&spec) {
+    match birth(&spec, &agent) {
         Ok(born) => {
             born.run(agent);
             ExitCode::SUCCESS
@@ -108,7 +108,7 @@ fn hear_spec() -> io::Result<(UnixStream, Spec)> {
 }
 
 /// Everything that may fail or block, in the order that leaves nothing behind when it does.
-fn birth(spec: &Spec) -> Result<watch::Watch, String> {
+fn birth(spec: &Spec, agent: &UnixStream) -> Result<watch::Watch, String> {
     let lock = take_lock(&spec.run_dir)?;
     let listener = listen(&spec.run_dir)
         .map_err(|e| format!("no guard socket in {}: {e}; check the rights of the data directory", spec.run_dir.display()))?;
@@ -116,9 +116,21 @@ fn birth(spec: &Spec) -> Result<watch::Watch, String> {
         .map_err(|e| format!("no descriptor for signals: {e}"))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|e| format!("no subreaper: {e}"))?;
     let timer = watch::timer().map_err(|e| format!("no timer: {e}"))?;
+    // The lock is held: an agent that comes now waits for this guard. One that came before it took that nobody is being born, and it
+    // came after the one that wanted this birth was gone.
+    if has_hung_up(agent) {
+        return Err("an agent that is gone: the next one starts the member".to_owned());
+    }
     let child = start::start(spec)?;
     harden();
     Ok(watch::Watch::new(spec, &child, watch::Parts { _lock: lock, listener, signals, timer }))
+}
+
+fn has_hung_up(agent: &UnixStream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(agent, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&at_once)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
 }
 
 /// Two guards of one member would be two lives at once. The lock also outlasts a crash of this program correctly: the kernel frees it.
