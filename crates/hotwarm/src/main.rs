@@ -14,6 +14,9 @@ use hotwarm::telemetry;
 use hotwarm_core::ids::NodeId;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// From when on it is told that nobody has founded the cluster.
+const FOUNDED_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
@@ -45,6 +48,7 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         }
     };
     tracing::info!(api = %api.address(), "node {node} runs");
+    runtime.spawn(tell_if_nobody_founds(agent.handle()));
     let stopped = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -59,6 +63,17 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     // What still runs there has nobody left to tell.
     runtime.shutdown_background();
     stopped.map_err(|error| failed("signals are not received", &error))
+}
+
+/// A cluster that nobody may found waits for ever, and in silence: which a hand-written file easily comes to.
+async fn tell_if_nobody_founds(agent: hotwarm::agent::Handle) {
+    tokio::time::sleep(FOUNDED_WITHIN).await;
+    if !agent.view().cluster.founded() && !agent.may_found() {
+        tracing::warn!(
+            "no cluster heard of, and this node may not found one: it waits for one that may; `hotwarm init` and `hotwarm join` give one node \
+             the right to"
+        );
+    }
 }
 
 /// Makes a new cluster from a stopped node's data directory, if `judge` lets it.

@@ -111,7 +111,10 @@ impl fmt::Display for What {
             Self::Lapsed { node, session } => {
                 write!(f, "lease of node {node} was waited out (session {session}): nothing serves there under it")
             }
-            Self::Back { node, session } => write!(f, "node {node} holds leases again (session {session})"),
+            Self::Back { node, session } => {
+                let again = if session.0 > 1 { " again" } else { "" };
+                write!(f, "node {node} holds leases{again} (session {session})")
+            }
             Self::Drained { node } => write!(f, "node {node} is drained"),
             Self::Undrained { node } => write!(f, "node {node} is no longer drained"),
             Self::Behaviour { version } => write!(f, "behaviour version {version} is in force"),

@@ -453,7 +453,7 @@ impl Group {
     }
 
     /// Two who look in different ways agree: its own node's probe fails and a router cannot reach it; or its node is gone.
-    fn cannot_serve(&self, hot: &MemberId) -> bool {
+    pub(crate) fn cannot_serve(&self, hot: &MemberId) -> bool {
         let Some(member) = self.members.get(hot) else { return true };
         let lapsed = self.node_of(hot).is_some_and(|node| self.node(node).lapsed);
         lapsed || (!member.ready && !self.witnesses(member).is_empty())

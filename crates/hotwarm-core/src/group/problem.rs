@@ -2,7 +2,7 @@
 
 use super::reason::{Reason, Refusal};
 use super::state::{Group, Pause, Phase};
-use crate::ids::Role;
+use crate::ids::{MemberId, Role};
 
 /// One kind of problem.
 #[derive(Clone, Copy, Debug)]
@@ -37,16 +37,22 @@ fn is_closed_transition(group: &Group) -> bool {
     group.transition.as_ref().is_some_and(|t| !matches!(t.phase, Phase::Draining { .. }))
 }
 
-fn in_doubt(group: &Group) -> bool {
-    let doubted = group.hot().is_some_and(|id| group.doubt(id).is_some());
-    match group.spec.exclusive {
-        true => group.transition.is_none() && doubted,
-        false => matches!(group.refusal, Some(Reason::LastOne { .. })),
+/// A hot member that is doubted and kept, and not only because it is drained.
+fn doubted(group: &Group) -> Option<&MemberId> {
+    match (&group.refusal, group.spec.exclusive) {
+        (Some(Reason::LastOne { member, why }), false) if *why != Refusal::Drained => Some(member),
+        (_, true) if group.transition.is_none() => group.hot().filter(|id| group.doubt(id).is_some()),
+        _ => None,
     }
 }
 
+/// It does not run, its node is gone, or its own check and a router find the same: nobody is answered.
+fn is_gone(group: &Group, id: &MemberId) -> bool {
+    group.members.get(id).is_none_or(|member| !member.running()) || group.cannot_serve(id)
+}
+
 /// Every kind there is, worst first.
-pub const TABLE: [Problem; 11] = [
+pub const TABLE: [Problem; 13] = [
     Problem {
         code: "no-hot",
         severity: Severity::Down,
@@ -71,9 +77,9 @@ pub const TABLE: [Problem; 11] = [
     Problem {
         code: "hot-in-doubt",
         severity: Severity::Down,
-        title: "a hot member is in doubt and kept all the same",
+        title: "the hot member cannot serve and is kept all the same",
         advice: "`hotwarm why GROUP` names the doubt, the rule that keeps it, and what each other member lacks",
-        applies: in_doubt,
+        applies: |g| doubted(g).is_some_and(|id| is_gone(g, id)),
     },
     Problem {
         code: "router-cut",
@@ -81,6 +87,13 @@ pub const TABLE: [Problem; 11] = [
         title: "a router cannot reach the hot member; its requests park, then fail",
         advice: "let clients use another node; mend the path, or `hotwarm switchover GROUP --to` a member that every router reaches",
         applies: |g| g.spec.exclusive && g.transition.is_none() && !g.doubts().is_empty(),
+    },
+    Problem {
+        code: "hot-doubted",
+        severity: Severity::Bare,
+        title: "a hot member is doubted and kept; it may serve all the same",
+        advice: "`hotwarm why GROUP` names the doubt, the rule that keeps it, and what each other member lacks",
+        applies: |g| doubted(g).is_some_and(|id| !is_gone(g, id)),
     },
     Problem {
         code: "no-warm",
@@ -107,22 +120,29 @@ pub const TABLE: [Problem; 11] = [
         code: "budget-spent",
         severity: Severity::Bare,
         title: "too many failovers within an hour; the next doubt about a live member is left to a person",
-        advice: "find out why it fails over: `hotwarm events --group GROUP`",
+        advice: "find out why it fails over: `hotwarm events GROUP`",
         applies: Group::budget_spent,
     },
     Problem {
         code: "member-missing",
         severity: Severity::Notice,
         title: "a member that should run does not, or fails its check",
-        advice: "`hotwarm logs MEMBER`",
+        advice: "`hotwarm logs MEMBER` on node NODE",
         applies: |g| g.members.iter().any(|(id, m)| m.role != Role::Spare && g.unfit(id).is_some_and(|why| why != Refusal::Drained)),
+    },
+    Problem {
+        code: "kept-drained",
+        severity: Severity::Notice,
+        title: "a member is drained and goes on serving: no other can take over",
+        advice: "bring another member back, and it stops; `hotwarm undrain MEMBER` (or the node) takes the drain back",
+        applies: |g| g.members.iter().any(|(id, m)| m.serving && g.unfit(id) == Some(Refusal::Drained)),
     },
     Problem {
         code: "drained",
         severity: Severity::Notice,
         title: "a member is drained and takes over from nobody",
         advice: "`hotwarm undrain MEMBER` (or the node) when the work on it is done",
-        applies: |g| g.members.keys().any(|id| g.unfit(id) == Some(Refusal::Drained)),
+        applies: |g| g.members.iter().any(|(id, m)| !m.serving && g.unfit(id) == Some(Refusal::Drained)),
     },
 ];
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -80,7 +81,11 @@ impl Hands {
         let due = now.since(self.published.0) >= PUBLISH_EVERY;
         if due || (acted && node.applied() != self.published.1) {
             self.published = (now, node.applied());
-            self.shared.view.store(Arc::new(node.view()));
+            let view = node.view();
+            if !view.lease_left.is_zero() {
+                self.shared.leased.store(now.0, Ordering::Relaxed);
+            }
+            self.shared.view.store(Arc::new(view));
         }
         if due {
             node.set_wall(now, wall_ms());
@@ -239,6 +244,7 @@ impl Hands {
             error!(code = "HW0505", "addresses of peers not taken: {refused}");
         }
         self.open_listeners(&config);
+        self.note_former(&config);
         self.spawn_engines(node, &config);
         self.shared.config.store(Arc::new(config));
     }
@@ -296,6 +302,20 @@ impl Hands {
         self.listeners.tried = now;
         let config = self.shared.config.load_full();
         unopened.keys().filter_map(|name| config.groups.get(name)).for_each(|group| self.open_listener(group));
+    }
+
+    /// A member that runs goes on as it was started, whatever the new configuration says of its engine: people are to know.
+    fn note_former(&self, config: &Config) {
+        let before = self.shared.config.load();
+        let mut former = self.shared.former.lock().unwrap_or_else(PoisonError::into_inner);
+        former.retain(|id, _| self.engines.contains_key(id));
+        for (id, engine) in &self.engines {
+            let of = |config: &Config| config.groups.get(&id.group()).map(|group| group.engine.clone());
+            let (view, old, new) = (engine.view.borrow(), of(&before), of(config));
+            if view.running && old.is_some() && new.is_some() && old != new {
+                former.insert(id.clone(), view.incarnation);
+            }
+        }
     }
 
     fn spawn_engines(&mut self, node: &Node, config: &Config) {

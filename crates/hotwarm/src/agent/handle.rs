@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hotwarm_core::ids::{GroupName, MemberId, NodeId};
+use hotwarm_core::ids::{GroupName, Incarnation, MemberId, Mono, NodeId};
 use hotwarm_core::node::{Command, CommandError, Outcome, View};
 use tokio::sync::oneshot;
 
@@ -30,10 +32,14 @@ pub(super) struct Shared {
     /// Of this node, as last loaded.
     pub(super) certificate: ArcSwap<Option<Identity>>,
     pub(super) view: ArcSwap<View>,
+    /// When this node was last seen to hold a lease, else when it started: [`Mono`].
+    pub(super) leased: AtomicU64,
     pub(super) config: ArcSwap<Config>,
     pub(super) members: ArcSwap<BTreeMap<MemberId, tokio::sync::watch::Receiver<engine::View>>>,
     /// On the disk of the data directory, as last looked at.
     pub(super) room: Arc<ArcSwap<Option<store::disk::Room>>>,
+    /// Members that ran when their engine's configuration changed, by the life that runs on with the former one.
+    pub(super) former: Mutex<BTreeMap<MemberId, Incarnation>>,
     pub(super) records: Records,
     /// Groups whose listener here is not as the configuration wants it, and why.
     pub(super) unopened: ArcSwap<BTreeMap<GroupName, String>>,
@@ -69,6 +75,21 @@ impl Handle {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.shared.view.load_full()
+    }
+
+    /// How long it holds no lease while it reaches no quorum: for that long it knows nothing of the others.
+    #[must_use]
+    pub fn cut_off(&self) -> Option<Duration> {
+        let view = self.view();
+        let reached = view.voters.iter().filter(|name| **name == view.me || view.heard.contains(name)).count();
+        let cut_off = view.cluster.founded() && view.lease_left.is_zero() && reached < view.voters.len() / 2 + 1;
+        cut_off.then(|| crate::clock::now().since(Mono(self.shared.leased.load(Ordering::Relaxed))))
+    }
+
+    /// True if this node may found a cluster that nobody has founded (S11).
+    #[must_use]
+    pub fn may_found(&self) -> bool {
+        self.shared.data.join("bootstrap").exists()
     }
 
     /// The configuration in force on this node.
@@ -122,6 +143,14 @@ impl Handle {
     #[must_use]
     pub fn members(&self) -> BTreeMap<MemberId, engine::View> {
         self.shared.members.load().iter().map(|(id, view)| (id.clone(), view.borrow().clone())).collect()
+    }
+
+    /// True if a member of this node runs on with an engine that was changed since it started. An agent that was started since does not know.
+    #[must_use]
+    pub fn runs_former(&self, member: &MemberId) -> bool {
+        let former = self.shared.former.lock().unwrap_or_else(PoisonError::into_inner).get(member).copied();
+        let members = self.shared.members.load();
+        former.is_some_and(|life| members.get(member).is_some_and(|view| view.borrow().running && view.borrow().incarnation == life))
     }
 
     /// Puts a command into the log and waits until it is applied, at most 5 s.

@@ -118,10 +118,12 @@ impl Agent {
             data: dir.path().to_owned(),
             certificate: ArcSwap::from_pointee(certificate),
             view: ArcSwap::from_pointee(node.view()),
+            leased: clock::now().0.into(),
             // Nothing is in force before the log says so; what is not about groups is the file's.
             config: ArcSwap::from_pointee(Config { groups: BTreeMap::new(), ..config }),
             members: ArcSwap::default(),
             room,
+            former: std::sync::Mutex::default(),
             records: Records::default(),
             unopened: ArcSwap::default(),
             router,

@@ -142,7 +142,7 @@ fn group_changes(old: &Group, new: &Group) -> Vec<String> {
     let mut all = Vec::new();
     compare(&mut all, "member", &old.members, &new.members, |a, b| a.node != b.node || a.address != b.address);
     if old.engine != new.engine {
-        all.push(format!("group {name}: the engine changes; each member takes it over, restarting where its program changes"));
+        all.push(format!("group {name}: the engine changes; a member that runs goes on as it is, and takes it over when it starts next"));
     }
     let mut differs = |what: &str, differs: bool| {
         if differs {

@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,6 +16,7 @@ use super::types;
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Longer than the server takes at most.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+const WAITING_AFTER: Duration = Duration::from_secs(2);
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const BODY_BYTES_MAX: u64 = 64 << 20;
 const LINE_BYTES_MAX: u64 = 1 << 20;
@@ -39,6 +41,8 @@ pub enum ClientError {
 pub struct Client {
     url: String,
     host: String,
+    /// Called once for a request that is not answered within [`WAITING_AFTER`].
+    waiting: Option<fn(&str)>,
 }
 
 /// An answer whose body is still to be read.
@@ -61,13 +65,19 @@ impl Client {
         if !has_port || host.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
             return Err(wrong());
         }
-        Ok(Self { url: format!("http://{host}"), host: host.to_owned() })
+        Ok(Self { url: format!("http://{host}"), host: host.to_owned(), waiting: None })
     }
 
     /// The API at an address.
     #[must_use]
     pub fn at(address: SocketAddr) -> Self {
-        Self { url: format!("http://{address}"), host: address.to_string() }
+        Self { url: format!("http://{address}"), host: address.to_string(), waiting: None }
+    }
+
+    /// The same, which has a person know that a request takes long: `tell` gets the URL.
+    #[must_use]
+    pub fn telling(self, tell: fn(&str)) -> Self {
+        Self { waiting: Some(tell), ..self }
     }
 
     #[must_use]
@@ -118,6 +128,17 @@ impl Client {
     }
 
     fn ask(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, ClientError> {
+        let (_answered, waits) = mpsc::channel::<()>();
+        if let Some(tell) = self.waiting {
+            let url = self.url.clone();
+            let wait = move || {
+                if waits.recv_timeout(WAITING_AFTER) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    tell(&url);
+                }
+            };
+            // Without it nobody is told; the answer comes all the same.
+            let _ = std::thread::Builder::new().name("waiting".into()).spawn(wait);
+        }
         let mut stream = self.connect().map_err(|source| self.unreachable(source))?;
         let length =
             if method == "POST" { format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()) } else { String::new() };

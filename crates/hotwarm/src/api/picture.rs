@@ -10,7 +10,7 @@ use hotwarm_core::detect::{Ailment, Grade};
 use hotwarm_core::group::explain::explain;
 use hotwarm_core::group::state::{Group, Life, Member, Pause, Phase};
 use hotwarm_core::group::{self, Effect, Refusal, problem, reason};
-use hotwarm_core::ids::{MemberId, Role};
+use hotwarm_core::ids::{MemberId, Millis, Role};
 use hotwarm_core::node::View;
 
 use super::types::*;
@@ -53,6 +53,8 @@ fn self_status(agent: &Handle, view: &View) -> SelfStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         leads: view.leads,
         lease_left_ms: u64::try_from(view.lease_left.as_millis()).unwrap_or(u64::MAX),
+        cut_off_ms: cut_off_ms(agent),
+        cannot_found: !view.cluster.founded() && !agent.may_found(),
         grade: grade(view.grade).to_owned(),
         ailment: view.ailment.map(ailment),
         applied: view.applied.0,
@@ -60,6 +62,10 @@ fn self_status(agent: &Handle, view: &View) -> SelfStatus {
         certificate: agent.certificate().as_ref().map(certificate),
         disk: agent.room().map(|Room { free_bytes, floor_bytes, low }| DiskStatus { free_bytes, floor_bytes, low }),
     }
+}
+
+fn cut_off_ms(agent: &Handle) -> Option<u64> {
+    agent.cut_off().map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 pub(super) fn certificate(identity: &crate::config::pki::Identity) -> CertificateStatus {
@@ -110,11 +116,17 @@ pub(super) fn nodes(view: &View) -> Vec<NodeStatus> {
 
 pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupStatus {
     let own = agent.members();
+    let cut_off = agent.cut_off().is_some();
     let config = agent.config();
     let listen = config.groups.get(&group.spec.name).map(|g| &g.listen);
     let member = |(id, member): (&MemberId, &Member)| {
-        let pid = own.get(id).and_then(|seen| seen.pid);
-        member_status(group, id, member, pid)
+        let seen = own.get(id);
+        let status = member_status(group, id, member, view.log_now, seen.and_then(|seen| seen.pid));
+        let status = MemberStatus { former_engine: agent.runs_former(id), ..status };
+        match seen.filter(|_| cut_off) {
+            Some(seen) => as_seen_here(status, seen.running),
+            None => status,
+        }
     };
     let unopened = agent.unopened().contains_key(&group.spec.name);
     let hour_ago = view.log_now.0.saturating_sub(3_600_000);
@@ -140,6 +152,15 @@ pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupS
             .collect(),
         members: group.members.iter().map(member).collect(),
     }
+}
+
+/// What runs here is known here, whatever the log said last.
+fn as_seen_here(status: MemberStatus, running: bool) -> MemberStatus {
+    if running || status.life != "running" {
+        return status;
+    }
+    let stopped = Some("its node holds no lease: it was ended there".to_owned());
+    MemberStatus { serving: false, life: "stopped".to_owned(), stopped, ready: false, ..status }
 }
 
 fn mode(group: &Group) -> &'static str {
@@ -202,17 +223,14 @@ fn transition(t: &group::state::Transition) -> Transition {
 
 /// What the group's state shows, and what only this node knows: that its own listener is not open.
 pub(super) fn problems(agent: &Handle, group: &Group) -> Vec<Problem> {
-    let name = group.spec.name.as_str();
-    let of = |p: &problem::Problem| Problem {
-        code: p.code.to_owned(),
-        severity: match p.severity {
+    let of = |p: &problem::Problem| {
+        let (title, advice) = named(group, p);
+        let severity = match p.severity {
             problem::Severity::Down => "down",
             problem::Severity::Bare => "bare",
             problem::Severity::Notice => "notice",
-        }
-        .to_owned(),
-        title: if p.code == "router-cut" { format!("{} ({})", p.title, group.doubts().join("; ")) } else { p.title.to_owned() },
-        advice: p.advice.replace("GROUP", name),
+        };
+        Problem { code: p.code.to_owned(), severity: severity.to_owned(), title, advice }
     };
     let unopened = agent.unopened().get(&group.spec.name).map(|why| Problem {
         code: Code::LISTENER_REFUSED.to_string(),
@@ -223,7 +241,42 @@ pub(super) fn problems(agent: &Handle, group: &Group) -> Vec<Problem> {
     unopened.into_iter().chain(problem::of(group).map(of)).collect()
 }
 
-fn member_status(group: &Group, id: &MemberId, member: &Member, pid: Option<u32>) -> MemberStatus {
+/// A problem of single members names them and what to do about each.
+fn named(group: &Group, problem: &problem::Problem) -> (String, String) {
+    let name = group.spec.name.as_str();
+    let those = |wanted: fn(&Member, &Refusal) -> bool| -> Vec<&MemberId> {
+        let unfit = group.members.iter().filter(|(id, m)| group.unfit(id).is_some_and(|why| wanted(m, &why)));
+        unfit.map(|(id, _)| id).collect()
+    };
+    let members = match problem.code {
+        "member-missing" => those(|m, why| m.role != Role::Spare && *why != Refusal::Drained),
+        "drained" => those(|m, why| !m.serving && *why == Refusal::Drained),
+        "kept-drained" => those(|m, why| m.serving && *why == Refusal::Drained),
+        _ => Vec::new(),
+    };
+    let (mut title, mut advice) = (problem.title.to_owned(), problem.advice.replace("GROUP", name));
+    if problem.code == "router-cut" {
+        title = format!("{title} ({})", group.doubts().join("; "));
+    }
+    if let [first, rest @ ..] = &members[..] {
+        let all = members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        title = title.replacen("a member", &all, 1);
+        advice = advice.replace("MEMBER", first.as_str());
+        if let Some(spec) = group.spec.members.get(first) {
+            advice = advice.replace("NODE", spec.node.as_str());
+        }
+        if !rest.is_empty() {
+            advice.push_str("; likewise the others");
+        }
+        if problem.code == "member-missing" {
+            let why = group.unfit(first).map(|why| why.to_string()).unwrap_or_default();
+            title = format!("{title} ({first}: {why})");
+        }
+    }
+    (title, advice)
+}
+
+fn member_status(group: &Group, id: &MemberId, member: &Member, log_now: Millis, pid: Option<u32>) -> MemberStatus {
     let spec = group.spec.members.get(id);
     let (life, stopped) = match &member.life {
         Life::Unknown => ("unknown", None),
@@ -242,6 +295,8 @@ fn member_status(group: &Group, id: &MemberId, member: &Member, pid: Option<u32>
         why_unready: member.why_unready.clone(),
         drained: member.drained,
         unfit: group.unfit(id).as_ref().map(unfit),
+        former_engine: false,
+        held_down_ms: Some(member.unstable_until.since(log_now)).filter(|ms| *ms > 0),
         pid,
         incarnation: member.incarnation.0,
         priority: spec.map_or(0, |s| s.priority),
@@ -358,7 +413,10 @@ const fn kind(what: &What) -> &'static str {
 
 pub(super) fn why(agent: &Handle, group: &Group) -> Why {
     let explained = explain(group);
+    let cut_off_ms = cut_off_ms(agent);
     Why {
+        node: agent.me().to_string(),
+        cut_off_ms,
         group: group.spec.name.to_string(),
         epoch: group.epoch.0,
         now: explained.now,
@@ -373,6 +431,8 @@ pub(super) fn why(agent: &Handle, group: &Group) -> Why {
         if_died: explained
             .if_died
             .iter()
+            // What a death would bring is decided by those that it does not hear.
+            .filter(|_| cut_off_ms.is_none())
             .map(|w| WhatIf { event: w.event.clone(), outcome: w.outcome.clone(), reasons: w.reasons.iter().map(reason).collect() })
             .collect(),
     }
@@ -411,9 +471,13 @@ pub(super) fn traffic(agent: &Handle) -> Traffic {
 
 /// Up: a leader, a lease, a disk, and every group served, here too.
 pub(super) fn health(agent: &Handle, view: &View, room: Option<Room>) -> Health {
+    let may_found = agent.may_found();
     let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
     if !view.cluster.founded() {
         reasons.push("this node has not joined its cluster yet".to_owned());
+        if !may_found {
+            reasons.push("it may not found the cluster: `hotwarm init` and `hotwarm join` give one node the right to".to_owned());
+        }
     }
     if view.leader.is_none() {
         let quorum = quorum(view);

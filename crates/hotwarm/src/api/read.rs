@@ -5,6 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use hotwarm_core::ids::{GroupName, MemberId};
+use hotwarm_core::node::View;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
@@ -50,18 +51,25 @@ pub(super) async fn groups(State(app): State<App>) -> Json<Vec<GroupStatus>> {
 
 pub(super) async fn group(State(app): State<App>, Path(name): Path<String>) -> Result<Json<GroupStatus>, Refused> {
     let view = app.agent.view();
-    let group = view.cluster.groups.get(&GroupName::new(&name)).ok_or_else(|| no_group(&name))?;
+    let group = view.cluster.groups.get(&GroupName::new(&name)).ok_or_else(|| no_group(&view, &name))?;
     Ok(Json(picture::group_status(&app.agent, &view, group)))
 }
 
 pub(super) async fn why(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Why>, Refused> {
     let view = app.agent.view();
-    let group = view.cluster.groups.get(&GroupName::new(&name)).ok_or_else(|| no_group(&name))?;
+    let group = view.cluster.groups.get(&GroupName::new(&name)).ok_or_else(|| no_group(&view, &name))?;
     Ok(Json(picture::why(&app.agent, group)))
 }
 
-pub(super) fn no_group(name: &str) -> Refused {
-    Refused::not_there(format!("group {name} not known"))
+pub(super) fn no_group(view: &View, name: &str) -> Refused {
+    let groups = view.cluster.groups.keys().map(GroupName::as_str);
+    Refused::not_there(format!("group {name} not known{}", meant(name, groups)))
+}
+
+/// `; is it web?`, where a name is nearly another.
+pub(super) fn meant<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let near = known.map(|known| (strsim::damerau_levenshtein(name, known), known)).filter(|(far, known)| far * 3 <= known.len().max(3));
+    near.min().map_or_else(String::new, |(_, known)| format!("; is it {known}?"))
 }
 
 pub(super) async fn traffic(State(app): State<App>) -> Json<Traffic> {
@@ -86,11 +94,16 @@ pub(super) struct EventsQuery {
 pub(super) async fn events(State(app): State<App>, query: Result<Query<EventsQuery>, QueryRejection>) -> Result<Response, Refused> {
     let Query(query) = query?;
     let limit = query.limit.unwrap_or(EVENTS_DEFAULT).min(EVENTS_MAX);
+    let group = query.group.clone();
     let wanted = stream::Wanted::group(query.group);
     let newest = *app.agent.records().watch().borrow();
+    let view = app.agent.view();
     // Filtered before it is cut, so that a quiet group's events are found behind a busy one's.
     let all = app.agent.records().after(query.after.unwrap_or(0), usize::MAX);
     let of_group: Vec<_> = all.iter().filter(|record| wanted.takes(record)).collect();
+    if let Some(name) = group.filter(|name| of_group.is_empty() && !view.cluster.groups.contains_key(&GroupName::new(name))) {
+        return Err(no_group(&view, &name));
+    }
     let skipped = if query.after.is_some() { 0 } else { of_group.len().saturating_sub(limit) };
     let events: Vec<_> = of_group.into_iter().skip(skipped).take(limit).map(picture::recorded).collect();
     if query.follow {
@@ -125,6 +138,11 @@ pub(super) async fn logs(
     Ok(Json(Logs { member: member.to_string(), lines }).into_response())
 }
 
+pub(super) fn no_member(view: &View, member: &MemberId) -> Refused {
+    let members = view.cluster.groups.values().flat_map(|group| group.members.keys()).map(MemberId::as_str);
+    Refused::not_there(format!("member {member} not known{}", meant(member.as_str(), members)))
+}
+
 pub(super) fn unreadable(member: &MemberId, error: &std::io::Error) -> Refused {
     Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Code::NOT_PERMITTED, format!("output of {member} not readable: {error}"))
 }
@@ -136,7 +154,7 @@ fn place(app: &App, member: &MemberId) -> Result<Place, Refused> {
     }
     let view = app.agent.view();
     let spec = view.cluster.groups.get(&member.group()).and_then(|g| g.spec.members.get(member));
-    let Some(spec) = spec else { return Err(Refused::not_there(format!("member {member} not known"))) };
+    let Some(spec) = spec else { return Err(no_member(&view, member)) };
     let (node, me) = (&spec.node, app.agent.me());
     let text = format!("{member} runs on node {node}, its output is there; this is node {me}");
     let hint = format!("run `hotwarm logs {member}` on node {node}, or reach its API through `ssh -L 7401:127.0.0.1:7401 {node}`");

@@ -64,6 +64,10 @@ pub struct SelfStatus {
     pub leads: bool,
     /// What is left of its lease; 0 if it holds none.
     pub lease_left_ms: u64,
+    /// Since when it holds no lease and reaches no quorum, in milliseconds; `null` otherwise. What it tells of others is that old.
+    pub cut_off_ms: Option<u64>,
+    /// Nobody has founded the cluster as far as it knows, and it may not: `init` and `join` give one node the right to.
+    pub cannot_found: bool,
     /// `well`, `slow` or `stalled`.
     pub grade: String,
     /// What the grade rests on, if it is not well.
@@ -186,6 +190,10 @@ pub struct MemberStatus {
     pub drained: bool,
     /// Why it could not serve now; `null` if it could.
     pub unfit: Option<Unfit>,
+    /// It failed lately: for so long another is preferred.
+    pub held_down_ms: Option<u64>,
+    /// It runs on as it was started, before its engine's configuration changed; only the answering node's members are known to.
+    pub former_engine: bool,
     /// Of its program; only where it runs on the answering node.
     pub pid: Option<u32>,
     pub incarnation: u64,
@@ -251,6 +259,10 @@ pub struct Events {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Why {
     pub group: String,
+    /// The answering node.
+    pub node: String,
+    /// As in the answering node's status: what it tells is that old.
+    pub cut_off_ms: Option<u64>,
     pub epoch: u64,
     pub now: String,
     /// The change under way and what it waits for.
@@ -258,6 +270,7 @@ pub struct Why {
     pub refusal: Option<Reason>,
     pub problems: Vec<Problem>,
     pub members: Vec<Standing>,
+    /// Empty on a node that is cut off.
     pub if_died: Vec<WhatIf>,
 }
 

@@ -58,10 +58,10 @@ pub(super) async fn undrain_member(State(app): State<App>, Path(member): Path<(S
 /// The group would ignore a member that it does not have; the caller must hear of it.
 fn known(app: &App, (group, name): &(String, String)) -> Result<(String, MemberId), Refused> {
     let (view, member) = (app.agent.view(), MemberId::new(format!("{group}/{name}")));
-    let of = view.cluster.groups.get(&GroupName::new(group)).ok_or_else(|| read::no_group(group))?;
+    let of = view.cluster.groups.get(&GroupName::new(group)).ok_or_else(|| read::no_group(&view, group))?;
     match of.members.contains_key(&member) {
         true => Ok((group.clone(), member)),
-        false => Err(Refused::not_there(format!("member {member} not known"))),
+        false => Err(read::no_member(&view, &member)),
     }
 }
 

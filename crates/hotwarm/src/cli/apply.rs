@@ -68,7 +68,12 @@ pub(super) fn change(client: &Client, text: &str, dry_run: bool, yes: bool, json
     if in_force.is_none() {
         return Err(Failure::failed(Code::NOT_OVER, format!("configuration {} is agreed on, and not seen in force yet", applied.revision)));
     }
-    done(json, &applied, &difference, &format!("configuration {} is in force", applied.revision))
+    let engine = planned.changes.iter().any(|change| change.contains("the engine changes"));
+    let next = match engine {
+        true => "`hotwarm status` on each node names its members that run on with the former engine: watch it",
+        false => "watch what follows with `hotwarm status`",
+    };
+    done(json, &applied, &difference, &format!("configuration {} is in force\n{next}", applied.revision))
 }
 
 fn done(json: bool, applied: &Applied, difference: &str, what: &str) -> Result<(), Failure> {

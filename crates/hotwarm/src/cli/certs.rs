@@ -116,6 +116,9 @@ fn renew(args: &RenewArgs, global: &Global) -> Result<(), Failure> {
     if nodes.is_empty() {
         nodes = config.cluster.nodes.keys().cloned().collect();
     }
+    if !args.dir.is_dir() {
+        files::folder(&args.dir, 0o700)?;
+    }
     let here = this_machine(global);
     let (mut written, mut own) = (Vec::new(), None);
     for node in &nodes {

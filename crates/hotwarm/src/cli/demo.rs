@@ -1,22 +1,24 @@
 //! `hotwarm demo`: three nodes on one machine, real members, load, faults, and a verdict.
 //!
 //! Each node is a process of its own with a data directory of its own; the incidents are drills ([`crate::drill`]). It must leave nothing
-//! behind: it is the subreaper of all it starts, and ends them all.
+//! behind, however it ends: [`front`]. Main path: [`demo`] -> [`front::outer`] -> the same program again -> [`front::inner`] -> [`play_all`].
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use hotwarm_core::ids::NodeId;
-use rustix::process::Signal;
 
 use super::failure::{print, tell};
 use super::{Exit, Failure, Global};
 use crate::api::client::Client;
 use crate::api::types::Status;
 use crate::drill::{self, Apis, Fault, Hands, Plan, Report};
+
+mod front;
 
 /// Show it all on this machine: three nodes, load, faults, a verdict
 #[derive(Debug, Args)]
@@ -31,6 +33,9 @@ pub struct DemoArgs {
     /// Requests per second on each group
     #[arg(long, value_name = "RATE", default_value_t = 200)]
     pub load: u32,
+    /// Given to the process that does the work: its directory
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub inner: Option<PathBuf>,
 }
 
 const NODES: [&str; 3] = ["a", "b", "c"];
@@ -42,7 +47,14 @@ const START_WITHIN: Duration = Duration::from_secs(20);
 const PORTS: u16 = 1000;
 
 pub(super) fn demo(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
-    let mut stage = Stage::set(args)?;
+    match &args.inner {
+        Some(dir) => front::inner(dir, |starting| play_all(args, dir, global, starting)),
+        None => front::outer(),
+    }
+}
+
+fn play_all(args: &DemoArgs, dir: &Path, global: &Global, starting: Arc<Mutex<()>>) -> Result<(), Failure> {
+    let mut stage = Stage::set(args, dir, starting)?;
     stage.progress(&format!("three nodes start in {}", stage.dir.display()));
     stage.start_all()?;
     let first = stage.wait_until_serving()?;
@@ -62,7 +74,7 @@ pub(super) fn demo(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
         print(&format!("\n{}\nverdict: {verdict}\n", table(&reports)))?;
     }
     if args.keep {
-        stage.keep()?;
+        stage.keep();
     }
     if met { Ok(()) } else { Err(Failure::plain(Exit::ObjectiveMissed, verdict)) }
 }
@@ -98,8 +110,9 @@ fn play(args: &DemoArgs, stage: &mut Stage, reports: &mut Vec<Report>) -> Result
 }
 
 fn table(reports: &[Report]) -> String {
+    let wide = reports.iter().map(|report| report.what.chars().count()).max().unwrap_or(0);
     let mut text = format!(
-        "{:<44} {:<6} {:>8} {:>7} {:>7} {:>10} {:>11}  objective\n",
+        "{:<wide$} {:<6} {:>8} {:>7} {:>7} {:>10} {:>11}  objective\n",
         "incident", "group", "requests", "failed", "parked", "outage ms", "slowest ms"
     );
     for report in reports {
@@ -107,15 +120,8 @@ fn table(reports: &[Report]) -> String {
         for group in &report.groups {
             let verdict = if group.met { "met" } else { "MISSED" };
             text.push_str(&format!(
-                "{:<44} {:<6} {:>8} {:>7} {:>7} {:>10} {:>11}  {} ms: {verdict}\n",
-                what.chars().take(44).collect::<String>(),
-                group.group,
-                group.requests,
-                group.failed,
-                group.parked,
-                group.outage_ms,
-                group.slowest_ms,
-                group.objective_ms
+                "{:<wide$} {:<6} {:>8} {:>7} {:>7} {:>10} {:>11}  {} ms: {verdict}\n",
+                what, group.group, group.requests, group.failed, group.parked, group.outage_ms, group.slowest_ms, group.objective_ms
             ));
             what.clear();
         }
@@ -131,6 +137,8 @@ struct Stage {
     base: u16,
     apis: Apis,
     children: Vec<(NodeId, Child)>,
+    /// Held while a node is started, and for good once everything is being ended.
+    starting: Arc<Mutex<()>>,
     started: Instant,
 }
 
@@ -145,17 +153,14 @@ impl Hands for Stage {
 }
 
 impl Stage {
-    fn set(args: &DemoArgs) -> Result<Self, Failure> {
-        // Whatever a killed node leaves behind becomes a child of this process, which ends it.
-        let subreaper = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-        subreaper.map_err(|error| Failure::plain(Exit::Failed, format!("cannot adopt the processes of the demo: {error}")))?;
+    fn set(args: &DemoArgs, dir: &Path, starting: Arc<Mutex<()>>) -> Result<Self, Failure> {
         let base = args.base_port.map_or_else(free_ports, Ok)?;
-        let dir = std::env::temp_dir().join(format!("hotwarm-demo-{}", std::process::id()));
+        let dir = dir.to_owned();
         let exe = std::env::current_exe().map_err(|error| Failure::plain(Exit::Failed, format!("the path of this program: {error}")))?;
         let api = |i: u16| Client::at(SocketAddr::from((Ipv4Addr::LOCALHOST, base + 1 + 10 * i)));
         let apis = NODES.iter().zip(0..).map(|(name, i)| (NodeId::new(name), api(i))).collect();
         let config = dir.join("hotwarm.toml");
-        let stage = Self { dir, config, exe, base, apis, children: Vec::new(), started: Instant::now() };
+        let stage = Self { dir, config, exe, base, apis, children: Vec::new(), starting, started: Instant::now() };
         stage.write_files().map_err(|error| Failure::plain(Exit::Failed, format!("{} cannot be written: {error}", stage.dir.display())))?;
         Ok(stage)
     }
@@ -207,6 +212,8 @@ impl Stage {
     }
 
     fn start(&mut self, node: &NodeId) -> std::io::Result<()> {
+        let starting = Arc::clone(&self.starting);
+        let _nothing_is_ended = starting.lock().unwrap_or_else(PoisonError::into_inner);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join(format!("{node}.log")))?;
         let mut command = Command::new(&self.exe);
         command.args(["run", "--config"]).arg(&self.config).args(["--node", node.as_str()]);
@@ -254,29 +261,11 @@ impl Stage {
         format!("curl 127.0.0.1:{web}/   hotwarm status --api http://127.0.0.1:{api}   http://127.0.0.1:{api}/metrics")
     }
 
-    fn keep(&mut self) -> Result<(), Failure> {
+    /// Until a signal ends the outer process, and that this one.
+    fn keep(&mut self) {
         self.progress(&format!("left running until Ctrl-C: {}", self.hints()));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::plain(Exit::Failed, format!("signals are not received: {error}")))?;
-        runtime
-            .block_on(tokio::signal::ctrl_c())
-            .map_err(|error| Failure::plain(Exit::Failed, format!("signals are not received: {error}")))
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        for (_, child) in &self.children {
-            drill::fault::kill_tree(child.id());
-        }
-        // Guards of nodes that died earlier have become our children; guards give their members a signal of their own when they end.
-        for pid in drill::fault::tree(std::process::id()).into_iter().skip(1) {
-            let _ = drill::fault::signal(pid, Signal::KILL);
-        }
-        while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::empty()) {}
-        // Whoever wants the logs of a failed demo finds them: only a demo that ended well is cleared away.
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.dir);
+        loop {
+            std::thread::park();
         }
     }
 }

@@ -49,7 +49,12 @@ fn members<'a>(status: &'a Status, target: &'a str) -> impl Iterator<Item = (&'a
 pub(super) fn drain(args: &DrainArgs, global: &Global) -> Result<(), Failure> {
     let path = path(&args.target)?;
     let client = client(global)?;
-    table::ask(&what_follows(&client.get("/api/v1/status")?, &args.target), args.yes)?;
+    let status: Status = client.get("/api/v1/status")?;
+    if members(&status, &args.target).next().is_none() && !status.nodes.iter().any(|node| node.name == args.target) {
+        let text = format!("{} is neither a member nor a node of this cluster", args.target);
+        return Err(Failure::failed(Code::NOT_THERE, text).hint("`hotwarm status` lists them"));
+    }
+    table::ask(&what_follows(&status, &args.target), args.yes)?;
     let done: Done = client.post(&format!("{path}/drain"), &serde_json::json!({}))?;
     if !global.json {
         done.events.iter().for_each(|event| tell(&event.text));

@@ -12,6 +12,7 @@ use super::failure::{print, tell};
 use super::{Exit, Failure, Global, read_config, remote, table};
 use crate::api::client::{Client, ClientError};
 use crate::api::types::Status;
+use crate::codes::Code;
 use crate::config;
 use crate::drill::{self, Apis, DrillError, Hands, Plan};
 
@@ -28,7 +29,7 @@ pub enum Fault {
     Cut,
 }
 
-/// Cause a fault on purpose and measure what clients see
+/// Cause a fault on purpose and measure what clients see; on the machine of what it strikes
 #[derive(Debug, Args)]
 pub struct DrillArgs {
     #[arg(value_name = "FAULT", value_enum)]
@@ -73,6 +74,7 @@ pub(super) fn drill(args: &DrillArgs, global: &Global) -> Result<(), Failure> {
     let patience = args.lasting + Duration::from_secs(60);
     let plan = Plan { fault, target: args.target.clone(), rate: args.load, lasting: args.lasting, patience, objective: args.objective };
     let apis = apis(global)?;
+    drill::check(&apis, &plan).map_err(failure)?;
     table::ask(&format!("{}. Requests of real clients are hit too.", plan.describe()), args.yes)?;
     let report = drill::run(&apis, &plan, &mut Onlooker).map_err(failure)?;
     if global.json {
@@ -86,9 +88,11 @@ pub(super) fn drill(args: &DrillArgs, global: &Global) -> Result<(), Failure> {
 fn failure(error: DrillError) -> Failure {
     let exit = match &error {
         DrillError::Api(ClientError::Unreachable { .. }) => Exit::Unreachable,
-        DrillError::UnknownTarget(_) => Exit::Usage,
         DrillError::Elsewhere { .. } => Exit::Refused,
-        DrillError::Api(_) | DrillError::Unready(_) | DrillError::Fault { .. } | DrillError::NotWhole { .. } => Exit::Failed,
+        DrillError::UnknownTarget(_) => return Failure::failed(Code::NOT_THERE, error.to_string()),
+        DrillError::Api(_) | DrillError::Unready(_) | DrillError::NoEffect(_) | DrillError::Fault { .. } | DrillError::NotWhole { .. } => {
+            Exit::Failed
+        }
     };
     Failure::plain(exit, error.to_string())
 }

@@ -20,6 +20,10 @@ pub enum Exit {
     Refused = 3,
     Unreachable = 4,
     ObjectiveMissed = 5,
+    /// A signal ended it, and it cleared up: 128 and the signal's number, as shells count.
+    HungUp = 129,
+    Interrupted = 130,
+    Terminated = 143,
 }
 
 /// Why a command did not do what was asked.
@@ -31,9 +35,17 @@ pub struct Failure {
     pub hint: Option<String>,
     /// A configuration that is wrong: told in full instead of the message.
     config: Option<Box<Errors>>,
+    /// A person knows already.
+    told: bool,
 }
 
 impl Failure {
+    /// Only an exit code: what there is to say was said.
+    #[must_use]
+    pub fn told(exit: Exit) -> Self {
+        Self { told: true, ..Self::plain(exit, "") }
+    }
+
     #[must_use]
     pub fn plain(exit: Exit, message: impl Into<String>) -> Self {
         Self::with_code(exit, None, message)
@@ -41,7 +53,7 @@ impl Failure {
 
     #[must_use]
     pub fn with_code(exit: Exit, code: Option<Code>, message: impl Into<String>) -> Self {
-        Self { exit, code, message: message.into(), hint: None, config: None }
+        Self { exit, code, message: message.into(), hint: None, config: None, told: false }
     }
 
     /// Exit code 1.
@@ -63,6 +75,9 @@ impl Failure {
 
     /// Prints it on standard error, as text or in the API's shape.
     pub fn report(&self, json: bool) -> ExitCode {
+        if self.told {
+            return ExitCode::from(self.exit as u8);
+        }
         if !json {
             tell(&self.to_string());
         } else if let Some(errors) = &self.config {

@@ -33,6 +33,9 @@ pub struct InitArgs {
     /// Where the folder NAME is made
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
+    /// The data directory on the nodes; nodes that share a machine add -NODE to it
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/hotwarm")]
+    data: PathBuf,
 }
 
 const PEER_PORT: u16 = 7400;
@@ -101,6 +104,10 @@ fn next_steps(folder: &Path, config: &config::Config) -> String {
         let right = if bootstrapper(config) == Some(node) { "; may bootstrap the cluster, once" } else { "" };
         text.push_str(&format!("{at}/{node}.join  for node {node}{right}\n"));
     }
+    text.push_str(&format!(
+        "on each node hotwarm keeps its data in {} (`data` in the file; --data chooses another)\n",
+        config.node.data.display()
+    ));
     text.push_str("\nnext, for each node:\n");
     for (node, address) in &config.cluster.nodes {
         text.push_str(&format!("  scp {at}/{node}.join {}: && ssh {} sudo hotwarm join {node}.join\n", address.ip(), address.ip()));
@@ -127,7 +134,8 @@ fn template(args: &InitArgs) -> String {
         text.push_str(&format!("edge = [{}]    # routes, does not vote\n", quoted(&args.edge)));
     }
     text.push_str("# zones = { a = \"room-1\", b = \"room-2\" }    # which nodes fail together\n");
-    text.push_str("\n[node]\ndata = \"/var/lib/hotwarm\"\napi  = \"127.0.0.1:7401\"    # for operators, on the machine itself\n");
+    let data = args.data.display().to_string();
+    text.push_str(&format!("\n[node]\ndata = {data:?}\napi  = \"127.0.0.1:7401\"    # for operators, on the machine itself\n"));
     text.push_str(&shared_machines(args));
     text.push_str(&example(args));
     text
@@ -139,7 +147,8 @@ fn shared_machines(args: &InitArgs) -> String {
     for (name, address) in &args.nodes {
         if args.nodes.iter().filter(|(_, other)| other.ip() == address.ip()).count() > 1 {
             let api = address.port().saturating_add(1);
-            text.push_str(&format!("\n[node.{}]\ndata = \"/var/lib/hotwarm-{name}\"\napi  = \"127.0.0.1:{api}\"\n", key(name)));
+            let data = format!("{}-{name}", args.data.display());
+            text.push_str(&format!("\n[node.{}]\ndata = {data:?}\napi  = \"127.0.0.1:{api}\"\n", key(name)));
         }
     }
     text

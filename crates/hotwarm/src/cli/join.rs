@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 
-use super::failure::{Exit, Failure, print};
+use super::failure::{Exit, Failure, print, tell};
 use super::{DEFAULT_CONFIG, Global, files, unit};
 use crate::api::client::Client;
 use crate::api::types::Reloaded;
@@ -170,6 +170,12 @@ fn report(layout: &Layout, file: &pki::JoinFile, in_force: Option<InForce>, unit
             file.cluster,
             in_force.text()
         ));
+    }
+    if unit.is_some() && std::env::current_exe().is_ok_and(|program| program.components().any(|part| part.as_os_str() == "target")) {
+        tell(
+            "warning: the unit starts the program from a build directory, where the next build replaces it: copy it to /usr/local/bin,\n\
+              remove the unit and join again from there",
+        );
     }
     let next = if unit.is_some() { "sudo systemctl enable --now hotwarm" } else { "hotwarm run" };
     print(&format!(

@@ -5,9 +5,10 @@
 use clap::Args;
 
 use super::Global;
-use super::failure::{Failure, print};
+use super::failure::{Failure, print, tell};
 use super::remote::{client, member, print_json};
-use crate::api::types::{LogLine, Logs};
+use crate::api::client::Client;
+use crate::api::types::{LogLine, Logs, Status};
 
 /// Show what a member wrote on its standard output and error
 #[derive(Debug, Args)]
@@ -21,6 +22,16 @@ pub struct LogsArgs {
     /// How many of the last lines
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 100)]
     pub lines: usize,
+}
+
+/// A program that could not be started has printed nothing: why is known to the group.
+fn tell_why_it_does_not_run(client: &Client, name: &str) -> Result<(), Failure> {
+    let status: Status = client.get("/api/v1/status")?;
+    let member = status.groups.iter().flat_map(|group| &group.members).find(|member| member.name == name);
+    if let Some(stopped) = member.filter(|member| member.life == "stopped").and_then(|member| member.stopped.as_ref()) {
+        tell(&format!("{name} does not run: {stopped}"));
+    }
+    Ok(())
 }
 
 pub(super) fn logs(args: &LogsArgs, global: &Global) -> Result<(), Failure> {
@@ -37,5 +48,6 @@ pub(super) fn logs(args: &LogsArgs, global: &Global) -> Result<(), Failure> {
     if global.json {
         return print_json(&logs);
     }
-    print(&logs.lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+    print(&logs.lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
+    tell_why_it_does_not_run(&client, &args.member)
 }

@@ -59,7 +59,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, the message says what to do; 2 wrong usage; 3 refused by a rule, \
-    with the reason and the override; 4 not reachable; 5 objective missed (drill, demo).";
+    with the reason and the override; 4 not reachable; 5 objective missed (drill, demo); 128 and \
+    the number of the signal that ended a demo.";
 
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
@@ -123,7 +124,14 @@ pub struct Wired {
 
 /// The whole program but `guard` and `component`.
 pub fn main(wired: Wired) -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && std::env::args().any(|argument| argument == "--json") => {
+            let text = error.render().to_string();
+            return Failure::plain(Exit::Usage, text.trim().trim_start_matches("error: ")).report(true);
+        }
+        Err(error) => error.exit(),
+    };
     match dispatch(&cli, wired) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(cli.global.json),

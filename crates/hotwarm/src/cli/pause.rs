@@ -40,7 +40,11 @@ const RESUMED_WITHIN: Duration = Duration::from_secs(10);
 
 fn groups(client: &Client, one: Option<&str>) -> Result<Vec<String>, Failure> {
     match one {
-        Some(name) => Ok(vec![name.to_owned()]),
+        Some(name) => {
+            // Known, before anything is asked.
+            let group: GroupStatus = client.get(&format!("/api/v1/groups/{}", part(name)))?;
+            Ok(vec![group.name])
+        }
         None => {
             let all: Vec<GroupStatus> = client.get("/api/v1/groups")?;
             Ok(all.into_iter().map(|group| group.name).collect())
@@ -51,8 +55,9 @@ fn groups(client: &Client, one: Option<&str>) -> Result<Vec<String>, Failure> {
 pub(super) fn pause(args: &PauseArgs, global: &Global) -> Result<(), Failure> {
     let client = client(global)?;
     let groups = groups(&client, args.group.as_deref())?;
+    let back = args.group.as_ref().map_or_else(|| "hotwarm resume".to_owned(), |group| format!("hotwarm resume {group}"));
     let what = format!(
-        "automation of {} is suspended until `hotwarm resume`: nothing is promoted, no failure is answered, and what serves goes on\n\
+        "automation of {} is suspended until `{back}`: nothing is promoted, no failure is answered, and what serves goes on\n\
          serving without counting its lease. A node that fails meanwhile takes its hot members' service with it.",
         groups.join(", ")
     );
@@ -62,7 +67,7 @@ pub(super) fn pause(args: &PauseArgs, global: &Global) -> Result<(), Failure> {
     }
     match global.json {
         true => print_json(&serde_json::json!({ "paused": groups })),
-        false => print(&format!("paused: {}; the way back is `hotwarm resume`\n", groups.join(", "))),
+        false => print(&format!("paused: {}; the way back is `{back}`\n", groups.join(", "))),
     }
 }
 
@@ -82,7 +87,7 @@ pub(super) fn resume(args: &ResumeArgs, global: &Global) -> Result<(), Failure> 
         if resumed.is_none() {
             let why = last.unwrap_or_else(|| "nodes have not counted their lease again".to_owned());
             return Err(Failure::refused(Code::NOT_OVER, format!("{group} is not resumed yet: {why}"))
-                .hint("bring these nodes back; or see to it that nothing serves there any more and give --force"));
+                .hint(format!("bring these nodes back; or see to it that nothing serves there any more: hotwarm resume {group} --force")));
         }
     }
     match global.json {

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::failure::{Exit, Failure};
+use super::failure::{Exit, Failure, tell};
 use super::{Global, installed_name, read_config};
 use crate::api::client::{Client, ClientError};
 use crate::codes::Code;
@@ -12,13 +12,17 @@ use crate::config;
 /// The API that `--api`, `HOTWARM_API` or the configuration file names.
 pub(super) fn client(global: &Global) -> Result<Client, Failure> {
     if let Some(url) = &global.api {
-        return Client::new(url).map_err(Failure::from);
+        return Client::new(url).map(|client| client.telling(waiting)).map_err(Failure::from);
     }
     let text = read_config(&global.config).map_err(|failure| failure.hint("give --api URL, or --config FILE"))?;
     // The name chooses among the overrides of [node]; without one the file's own [node] counts.
     let node = std::env::var("HOTWARM_NODE").ok().map(hotwarm_core::ids::NodeId::new).or_else(|| installed_name(global));
     let config = config::parse(&text, &global.config.to_string_lossy(), node.as_ref())?;
-    Ok(Client::at(config.node.api))
+    Ok(Client::at(config.node.api).telling(waiting))
+}
+
+fn waiting(url: &str) {
+    tell(&format!("waiting for the node at {url} ..."));
 }
 
 impl From<ClientError> for Failure {

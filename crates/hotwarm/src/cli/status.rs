@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::failure::{Failure, print};
+use super::failure::{Exit, Failure, print};
 use super::remote::client;
 use super::table::{Table, Tone, colour, or_dash, paint, plain};
-use super::{Global, remote};
-use crate::api::types::{GroupStatus, MemberStatus, NodeStatus, Problem, Status};
+use super::{Global, read_config, remote, table};
+use crate::api::client::Client;
+use crate::api::types::{Configuration, GroupStatus, MemberStatus, NodeStatus, Problem, Status};
+use crate::config;
 
 /// Days left of a certificate from which on it is a warning.
 const CERTIFICATE_DAYS: i64 = 30;
@@ -21,6 +23,9 @@ pub struct StatusArgs {
     /// Show it again every so often, until interrupted
     #[arg(long, short, value_name = "EVERY", num_args = 0..=1, default_missing_value = "1s", value_parser = super::duration)]
     watch: Option<Duration>,
+    /// Exit with 1 if a group's requests are not served, or if this node has no quorum or is in no cluster
+    #[arg(long, conflicts_with = "watch")]
+    check: bool,
 }
 
 pub(super) fn status(args: &StatusArgs, global: &Global) -> Result<(), Failure> {
@@ -29,7 +34,12 @@ pub(super) fn status(args: &StatusArgs, global: &Global) -> Result<(), Failure> 
         let status: Result<Status, Failure> = client.get("/api/v1/status").map_err(Failure::from);
         let (Some(every), false) = (args.watch, global.json) else {
             let status = status?;
-            return if global.json { remote::print_json(&status) } else { print(&text(&status, colour())) };
+            if global.json {
+                remote::print_json(&status)?;
+            } else {
+                print(&(text(&status, colour()) + &other_file(&client, &status, global)))?;
+            }
+            return if args.check && !is_up(&status) { Err(Failure::told(Exit::Failed)) } else { Ok(()) };
         };
         let shown = match &status {
             Ok(status) => text(status, colour()),
@@ -41,15 +51,40 @@ pub(super) fn status(args: &StatusArgs, global: &Global) -> Result<(), Failure> 
     }
 }
 
+fn is_up(status: &Status) -> bool {
+    let down = status.groups.iter().flat_map(|group| &group.problems).any(|problem| problem.severity == "down");
+    !status.nodes.is_empty() && status.cluster.leader.is_some() && status.node.cut_off_ms.is_none() && !down
+}
+
+/// The file of this machine, if it is of this cluster and not what the cluster runs with.
+fn other_file(client: &Client, status: &Status, global: &Global) -> String {
+    let Ok(text) = read_config(&global.config) else { return String::new() };
+    let Ok(now) = client.get::<Configuration>("/api/v1/config") else { return String::new() };
+    let of_this = config::parse(&text, "", None).is_ok_and(|config| config.cluster.name == status.cluster.name);
+    if !of_this || status.nodes.is_empty() || text == now.text {
+        return String::new();
+    }
+    let file = global.config.display();
+    format!(
+        "\nnotice  {file} on this machine is not configuration {}, which the cluster runs with\n        `hotwarm apply {file} --dry-run` shows \
+         the difference\n",
+        now.revision
+    )
+}
+
 fn text(status: &Status, colour: bool) -> String {
     let mut out = head(status, colour);
+    if let Some(cut_off_ms) = status.node.cut_off_ms {
+        out.insert_str(0, &format!("{}\n", paint(&cut_off(&status.node.name, cut_off_ms), Tone::Bad, colour)));
+    }
     out.push('\n');
     out.push_str(&nodes(&status.nodes).text(colour));
     if !status.groups.is_empty() {
         out.push('\n');
         out.push_str(&groups(&status.groups).text(colour));
         out.push('\n');
-        out.push_str(&members(&status.groups).text(colour));
+        out.push_str(&members(status).text(colour));
+        out.push_str(&ailing(status));
     }
     let problems = problems(status, colour);
     if !problems.is_empty() {
@@ -59,10 +94,23 @@ fn text(status: &Status, colour: bool) -> String {
     out
 }
 
+/// What a node that reaches nobody is to say before everything else.
+pub(super) fn cut_off(node: &str, cut_off_ms: u64) -> String {
+    let ago = table::span(Duration::from_millis(cut_off_ms));
+    format!("node {node} is cut off: it reaches no quorum and holds no lease; of others it tells what it last knew, {ago} ago")
+}
+
 fn head(status: &Status, colour: bool) -> String {
     let (cluster, quorum) = (&status.cluster, &status.cluster.quorum);
     if status.nodes.is_empty() {
-        return format!("node {} has not joined its cluster yet\n", status.node.name);
+        let mut text = format!("node {} has not joined its cluster yet\n", status.node.name);
+        if status.node.cannot_found {
+            text.push_str(
+                "it waits for the others, and may not found the cluster itself; if none of them may, nobody does:\n\
+                 `hotwarm init` makes join files, of which the first gives the right to found, and `hotwarm join` installs it\n",
+            );
+        }
+        return text;
     }
     let leader = cluster.leader.as_deref();
     let reached = if quorum.reached < quorum.needed { Tone::Bad } else { Tone::Plain };
@@ -134,16 +182,21 @@ fn dedup(mut addresses: Vec<String>) -> Vec<String> {
     addresses
 }
 
-fn members(groups: &[GroupStatus]) -> Table {
+fn members(status: &Status) -> Table {
     let mut table = Table::new(&["MEMBER", "NODE", "ROLE", "STATE", "PID", "ADDRESS"]);
-    for member in groups.iter().flat_map(|group| &group.members) {
+    for member in status.groups.iter().flat_map(|group| &group.members) {
         let role = if member.role == "hot" { Tone::Strong } else { Tone::Plain };
-        let pid = member.pid.map(|pid| pid.to_string());
+        let here = member.node == status.node.name;
+        let pid = if here { member.pid.map(|pid| pid.to_string()) } else { Some(format!("on {}", member.node)) };
+        let (mut state, tone) = member_state(member);
+        if !here && status.node.cut_off_ms.is_some() {
+            state = format!("was {state}");
+        }
         table.row([
             plain(&member.name),
             plain(&member.node),
             (member.role.clone(), role),
-            member_state(member),
+            (state, tone),
             plain(or_dash(pid.as_deref())),
             plain(member.address),
         ]);
@@ -151,21 +204,44 @@ fn members(groups: &[GroupStatus]) -> Table {
     table
 }
 
+/// One or two words; the rest is said below the table.
 fn member_state(member: &MemberStatus) -> (String, Tone) {
     let (state, tone) = match (member.life.as_str(), member.ready, &member.unfit) {
-        ("running", true, None) if member.serving => ("serving".to_owned(), Tone::Good),
-        ("running", true, None) => ("ready".to_owned(), Tone::Good),
-        ("running", false, _) if member.why_unready.is_empty() => ("not ready".to_owned(), Tone::Doubtful),
-        ("running", false, _) => (format!("not ready: {}", member.why_unready), Tone::Doubtful),
-        (_, _, Some(unfit)) if unfit.code == "node-lost" => (format!("{}: its node is lost", member.life), Tone::Bad),
-        ("running", true, Some(unfit)) if unfit.code == "drained" => ("ready".to_owned(), Tone::Doubtful),
-        ("running", true, Some(unfit)) => (format!("doubtful: {}", unfit.text), Tone::Bad),
-        ("stopped", ..) if member.role == "spare" => ("off".to_owned(), Tone::Dim),
-        ("stopped", ..) => (format!("stopped: {}", member.stopped.as_deref().unwrap_or("not known why")), Tone::Bad),
-        _ => ("not known".to_owned(), Tone::Doubtful),
+        ("running", true, None) if member.serving => ("serving", Tone::Good),
+        ("running", true, None) if member.held_down_ms.is_some() => ("ready, held down", Tone::Doubtful),
+        ("running", true, None) => ("ready", Tone::Good),
+        ("running", false, _) => ("not ready", Tone::Doubtful),
+        (_, _, Some(unfit)) if unfit.code == "node-lost" => ("node lost", Tone::Bad),
+        ("running", true, Some(unfit)) if unfit.code == "drained" && member.serving => ("serving", Tone::Doubtful),
+        ("running", true, Some(unfit)) if unfit.code == "drained" => ("ready", Tone::Doubtful),
+        ("running", true, Some(_)) => ("doubtful", Tone::Bad),
+        ("stopped", ..) if member.role == "spare" => ("off", Tone::Dim),
+        ("stopped", ..) => ("stopped", Tone::Bad),
+        _ => ("not known", Tone::Doubtful),
     };
     let drained = member.drained || member.unfit.as_ref().is_some_and(|unfit| unfit.code == "drained");
-    (if drained { format!("{state}, drained") } else { state }, tone)
+    (if drained { format!("{state}, drained") } else { state.to_owned() }, tone)
+}
+
+/// A line for each member that is not as it should be: why.
+fn ailing(status: &Status) -> String {
+    let mut out = String::new();
+    for member in status.groups.iter().flat_map(|group| &group.members) {
+        let why = match (member.life.as_str(), &member.stopped, &member.unfit) {
+            ("stopped", _, _) if member.role == "spare" => continue,
+            ("stopped", Some(stopped), _) => stopped.clone(),
+            ("running", _, _) if !member.ready && !member.why_unready.is_empty() => member.why_unready.clone(),
+            ("running", _, None) if !member.serving && member.held_down_ms.is_some() => {
+                let left = table::span(Duration::from_millis(member.held_down_ms.unwrap_or(0)));
+                format!("it failed lately and is held down for {left} more")
+            }
+            (_, _, Some(unfit)) if !matches!(unfit.code.as_str(), "drained" | "spare") => unfit.text.clone(),
+            _ => continue,
+        };
+        let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        out.push_str(&format!("  {}: {why}\n", member.name));
+    }
+    out
 }
 
 fn problems(status: &Status, colour: bool) -> String {
@@ -203,6 +279,15 @@ fn problems(status: &Status, colour: bool) -> String {
     {
         let text = format!("the certificate of node {} has {} days left", status.node.name, certificate.days_left);
         tell("notice", text, "`hotwarm certs renew` makes new ones");
+    }
+    for group in &status.groups {
+        let own: Vec<&MemberStatus> = group.members.iter().filter(|m| m.node == status.node.name && m.pid.is_some()).collect();
+        let former: Vec<&str> = own.iter().filter(|m| m.former_engine).map(|m| m.name.as_str()).collect();
+        if !former.is_empty() {
+            let text =
+                format!("{}: of {} running here, {} run the former engine: {}", group.name, own.len(), former.len(), former.join(", "));
+            tell("notice", text, "each takes the new one over when it starts next; other nodes tell of theirs");
+        }
     }
     let all = status.groups.iter().flat_map(|group| group.problems.iter().map(move |problem| (group, problem)));
     let rank = |problem: &Problem| ["down", "bare", "notice"].iter().position(|severity| *severity == problem.severity);

@@ -32,6 +32,7 @@ const OVER_WITHIN: Duration = Duration::from_secs(60);
 pub(super) fn switchover(args: &SwitchoverArgs, global: &Global) -> Result<(), Failure> {
     let client = client(global)?;
     let group: GroupStatus = client.get(&format!("/api/v1/groups/{}", part(&args.group)))?;
+    check(&group, args.to.as_deref())?;
     let from = group.members.iter().find(|member| member.role == "hot").map(|member| member.name.clone());
     let what = format!(
         "switchover of {}: {} hands over to {}; requests in flight finish, new ones wait until it is done",
@@ -57,6 +58,24 @@ pub(super) fn switchover(args: &SwitchoverArgs, global: &Global) -> Result<(), F
         }));
     }
     print(&format!("{}\n", end.text))
+}
+
+/// What is refused whatever the state, before a person is asked.
+fn check(group: &GroupStatus, to: Option<&str>) -> Result<(), Failure> {
+    if !group.exclusive {
+        let text = format!("switchover refused: group {} has several hot members", group.name);
+        return Err(Failure::refused(Code::SWITCHOVER_REFUSED, text).hint("`hotwarm drain MEMBER` takes one of them out"));
+    }
+    let Some(to) = to else { return Ok(()) };
+    let full = if to.contains('/') { to.to_owned() } else { format!("{}/{to}", group.name) };
+    let Some(member) = group.members.iter().find(|member| member.name == full) else {
+        let all = group.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(Failure::failed(Code::NOT_THERE, format!("member {full} not known")).hint(format!("group {} has {all}", group.name)));
+    };
+    match member.role == "hot" && member.serving {
+        true => Err(Failure::refused(Code::SWITCHOVER_REFUSED, format!("switchover refused: {full} is hot already"))),
+        false => Ok(()),
+    }
 }
 
 fn newest(client: &Client) -> Result<u64, Failure> {

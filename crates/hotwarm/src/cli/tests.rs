@@ -46,9 +46,17 @@ fn the_definition_is_sound() {
 #[test]
 fn exit_codes_are_those_of_the_manual() {
     let code = |exit| format!("{:?}", Failure::plain(exit, "x").report(false));
-    for (exit, number) in
-        [(Exit::Done, 0), (Exit::Failed, 1), (Exit::Usage, 2), (Exit::Refused, 3), (Exit::Unreachable, 4), (Exit::ObjectiveMissed, 5)]
-    {
+    for (exit, number) in [
+        (Exit::Done, 0),
+        (Exit::Failed, 1),
+        (Exit::Usage, 2),
+        (Exit::Refused, 3),
+        (Exit::Unreachable, 4),
+        (Exit::ObjectiveMissed, 5),
+        (Exit::HungUp, 129),
+        (Exit::Interrupted, 130),
+        (Exit::Terminated, 143),
+    ] {
         assert_eq!(code(exit), format!("{:?}", ExitCode::from(number)));
     }
     assert_eq!(Cli::try_parse_from(["hotwarm", "fly"]).unwrap_err().exit_code(), Exit::Usage as i32);
@@ -131,10 +139,10 @@ fn joining_again_renews_and_nothing_else() {
     let config = root.join("etc/hotwarm/hotwarm.toml");
     fs::write(&config, "# changed since").unwrap();
     let before = fs::read_to_string(data.join("tls/node.pem")).unwrap();
-    let (key, renewed) = (shop.join("ca.key"), temp.path().to_str().unwrap());
-    run(&["certs", "renew", "--ca-key", key.to_str().unwrap(), "--dir", renewed, "--node", "a"]).unwrap();
-    assert_eq!(mode(&temp.path().join("a.join")), 0o600);
-    join(&temp.path().join("a.join"), &root).unwrap();
+    let (key, renewed) = (shop.join("ca.key"), temp.path().join("renewed"));
+    run(&["certs", "renew", "--ca-key", key.to_str().unwrap(), "--dir", renewed.to_str().unwrap(), "--node", "a"]).unwrap();
+    assert_eq!((mode(&renewed), mode(&renewed.join("a.join"))), (0o700, 0o600));
+    join(&renewed.join("a.join"), &root).unwrap();
     let after = fs::read_to_string(data.join("tls/node.pem")).unwrap();
     assert_ne!(before, after);
     assert_eq!(config::pki::identity(&after).unwrap().node, Some(NodeId::new("a")));

@@ -7,6 +7,7 @@ use clap::Args;
 use super::Global;
 use super::failure::{Failure, print};
 use super::remote::{client, part, print_json};
+use super::status::cut_off;
 use super::table::{Table, Tone, colour, paint, plain};
 use crate::api::types::Why;
 
@@ -26,7 +27,11 @@ pub(super) fn why(args: &WhyArgs, global: &Global) -> Result<(), Failure> {
 }
 
 fn text(why: &Why, colour: bool) -> String {
-    let mut out = format!("{}: {}\n", paint(&why.group, Tone::Strong, colour), why.now);
+    let mut out = String::new();
+    if let Some(cut_off_ms) = why.cut_off_ms {
+        out.push_str(&format!("{}\n", paint(&cut_off(&why.node, cut_off_ms), Tone::Bad, colour)));
+    }
+    out.push_str(&format!("{}: {}\n", paint(&why.group, Tone::Strong, colour), why.now));
     if let Some(transition) = &why.transition {
         out.push_str(&format!("change   {transition}\n"));
     }

@@ -3,8 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 
 /// What is done to a running cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,12 @@ pub fn tree(root: u32) -> Vec<u32> {
 
 /// Kills a process and its descendants, each before what it could start anew: a power cut as nearly as signals can.
 pub fn kill_tree(root: u32) {
-    let all = tree(root);
+    kill_trees([root]);
+}
+
+/// The same for several, all stopped before the first is killed.
+pub fn kill_trees(roots: impl IntoIterator<Item = u32>) {
+    let all: Vec<u32> = roots.into_iter().flat_map(tree).collect();
     for pid in &all {
         let _ = signal(*pid, Signal::STOP);
     }
@@ -57,6 +63,58 @@ pub fn kill_tree(root: u32) {
     }
 }
 
+/// Kills all that descends from this process, again until nothing is left or `within` has passed; this process must be their subreaper.
+/// A guard's member is handed over only when the guard has ended, and then is found in the next round.
+pub fn end_descendants(within: Duration) {
+    let until = Instant::now() + within;
+    loop {
+        // A child that was stopped ends on this signal too.
+        for pid in tree(std::process::id()).into_iter().skip(1) {
+            let _ = signal(pid, Signal::KILL);
+        }
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                // No child is left, and so no descendant: those of a dead one are ours.
+                Err(_) => return,
+            }
+        }
+        if Instant::now() > until {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What the kernel says a process does (`R`, `S`, `T`: stopped, `Z`: dead and not waited for); `None` if it is no more.
+#[must_use]
+pub fn state(pid: u32) -> Option<char> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it is in brackets and may hold anything.
+    text.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Whose child a process is.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// True if a process of this machine is hotwarm's `command` (`run`, `guard`).
+#[must_use]
+pub fn is_hotwarm(pid: u32, command: &str) -> bool {
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.split(|byte| *byte == 0).skip(1).any(|argument| argument == command.as_bytes())
+}
+
+/// True if the process is no more, or only not waited for.
+#[must_use]
+pub fn is_dead(pid: u32) -> bool {
+    matches!(state(pid), None | Some('Z' | 'X'))
+}
+
 const TABLE: &str = "hotwarm_drill";
 
 /// A node cut off; the cut ends when this is dropped.
@@ -64,20 +122,29 @@ const TABLE: &str = "hotwarm_drill";
 pub struct Cut(());
 
 impl Cut {
-    /// Drops every packet to and from `address`, a node's address for its peers, on this machine.
+    /// Drops every packet between this machine's node, which listens for its peers at `own`, and `peers`, in both directions and on the
+    /// connections of both sides.
     ///
     /// # Errors
     /// nft is missing or refuses (it needs root).
-    pub fn begin(address: SocketAddr) -> io::Result<Self> {
-        let port = address.port();
-        let family = if address.is_ipv4() { "ip" } else { "ip6" };
-        let ip = address.ip();
-        let rules = format!(
+    pub fn begin(own: SocketAddr, peers: &[SocketAddr]) -> io::Result<Self> {
+        let mut rules = format!(
             "add table inet {TABLE}\n\
-             add chain inet {TABLE} out {{ type filter hook output priority 0; policy accept; }}\n\
-             add rule inet {TABLE} out {family} daddr {ip} tcp dport {port} drop\n\
-             add rule inet {TABLE} out {family} saddr {ip} tcp sport {port} drop\n"
+             add chain inet {TABLE} in {{ type filter hook input priority 0; policy accept; }}\n\
+             add chain inet {TABLE} out {{ type filter hook output priority 0; policy accept; }}\n"
         );
+        let mut drop = |chain: &str, whose: &str, address: SocketAddr, port: &str| {
+            let family = if address.is_ipv4() { "ip" } else { "ip6" };
+            let (ip, number) = (address.ip(), address.port());
+            rules.push_str(&format!("add rule inet {TABLE} {chain} {family} {whose} {ip} tcp {port} {number} drop\n"));
+        };
+        // What peers opened to us, and what we opened to each of them.
+        drop("in", "daddr", own, "dport");
+        drop("out", "saddr", own, "sport");
+        for peer in peers {
+            drop("in", "saddr", *peer, "sport");
+            drop("out", "daddr", *peer, "dport");
+        }
         nft(&rules)?;
         Ok(Self(()))
     }

@@ -26,6 +26,8 @@ const BEFORE: Duration = Duration::from_millis(1500);
 /// Load after everything is whole again.
 const AFTER: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A signal is carried out within milliseconds.
+const EFFECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// The nodes' APIs, by name, as far as this machine reaches them.
 pub type Apis = BTreeMap<NodeId, Client>;
@@ -57,6 +59,8 @@ pub enum DrillError {
     Unready(String),
     #[error("{target} does not run on a machine that this drill reaches ({why}): run it on the machine of node {node}")]
     Elsewhere { target: String, node: String, why: String },
+    #[error("no effect of the fault was seen ({0}): nothing was tested")]
+    NoEffect(String),
     #[error("{doing} failed: {source}")]
     Fault { doing: String, source: std::io::Error },
     #[error("not whole again within {} s: {what}; see `hotwarm status` and `hotwarm why`", .after.as_secs())]
@@ -71,6 +75,15 @@ pub trait Hands {
     fn revive(&mut self, node: &NodeId) -> bool;
 }
 
+/// Whether the drill can be done here; nothing is done.
+///
+/// # Errors
+/// See [`DrillError`].
+pub fn check(apis: &Apis, plan: &Plan) -> Result<(), DrillError> {
+    let target = Target::find(&any_status(apis, None)?, plan)?;
+    pid_of(apis, plan, &target).map(drop)
+}
+
 /// Does the drill. Nothing of it stays: what was stopped runs on, what was cut is whole.
 ///
 /// # Errors
@@ -80,6 +93,9 @@ pub fn run(apis: &Apis, plan: &Plan, hands: &mut dyn Hands) -> Result<Report, Dr
     let target = Target::find(&status, plan)?;
     let observer = observer(apis, &target.node)?;
     let groups = groups_of(&status, plan, &target);
+    if groups.is_empty() {
+        return Err(DrillError::Unready("no group that it touches has a listener to ask: it would show nothing".into()));
+    }
     let mut loads = Vec::new();
     for group in &groups {
         let addresses = addresses(group, plan, &target.node);
@@ -100,12 +116,18 @@ pub fn run(apis: &Apis, plan: &Plan, hands: &mut dyn Hands) -> Result<Report, Dr
     hands.progress(&format!("fault: {}", plan.describe()));
     let whole = wait_until_whole(apis, plan, &target, undo, fault.instant, hands);
     std::thread::sleep(AFTER);
-    let events: Events = observer.get(&format!("/api/v1/events?after={}&limit=5000", before.number))?;
+    let events = observer.get::<Events>(&format!("/api/v1/events?after={}&limit=5000", before.number));
+    let events = match events {
+        Ok(events) => events.events,
+        // The node that would tell is the one that was killed; what clients saw is known all the same.
+        Err(_) if plan.fault == Fault::NodeKill => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
     let after = parked(apis);
     let reports = groups.iter().zip(&loads).map(|(group, load)| {
         let seen = load.seen(fault.instant, Instant::now());
         let parked = after.get(&group.name).copied().unwrap_or(0).saturating_sub(before.parked.get(&group.name).copied().unwrap_or(0));
-        GroupReport::new(group, seen, parked, &events.events, fault.wall, plan.objective)
+        GroupReport::new(group, seen, parked, &events, fault.wall, plan.objective)
     });
     let report = Report { what: plan.describe(), groups: reports.collect() };
     whole.map(|()| report)
@@ -121,7 +143,7 @@ struct Moments {
     wall: SystemTime,
 }
 
-/// What undoes the fault.
+/// What undoes the fault. What was killed is proved dead before.
 enum Undo {
     Nothing,
     Continue(u32),
@@ -132,8 +154,12 @@ enum Undo {
 struct Target {
     /// The member, for faults of one.
     member: Option<MemberId>,
+    /// Its life when the drill begins: a later one has taken its place.
+    incarnation: u64,
     node: NodeId,
+    /// Of a node and of its peers, where they listen for each other.
     address: Option<SocketAddr>,
+    peers: Vec<SocketAddr>,
 }
 
 impl Target {
@@ -141,10 +167,12 @@ impl Target {
         let unknown = || DrillError::UnknownTarget(plan.target.clone());
         if matches!(plan.fault, Fault::Kill | Fault::Freeze) {
             let member = status.groups.iter().flat_map(|g| &g.members).find(|m| m.name == plan.target).ok_or_else(unknown)?;
-            return Ok(Self { member: Some(MemberId::new(&member.name)), node: NodeId::new(&member.node), address: None });
+            let (id, node) = (MemberId::new(&member.name), NodeId::new(&member.node));
+            return Ok(Self { member: Some(id), incarnation: member.incarnation, node, address: None, peers: Vec::new() });
         }
         let node = status.nodes.iter().find(|n| n.name == plan.target).ok_or_else(unknown)?;
-        Ok(Self { member: None, node: NodeId::new(&node.name), address: Some(node.address) })
+        let peers = status.nodes.iter().filter(|n| n.name != plan.target).map(|n| n.address).collect();
+        Ok(Self { member: None, incarnation: 0, node: NodeId::new(&node.name), address: Some(node.address), peers })
     }
 }
 
@@ -195,8 +223,14 @@ fn parked(apis: &Apis) -> BTreeMap<String, u64> {
     parked
 }
 
-/// The groups that the fault can touch.
+/// The groups that the fault can touch. Where a listener takes every address of its node, the node's own one is asked.
 fn groups_of(status: &Status, plan: &Plan, target: &Target) -> Vec<GroupStatus> {
+    let mut status = status.clone();
+    for (name, address) in status.groups.iter_mut().flat_map(|group| &mut group.listen) {
+        if let Some(node) = status.nodes.iter().find(|node| node.name == *name && address.ip().is_unspecified()) {
+            address.set_ip(node.address.ip());
+        }
+    }
     let group = target.member.as_ref().map(|m| m.group().to_string());
     let touched = |g: &&GroupStatus| group.as_ref().is_none_or(|name| g.name == *name) && !addresses(g, plan, &target.node).is_empty();
     status.groups.iter().filter(touched).cloned().collect()
@@ -220,13 +254,37 @@ fn member<'a>(status: &'a Status, id: &MemberId) -> Option<&'a MemberStatus> {
 /// The target's process on this machine, as its own node tells it.
 fn pid_of(apis: &Apis, plan: &Plan, target: &Target) -> Result<u32, DrillError> {
     let elsewhere = |why: String| DrillError::Elsewhere { target: plan.target.clone(), node: target.node.to_string(), why };
-    let client = apis.get(&target.node).ok_or_else(|| elsewhere("its API is not known".into()))?;
+    let client = apis.get(&target.node).ok_or_else(|| elsewhere("its API is not reached".into()))?;
     let status: Status = client.get("/api/v1/status").map_err(|error| elsewhere(error.to_string()))?;
     let pid = match &target.member {
         Some(id) => member(&status, id).and_then(|m| m.pid).ok_or_else(|| elsewhere("it has no process now".into()))?,
         None => status.node.pid,
     };
-    if std::path::Path::new(&format!("/proc/{pid}")).exists() { Ok(pid) } else { Err(elsewhere(format!("no process {pid} here"))) }
+    // The number of a process of another machine, of which an API elsewhere or at the end of a tunnel tells, may be a stranger's here.
+    let ours = match &target.member {
+        Some(_) => fault::parent(pid).is_some_and(|guard| fault::is_hotwarm(guard, "guard")),
+        None => fault::is_hotwarm(pid, "run"),
+    };
+    if ours && !fault::is_dead(pid) { Ok(pid) } else { Err(elsewhere(format!("no such process {pid} here"))) }
+}
+
+/// The guards of a node's members, as their programs' parents.
+fn guards_of(apis: &Apis, node: &NodeId) -> Vec<u32> {
+    let status = apis.get(node).and_then(|client| client.get::<Status>("/api/v1/status").ok());
+    let pids = status.iter().flat_map(|status| &status.groups).flat_map(|group| &group.members).filter_map(|member| member.pid);
+    pids.filter_map(fault::parent).filter(|guard| fault::is_hotwarm(*guard, "guard")).collect()
+}
+
+/// Waits until the fault is seen in what it struck.
+fn took_effect(what: &str, seen: impl Fn() -> bool) -> Result<(), DrillError> {
+    let begun = Instant::now();
+    while !seen() {
+        if begun.elapsed() > EFFECT_WITHIN {
+            return Err(DrillError::NoEffect(format!("{what} within {} s", EFFECT_WITHIN.as_secs())));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 fn act(apis: &Apis, plan: &Plan, target: &Target) -> Result<Undo, DrillError> {
@@ -236,21 +294,34 @@ fn act(apis: &Apis, plan: &Plan, target: &Target) -> Result<Undo, DrillError> {
     };
     match plan.fault {
         Fault::Kill => {
-            fault::signal(pid_of(apis, plan, target)?, Signal::KILL).map_err(failed("killing"))?;
+            let pid = pid_of(apis, plan, target)?;
+            fault::signal(pid, Signal::KILL).map_err(failed("killing"))?;
+            took_effect("the process is not dead", || fault::is_dead(pid))?;
             Ok(Undo::Nothing)
         }
         Fault::Freeze => {
             let pid = pid_of(apis, plan, target)?;
             fault::signal(pid, Signal::STOP).map_err(failed("stopping"))?;
+            took_effect("the process is not stopped", || fault::is_dead(pid) || fault::state(pid) == Some('T'))?;
             Ok(Undo::Continue(pid))
         }
         Fault::NodeKill => {
-            fault::kill_tree(pid_of(apis, plan, target)?);
+            let pid = pid_of(apis, plan, target)?;
+            // Guards that were adopted are not below this agent.
+            let guards = guards_of(apis, &target.node);
+            fault::kill_trees(std::iter::once(pid).chain(guards));
+            took_effect("the agent is not dead", || fault::is_dead(pid))?;
             Ok(Undo::Revive)
         }
         Fault::Cut => {
             let address = target.address.ok_or_else(|| DrillError::UnknownTarget(plan.target.clone()))?;
-            fault::Cut::begin(address).map(Undo::Cut).map_err(failed("cutting off"))
+            // The filter is this machine's: elsewhere it would cut one link, and not the node.
+            pid_of(apis, plan, target)?;
+            if target.peers.is_empty() || target.peers.iter().any(|peer| peer.ip() == address.ip()) {
+                let why = "its links are told from those of other nodes by their addresses, and it has none of its own";
+                return Err(DrillError::Unready(format!("node {} cannot be cut off: {why}", target.node)));
+            }
+            fault::Cut::begin(address, &target.peers).map(Undo::Cut).map_err(failed("cutting off"))
         }
     }
 }
@@ -266,45 +337,43 @@ fn wait_until_whole(
 ) -> Result<(), DrillError> {
     let mut undo = Some(undo);
     let mut served_again = false;
+    let mut struck = plan.fault != Fault::Cut;
     while since.elapsed() < plan.patience {
         std::thread::sleep(LOOK_EVERY);
-        let status = any_status(apis, Some(&target.node));
-        let Ok(status) = status.or_else(|_| any_status(apis, None)) else { continue };
-        let serves = status.groups.iter().all(|g| g.listen.is_empty() || g.state == "serving");
-        if serves && !served_again && since.elapsed() > Duration::from_millis(200) {
+        if !struck && is_cut_off(apis, target) {
+            struck = true;
+            hands.progress(&format!("node {} hears none of its peers", target.node));
+        }
+        let status = any_status(apis, Some(&target.node)).or_else(|_| any_status(apis, None));
+        let serves = status.as_ref().is_ok_and(|s| is_current(s) && s.groups.iter().all(|g| g.listen.is_empty() || g.state == "serving"));
+        if serves && struck && !served_again && since.elapsed() > Duration::from_millis(200) {
             served_again = true;
             hands.progress("every group serves");
         }
-        let replaced = target.member.as_ref().is_some_and(|id| member(&status, id).is_some_and(|m| m.ready));
+        let replaced = match (&target.member, &status) {
+            (Some(id), Ok(status)) => member(status, id).is_some_and(|m| m.ready && (m.incarnation > target.incarnation || undo.is_none())),
+            (None, _) => true,
+            _ => false,
+        };
         let over = match plan.fault {
-            Fault::Kill => true,
+            Fault::Kill => replaced,
             // The cluster ends a frozen member and starts it anew; one that it leaves alone goes on when the time is up.
-            Fault::Freeze => since.elapsed() >= plan.lasting,
-            Fault::NodeKill => serves && since.elapsed() >= Duration::from_secs(2),
+            Fault::Freeze => since.elapsed() >= plan.lasting || (replaced && since.elapsed() > Duration::from_secs(2)),
+            // With no other node's API at hand only clients tell; they are given as long as a freeze or a cut would last.
+            Fault::NodeKill => {
+                since.elapsed() >= if status.is_ok() { Duration::from_secs(2) } else { plan.lasting } && (serves || status.is_err())
+            }
             Fault::Cut => since.elapsed() >= plan.lasting,
         };
         if over && let Some(undo) = undo.take() {
-            match undo {
-                Undo::Nothing => {}
-                Undo::Continue(pid) => drop(fault::signal(pid, Signal::CONT)),
-                Undo::Cut(cut) => {
-                    drop(cut);
-                    hands.progress("the cut is over");
-                }
-                Undo::Revive => {
-                    if !hands.revive(&target.node) {
-                        hands.progress(&format!("start node {} again on its machine: systemctl start hotwarm", target.node));
-                        return Ok(());
-                    }
-                    hands.progress(&format!("node {} is started again", target.node));
-                }
+            if !struck {
+                return Err(DrillError::NoEffect(format!("node {} heard its peers all the time", target.node)));
+            }
+            if !end(undo, target, hands) {
+                return Ok(());
             }
         }
-        if over && whole(&status) && (target.member.is_none() || replaced) {
-            hands.progress("everything is back");
-            return Ok(());
-        }
-        if plan.fault == Fault::Freeze && served_again && replaced && since.elapsed() > Duration::from_secs(2) && whole(&status) {
+        if over && replaced && status.is_ok_and(|status| whole(&status)) {
             hands.progress("everything is back");
             return Ok(());
         }
@@ -312,10 +381,44 @@ fn wait_until_whole(
     Err(DrillError::NotWhole { after: plan.patience, what: missing(apis) })
 }
 
-/// Every node holds a lease, every group has what it wants.
+/// Undoes the fault; false if the rest is for a person to do.
+fn end(undo: Undo, target: &Target, hands: &mut dyn Hands) -> bool {
+    match undo {
+        Undo::Nothing => {}
+        Undo::Continue(pid) => drop(fault::signal(pid, Signal::CONT)),
+        Undo::Cut(cut) => {
+            drop(cut);
+            hands.progress("the cut is over");
+        }
+        Undo::Revive => {
+            if !hands.revive(&target.node) {
+                hands.progress(&format!("start node {} again on its machine: systemctl start hotwarm", target.node));
+                return false;
+            }
+            hands.progress(&format!("node {} is started again", target.node));
+        }
+    }
+    true
+}
+
+/// The struck node says itself that it hears nobody.
+fn is_cut_off(apis: &Apis, target: &Target) -> bool {
+    let own = apis.get(&target.node).and_then(|client| client.get::<Status>("/api/v1/status").ok());
+    own.is_some_and(|own| own.nodes.iter().all(|node| !node.heard || node.name == own.node.name))
+}
+
+/// A node that knows how things are now: one that was cut off a moment ago may still tell of the time before.
+fn is_current(status: &Status) -> bool {
+    let node = &status.node;
+    node.cut_off_ms.is_none() && node.lease_left_ms > 0 && node.applied >= node.commit && status.cluster.leader.is_some()
+}
+
+/// Every node is heard and holds a lease, every group has what it wants.
 fn whole(status: &Status) -> bool {
-    let nodes = status.nodes.iter().all(|n| n.leased && !n.silent);
-    nodes && status.groups.iter().all(|g| g.state == "serving" && g.have.hot >= g.want.hot && g.have.warm >= g.want.warm)
+    let nodes = status.nodes.iter().all(|n| n.leased && !n.silent && n.heard);
+    is_current(status)
+        && nodes
+        && status.groups.iter().all(|g| g.state == "serving" && g.have.hot >= g.want.hot && g.have.warm >= g.want.warm)
 }
 
 fn missing(apis: &Apis) -> String {

@@ -138,11 +138,17 @@ impl Site {
 
     /// Writes the files by hand, as on loopback, and starts every node; the first may found the cluster.
     pub(crate) fn start(self) -> Cluster {
+        self.start_with(|_| {})
+    }
+
+    /// The same, with what is to be done to the first machine before anything runs.
+    pub(crate) fn start_with(self, before: impl FnOnce(&Machine)) -> Cluster {
         for machine in &self.machines {
             private(&machine.data);
         }
         fs::write(self.machines[0].data.join("bootstrap"), "the first node's right\n").unwrap();
         fs::write(self.file(), self.text()).unwrap();
+        before(&self.machines[0]);
         let file = self.file();
         let configs = self.machines.iter().map(|m| (m.name, file.clone())).collect();
         let mut cluster = Cluster::new(self, configs);
@@ -258,6 +264,11 @@ impl Cluster {
         let mut agent = self.take_agent(name);
         rustix::process::kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
         assert!(agent.wait().unwrap().success(), "node {name} did not end well");
+    }
+
+    /// The agent was ended by what is tested.
+    pub(crate) fn forget_agent(&mut self, name: &str) {
+        self.take_agent(name).wait().unwrap();
     }
 
     fn take_agent(&mut self, name: &str) -> Child {

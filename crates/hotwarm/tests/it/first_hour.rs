@@ -175,6 +175,9 @@ fn from_the_readme_alone() {
         assert!(line.starts_with(begins), "the README says `{line}` where this test knows `{begins}`: bring them together");
         line
     };
+    // The machines have the program that is tested, by the same name.
+    next("cargo build --release");
+    assert!(next("sudo install").ends_with("/hotwarm"));
     // Once, on any machine.
     machines.run("a", &next("hotwarm init shop"));
     let copy = next("scp shop/a.join");

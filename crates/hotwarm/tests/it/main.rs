@@ -3,7 +3,9 @@
 
 mod cluster;
 mod command;
+mod demo;
 mod disk;
+mod drills;
 mod engine;
 mod faults;
 mod first_hour;

@@ -22,7 +22,7 @@ const RATE: u32 = 40;
 
 /// `init` on one machine, `join` on each, `run`, with mutual TLS. The joined file is given the groups, and for each node a directory of its
 /// own: all machines of a test share one disk.
-fn join_all(site: Site) -> Cluster {
+pub(crate) fn join_all(site: Site) -> Cluster {
     let dir = site.dir.path().to_owned();
     let nodes: Vec<String> = site.machines.iter().map(|m| format!("{}={}", m.name, m.peer.ip())).collect();
     done(&["init", "it", "--nodes", &nodes.join(","), "--dir", dir.to_str().unwrap()]);

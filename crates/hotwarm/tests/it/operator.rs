@@ -111,6 +111,7 @@ fn is_refused_with_a_code_and_a_page(cluster: &Cluster) {
     assert_eq!(unknown.exit, 1);
     assert!(unknown.err.contains("error[HW0401]: group nothing not known"), "{}", unknown.err);
     assert!(unknown.err.contains("docs/reference/errors/HW0401.md"), "{}", unknown.err);
+    unknown_targets(cluster);
     let nobody = cluster.run_plain("a", &["--api", "http://127.0.0.1:1", "status"]);
     assert!(nobody.exit == 4 && nobody.err.contains("HW0005"), "{}", nobody.err);
     assert!(cluster.refused("a", &["switchover", "clock"]).contains("HW0411"), "it asks, and nobody is there");
@@ -137,6 +138,33 @@ fn is_refused_with_a_code_and_a_page(cluster: &Cluster) {
     assert_eq!(asked(&[plain], &["-d", "{}", &resume]), "415", "what a page may send without asking");
     assert_eq!(asked(&["Content-Type: application/json"], &["-d", "{}", &resume]), "200");
     assert_eq!(asked(&[], &["-X", "POST", &resume]), "200");
+}
+
+/// What is not there is said alike by every command, before anybody is asked, with what may have been meant.
+fn unknown_targets(cluster: &Cluster) {
+    for asked in [
+        &["why", "clok"][..],
+        &["events", "clok"],
+        &["pause", "clok"],
+        &["resume", "clok"],
+        &["switchover", "clok"],
+        &["switchover", "clock", "--to", "z"],
+        &["drain", "z"],
+        &["drain", "web/z"],
+        &["undrain", "web/z"],
+        &["logs", "web/z"],
+        &["leave", "z"],
+        &["drill", "kill", "web/z"],
+        &["drill", "node-kill", "z"],
+    ] {
+        let told = cluster.run("a", asked);
+        assert!(told.exit == 1 && told.err.contains("error[HW0401]"), "{asked:?}: {} {}", told.exit, told.err);
+        assert!(!asked.contains(&"clok") || told.err.contains("is it clock?"), "{asked:?}: {}", told.err);
+    }
+    let usage = cluster.run("a", &["--json", "drain"]);
+    let error: Value = serde_json::from_str(&usage.err).unwrap();
+    assert!(usage.exit == 2 && error["error"].as_str().unwrap().contains("<TARGET>"), "{error}");
+    assert!(cluster.done("a", &["status", "--check"]).contains("web/b    b     hot   serving  on b"));
 }
 
 fn measures(cluster: &Cluster) {
@@ -242,11 +270,13 @@ fn applies(cluster: &Cluster) {
     let changed = now.text.replace("[group.clock]", "[group.clock]\npark = { time = \"5s\" }\nobjective = { rto = \"5s\" }");
     std::fs::write(&file, &changed).unwrap();
     let file = file.to_str().unwrap();
+    assert!(!cluster.done("c", &["status"]).contains("is not configuration"), "the file is the one in force");
     let dry = cluster.done("c", &["apply", file, "--dry-run"]);
     assert!(dry.contains("+park = { time = \"5s\" }") && dry.contains("nothing was changed"), "{dry}");
     assert!(dry.contains("group clock: limits and timeouts change"), "{dry}");
     assert!(cluster.done("c", &["apply", file, "--yes"]).contains("configuration 2 is in force"));
     assert!(cluster.done("a", &["apply", file]).contains("nothing to do"));
+    assert!(cluster.done("c", &["status"]).contains("on this machine is not configuration 2"), "the machine's file is the old one");
     cluster.wait_all("revision 2", |status| status.cluster.revision == 2);
     let stale = cluster.client("a").post::<Value>("/api/v1/config", &json!({ "text": changed, "revision": 1 })).unwrap_err().to_string();
     assert!(stale.contains("made from revision 1"), "{stale}");
@@ -255,9 +285,33 @@ fn applies(cluster: &Cluster) {
     std::fs::write(file, changed.replace("protocol", "protocl")).unwrap();
     let wrong = cluster.run("a", &["apply", file, "--yes"]);
     assert!(wrong.exit == 1 && wrong.err.contains("HW0102"), "{}", wrong.err);
+    // A changed engine counts from the next start; until then the member is named where it runs.
+    std::fs::write(file, changed.replace("\"component\", \"web\"", "\"component\", \"web\", \"--name\", \"new\"")).unwrap();
+    assert!(cluster.done("a", &["apply", file, "--yes"]).contains("names its members that run on with the former engine"));
+    cluster.wait_until("b to name its member", || cluster.done("b", &["status"]).contains("run the former engine: web/b"));
+    crate::members::signal(cluster.member_pid("web/b").unwrap(), Signal::KILL);
+    cluster.wait_until("the new one to run", || !cluster.done("b", &["status"]).contains("former engine"));
+    assert!(cluster.done("a", &["status"]).contains("run the former engine: web/a"));
     // Nothing that serves was disturbed by what does not concern it.
     cluster.wait_all("all as before", |status| status.groups.iter().all(is_whole));
     assert_eq!(cluster.group("clock").epoch, before);
+}
+
+/// Files written by hand give nobody the right to found a cluster: nodes wait, and do not wait in silence.
+#[test]
+fn nodes_of_which_none_may_found_a_cluster_say_so() {
+    let mut cluster = Site::new(2).web().start_with(|first| std::fs::remove_file(first.data.join("bootstrap")).unwrap());
+    cluster.wait_status("b", "an answer", |status| status.node.cannot_found);
+    let told = cluster.run("b", &["status", "--check"]);
+    assert!(told.exit == 1 && told.out.contains("may not found the cluster"), "{}", told.out);
+    cluster.wait_until("the log to say so", || cluster.log("a").contains("may not found one"));
+    // The right may come later.
+    cluster.stop_agent("a");
+    std::fs::write(cluster.machine("a").data.join("bootstrap"), "the first node's right\n").unwrap();
+    cluster.start("a");
+    cluster.wait_whole();
+    let waited = "nobody may found it at first";
+    cluster.finish(&[OF_FAULTS[0], ("may not found one", waited)]);
 }
 
 #[test]
