@@ -25,6 +25,7 @@ pub struct View {
     pub grade: Grade,
     pub ailment: Option<Ailment>,
     /// Voters of the control log, by node where known.
+    /// While voters are exchanged, those that vote before and after: the exchange cannot end without them.
     pub voters: Vec<NodeId>,
 }
 
@@ -65,7 +66,12 @@ impl Node {
             heard: self.peers.heard(self.now),
             grade: self.health.grade(self.now),
             ailment: self.health.ailment(self.now),
-            voters: status.map_or_else(Vec::new, |s| names(&s.voters.voters)),
+            voters: status.map_or_else(Vec::new, |s| names(&settled(&s.voters))),
         }
     }
+}
+
+fn settled(voters: &crate::wal::Voters) -> Vec<u64> {
+    let both = |id: &&u64| voters.outgoing.is_empty() || voters.outgoing.contains(id);
+    voters.voters.iter().filter(both).copied().collect()
 }
