@@ -8,7 +8,7 @@ use hotwarm_core::wal::{
     EncodeError, Encoder, End, Entry, EntryKind, HEADER_BYTES, Liveness, LogId, Record, Replay, ReplayError, SECTOR_BYTES, SegmentId,
 };
 
-const SEGMENT_BYTES: u64 = 64 << 10;
+const SEGMENT_BYTES: u64 = 24 << 10;
 /// Segments that may lie there before idle logs are written forward.
 const SEGMENTS: usize = 2;
 
