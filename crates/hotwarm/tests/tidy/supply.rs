@@ -31,6 +31,16 @@ fn every_dependency_has_its_reason() {
     none("dependencies that no crate uses", &unused.map(|name| (*name).to_owned()).collect::<Vec<_>>());
 }
 
+/// The README's `cargo run`, without more, has to know which program is meant.
+#[test]
+fn cargo_run_means_the_program() {
+    let tree = Tree::read();
+    let manifest: toml::Table = tree.text("Cargo.toml").parse().unwrap();
+    let told: Vec<&str> = manifest["workspace"]["default-members"].as_array().unwrap().iter().map(|member| member.as_str().unwrap()).collect();
+    assert_eq!(told, ["crates/hotwarm"]);
+    assert!(tree.text("README.md").contains("cargo run --release -- demo"));
+}
+
 struct Package {
     name: String,
     version: String,
