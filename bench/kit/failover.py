@@ -12,7 +12,7 @@ from . import machine, peers
 from .cluster import Cluster, Group
 from .load import Load, now_ns
 from .net import Network, ask, port
-from .procs import Stage, kill, wait_for
+from .procs import Failed, Stage, kill, wait_for
 
 # Seconds of load before the fault.
 BEFORE_S = 1.0
@@ -165,4 +165,6 @@ def _hotwarm_leader_kill(stage):
     time.sleep(BEFORE_S)
     at = _hurt([cluster.process[leader].pid], signal.SIGKILL)
     seen, decided = traffic.seen(at), decisions.seen(at)
+    if decided["failed_before"]:
+        raise Failed(f"{decided['failed_before']} decisions failed before the fault: {decided['kinds']}")
     return {**seen, "decision_ms": decided["gap_ms"], "decisions_failed": decided["failed"], "decision_kinds": decided["kinds"]}
