@@ -77,7 +77,8 @@ impl Load {
         let (method, path) = (args.get("method", "GET".to_owned())?, args.get("path", "/".to_owned())?);
         let body: String = args.get("body", String::new())?;
         let connection = if keep_alive { "keep-alive" } else { "close" };
-        let length = if body.is_empty() { String::new() } else { format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()) };
+        let length =
+            if body.is_empty() { String::new() } else { format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()) };
         let request = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: {connection}\r\n{length}\r\n{body}").into_bytes();
         Ok(Self {
             to,

@@ -36,7 +36,8 @@ fn every_dependency_has_its_reason() {
 fn cargo_run_means_the_program() {
     let tree = Tree::read();
     let manifest: toml::Table = tree.text("Cargo.toml").parse().unwrap();
-    let told: Vec<&str> = manifest["workspace"]["default-members"].as_array().unwrap().iter().map(|member| member.as_str().unwrap()).collect();
+    let told: Vec<&str> =
+        manifest["workspace"]["default-members"].as_array().unwrap().iter().map(|member| member.as_str().unwrap()).collect();
     assert_eq!(told, ["crates/hotwarm"]);
     assert!(tree.text("README.md").contains("cargo run --release -- demo"));
 }
