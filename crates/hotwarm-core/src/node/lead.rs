@@ -254,7 +254,7 @@ impl Node {
             return;
         }
         if name != self.cluster.name || cluster.is_some_and(|id| id != self.cluster.id) {
-            return self.alarm("HW0306", format!("node {from} belongs to another cluster; give it this cluster's join file"));
+            return self.alarm_other_cluster(from);
         }
         let Some(node) = self.cluster.nodes.get(from) else {
             return self.alarm("HW0307", format!("node {from} is not in the configuration; add it by `hotwarm apply`"));

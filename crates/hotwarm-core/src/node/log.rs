@@ -150,8 +150,7 @@ impl Node {
 
     fn send_log(&mut self, message: consensus::Message) {
         if let Some(to) = self.peers.name_of(&self.cluster, message.to) {
-            let cluster = self.identity.map_or(0, |identity| identity.cluster);
-            self.send(&to, Message::Log { cluster, message: Box::new(message) });
+            self.send(&to, Message::Log(Box::new(message)));
         }
     }
 

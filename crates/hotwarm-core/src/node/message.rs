@@ -11,11 +11,8 @@ const VERSION: u8 = 1;
 /// One message between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// Of the control log of this cluster.
-    Log {
-        cluster: u128,
-        message: Box<consensus::Message>,
-    },
+    /// Of the control log.
+    Log(Box<consensus::Message>),
     Beat(Beat),
     /// The lease asked for by beat `number` is granted, for a holder that has applied `index` (S1).
     Grant {
@@ -56,8 +53,6 @@ pub enum Message {
 /// A node's heartbeat to every other; for the leader it is also the renewal of the node's lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
-    /// 0 before the node knows its cluster.
-    pub cluster: u128,
     pub number: u64,
     pub session: Session,
     /// False while the node doubts itself: it is alive and asks for no lease.
@@ -70,22 +65,36 @@ pub struct Beat {
 }
 
 impl Message {
+    /// As a member of `cluster` says it; 0 if it belongs to none yet.
+    ///
     /// # Panics
     /// Never: every part of a message can be written.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self, cluster: u128) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         bytes.extend(postcard::to_allocvec(self).expect("a message holds only what postcard can write"));
+        bytes.extend(cluster.to_le_bytes());
         bytes
     }
 
+    /// The sender's cluster, and what it says.
+    ///
     /// # Errors
     /// The bytes are no message, or one of a version this program does not know.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &[u8]) -> Result<(u128, Self), DecodeError> {
+        let malformed = DecodeError::Malformed { what: "message of a node" };
         match bytes.split_first() {
-            Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| DecodeError::Malformed { what: "message of a node" }),
+            Some((&VERSION, rest)) => {
+                let (message, cluster) = rest.split_last_chunk().ok_or(malformed.clone())?;
+                Ok((u128::from_le_bytes(*cluster), postcard::from_bytes(message).map_err(|_| malformed)?))
+            }
             Some((&version, _)) => Err(DecodeError::UnknownVersion { what: "message of a node", version }),
-            None => Err(DecodeError::Malformed { what: "message of a node" }),
+            None => Err(malformed),
         }
+    }
+
+    /// What nodes of several clusters may say to each other: by these a node finds out where it belongs (S11).
+    pub(crate) const fn is_for_strangers(&self) -> bool {
+        matches!(self, Self::Hello { .. } | Self::Welcome { .. } | Self::Birth { .. })
     }
 }

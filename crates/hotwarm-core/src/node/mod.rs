@@ -270,7 +270,7 @@ impl Node {
     pub fn handle_message(&mut self, now: Mono, from: &NodeId, bytes: &[u8]) {
         self.give(now);
         match Message::decode(bytes) {
-            Ok(message) => self.on_message(from, message),
+            Ok((cluster, message)) => self.on_message(from, cluster, message),
             Err(error) => self.alarm("HW0301", format!("message from node {from} not understood: {error}")),
         }
     }

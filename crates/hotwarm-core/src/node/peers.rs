@@ -157,7 +157,8 @@ impl Peers {
 impl Node {
     /// Sends, over a third node where the way is cut.
     pub(super) fn send(&mut self, to: &NodeId, message: Message) {
-        let bytes = message.encode();
+        let cluster = self.my_cluster();
+        let bytes = message.encode(cluster);
         match self.peers.relay_to(to, self.now) {
             None => self.actions.push_back(Action::Send { to: to.clone(), bytes }),
             Some(between) => {
@@ -166,9 +167,24 @@ impl Node {
                     self.actions.push_back(Action::Send { to: to.clone(), bytes: bytes.clone() });
                 }
                 let relay = Message::Relay { from: self.options.me.clone(), to: to.clone(), bytes };
-                self.actions.push_back(Action::Send { to: between, bytes: relay.encode() });
+                self.actions.push_back(Action::Send { to: between, bytes: relay.encode(cluster) });
             }
         }
+    }
+
+    /// What a node of another cluster counts, grants or reports means nothing here. One that belongs to none yet may be heard.
+    fn concerns_us(&self, cluster: u128, message: &Message) -> bool {
+        let unborn = cluster == 0 && matches!(message, Message::Beat(_));
+        self.identity.is_none_or(|mine| mine.cluster == cluster) || unborn || message.is_for_strangers()
+    }
+
+    pub(super) fn alarm_other_cluster(&mut self, from: &NodeId) {
+        self.alarm("HW0306", format!("node {from} belongs to another cluster; give it this cluster's join file"));
+    }
+
+    /// 0 while it belongs to none.
+    fn my_cluster(&self) -> u128 {
+        self.identity.map_or(0, |identity| identity.cluster)
     }
 
     /// A heartbeat that is due soon goes with one of the log, or with the answer to it: two in one write wake everybody once.
@@ -197,7 +213,7 @@ impl Node {
             self.holder.asked(number, self.now);
         }
         let heard = self.peers.heard(self.now);
-        let beat = Beat { cluster: self.cluster.id, number, session, renew, heard, behaviour: self.options.behaviour, digest: self.digest };
+        let beat = Beat { number, session, renew, heard, behaviour: self.options.behaviour, digest: self.digest };
         for name in self.peers.names(&self.cluster) {
             self.send(&name, Message::Beat(beat.clone()));
         }
@@ -223,16 +239,19 @@ impl Node {
         }
     }
 
-    pub(super) fn on_message(&mut self, from: &NodeId, message: Message) {
+    pub(super) fn on_message(&mut self, from: &NodeId, cluster: u128, message: Message) {
         match message {
             Message::Relay { from: origin, to, bytes } => self.on_relay(from, origin, &to, bytes),
-            message => self.on_direct(from, false, message),
+            message => self.on_direct(from, false, cluster, message),
         }
     }
 
-    fn on_direct(&mut self, from: &NodeId, relayed: bool, message: Message) {
+    fn on_direct(&mut self, from: &NodeId, relayed: bool, cluster: u128, message: Message) {
+        if !self.concerns_us(cluster, &message) {
+            return self.alarm_other_cluster(from);
+        }
         match message {
-            Message::Log { cluster, message } => self.on_log(from, cluster, *message),
+            Message::Log(message) => self.on_log(from, *message),
             Message::Beat(beat) => self.on_beat(from, relayed, beat),
             Message::Grant { number, session, index } => self.holder.granted(self.now, number, session, index),
             Message::Propose { items } => self.on_propose(from, items),
@@ -253,12 +272,12 @@ impl Node {
             return;
         }
         if *to == self.options.me {
-            if let Ok(message) = Message::decode(&bytes) {
-                self.on_direct(&origin, true, message);
+            if let Ok((cluster, message)) = Message::decode(&bytes) {
+                self.on_direct(&origin, true, cluster, message);
             }
         } else if origin == *from {
             let relay = Message::Relay { from: origin, to: to.clone(), bytes };
-            self.actions.push_back(Action::Send { to: to.clone(), bytes: relay.encode() });
+            self.actions.push_back(Action::Send { to: to.clone(), bytes: relay.encode(self.my_cluster()) });
         }
     }
 
@@ -271,12 +290,11 @@ impl Node {
     }
 
     fn on_birth(&mut self, from: &NodeId, incarnation: u128, cluster: Option<u128>) {
-        if self.options.found.is_none() || self.identity.is_some() || incarnation != self.options.incarnation {
+        let asked = self.options.found.is_some() && self.identity.is_none() && incarnation == self.options.incarnation;
+        if !asked || !self.peers.is_member(&self.cluster, from) {
             return;
         }
-        if self.peers.births.len() < 1024 {
-            self.peers.births.insert(from.clone(), cluster);
-        }
+        self.peers.births.insert(from.clone(), cluster);
         self.found_if_nobody_has();
     }
 
@@ -298,10 +316,7 @@ impl Node {
         self.alarm("HW0313", text);
     }
 
-    fn on_log(&mut self, from: &NodeId, cluster: u128, message: crate::consensus::Message) {
-        if self.identity.is_some_and(|identity| identity.cluster != cluster) {
-            return self.alarm("HW0306", format!("node {from} belongs to another cluster; give it this cluster's join file"));
-        }
+    fn on_log(&mut self, from: &NodeId, message: crate::consensus::Message) {
         let known = self.peers.learn(&self.cluster, message.from, from);
         if !known || self.my_raft_id() != Some(message.to) {
             return;
@@ -325,9 +340,6 @@ impl Node {
     }
 
     fn on_beat(&mut self, from: &NodeId, relayed: bool, beat: Beat) {
-        if self.cluster.founded() && beat.cluster != 0 && beat.cluster != self.cluster.id {
-            return self.alarm("HW0306", format!("node {from} belongs to another cluster; give it this cluster's join file"));
-        }
         self.peers.arrived(from, relayed, beat.heard, self.now);
         if let (Some((mine, ours)), Some((theirs, hash))) = (self.digest, beat.digest)
             && mine == theirs

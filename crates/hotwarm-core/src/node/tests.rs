@@ -477,14 +477,14 @@ fn strangers_propose_and_relay_nothing() {
     desk.run(3_000);
     let leader = desk.leader();
     let drain = |node: &str| Message::Propose { items: vec![Item { origin: None, body: Body::Drain { node: node.into() } }] };
-    let relay = |from: &str, of: &Message| Message::Relay { from: from.into(), to: leader.clone(), bytes: of.encode() };
+    let relay = |from: &str, of: &Message| Message::Relay { from: from.into(), to: leader.clone(), bytes: of.encode(77) };
     for (from, message) in [("x", drain("b")), ("x", relay("b", &drain("b"))), ("b", relay("x", &drain("b")))] {
-        desk.later(&leader, Todo::Message { from: from.into(), bytes: message.encode() });
+        desk.later(&leader, Todo::Message { from: from.into(), bytes: message.encode(77) });
     }
     desk.run(1_000);
     assert!(desk.cluster("a").nodes.values().all(|node| !node.drained), "{}", desk.log.join("\n"));
     for (node, message) in [("b", drain("b")), ("c", relay("b", &drain("c")))] {
-        desk.later(&leader, Todo::Message { from: node.into(), bytes: message.encode() });
+        desk.later(&leader, Todo::Message { from: node.into(), bytes: message.encode(77) });
     }
     desk.run(1_000);
     let drained: Vec<_> = desk.cluster("a").nodes.iter().filter(|(_, node)| node.drained).map(|(name, _)| name.to_string()).collect();
@@ -525,8 +525,8 @@ fn s12_a_node_whose_leader_knows_more_of_its_log_than_it_has_takes_part_in_nothi
     let term = node.replica.as_ref().expect("it has one").leadership().term;
     let commit = node.applied.0 + 1000;
     let body = crate::consensus::Body::Heartbeat { commit, read: None };
-    let message = Message::Log { cluster: 77, message: Box::new(crate::consensus::Message { log: log::CONTROL, from, to, term, body }) };
-    node.handle_message(desk.now, &leader, &message.encode());
+    let message = Message::Log(Box::new(crate::consensus::Message { log: log::CONTROL, from, to, term, body }));
+    node.handle_message(desk.now, &leader, &message.encode(77));
     assert!(matches!(node.poll_action(), Some(Action::Halt { code: "HW0311", .. })));
     node.handle_deadline(desk.now.plus(Duration::from_secs(5)));
     assert!(node.poll_action().is_none(), "neither votes nor heartbeats nor leases");
@@ -540,7 +540,7 @@ fn what_only_a_leader_can_know_is_not_taken_from_another_node() {
     let session = desk.cluster("a").nodes[&other].session;
     let body = Body::Lapsed { node: other.clone(), session };
     let propose = Message::Propose { items: vec![Item { origin: None, body }] };
-    desk.nodes.get_mut(&leader).expect("known").handle_message(desk.now, &other, &propose.encode());
+    desk.nodes.get_mut(&leader).expect("known").handle_message(desk.now, &other, &propose.encode(77));
     desk.run(100);
     assert!(desk.cluster("a").nodes[&other].leased);
 }
@@ -579,7 +579,7 @@ fn s11_nothing_is_founded_where_one_still_belongs_to_a_cluster() {
     let founder = NodeId::from("a");
     let said = |desk: &mut Desk, from: &str, cluster| {
         let incarnation = desk.nodes[&founder].options.incarnation;
-        let bytes = Message::Birth { incarnation, cluster }.encode();
+        let bytes = Message::Birth { incarnation, cluster }.encode(77);
         desk.nodes.get_mut(&founder).expect("known").handle_message(desk.now, &from.into(), &bytes);
     };
     said(&mut desk, "b", Some(77));
@@ -602,4 +602,24 @@ fn a_member_that_refuses_its_role_is_asked_again_after_a_pause() {
     desk.until(5000, "a first refusal", |d| d.refuses[&hot] > 0);
     desk.run(3000);
     assert!((2..=5).contains(&desk.refuses[&hot]), "asked {} times in three seconds", desk.refuses[&hot]);
+}
+
+#[test]
+fn what_nodes_of_another_cluster_count_and_grant_means_nothing_here() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let other = desk.nodes.keys().find(|n| **n != leader).cloned().expect("three nodes");
+    let (until, session) = (desk.nodes[&other].holder.until(), desk.cluster("a").nodes[&other].session);
+    let node = desk.nodes.get_mut(&other).expect("known");
+    // It would count: that number was asked for, the session is in force, and the index is applied.
+    let number = u64::MAX;
+    node.holder.asked(number, desk.now.plus(Duration::from_millis(1)));
+    let grant = Message::Grant { number, session, index: node.applied };
+    node.handle_message(desk.now, &leader, &grant.encode(78));
+    let actions: Vec<Action> = std::iter::from_fn(|| node.poll_action()).collect();
+    assert!(actions.iter().any(|action| matches!(action, Action::Alarm { code: "HW0306", .. })));
+    assert_eq!(node.holder.until(), until);
+    node.handle_message(desk.now, &leader, &grant.encode(77));
+    while node.poll_action().is_some() {}
+    assert!(node.holder.until() > until, "of this cluster it counts");
 }
