@@ -208,7 +208,7 @@ CASES = [
     ),
     Case(
         "10-log",
-        "control log: 256-byte inputs, 3 nodes, 64 clients over TCP",
+        "control log: 256-byte inputs, 3 nodes, 64 clients on 8 connections",
         "3x etcd's writes per second",
         ["hotwarm", "etcd", "hotwarm-each"],
         proxy.log,
@@ -219,6 +219,7 @@ CASES = [
         at_most={"hotwarm-each": 3},
         seconds={"hotwarm": 8, "etcd": 9, "hotwarm-each": 8},
         note="hotwarm's replica, write-ahead log and transport, driven as the node is: inputs that come together are one entry; its own frames. "
-        "etcd over gRPC. `hotwarm-each` makes an entry of each input and takes the work out after it.",
+        "etcd over gRPC, with as many clients on as many connections. `hotwarm-each` makes an entry of each input and takes the work out after "
+        "it.",
     ),
 ]

@@ -136,18 +136,18 @@ def _idle_haproxy(stage, groups):
     return process.pid
 
 
-def log(system, number, seconds=5, clients=64):
-    """Writes per second of a replicated log: 256 bytes, three nodes on loopback, real syncs on one disk."""
+def log(system, number, seconds=5, clients=64, connections=8):
+    """Writes per second of a replicated log: 256 bytes, three nodes on loopback, real syncs on one disk; as many connections for each."""
     del number
     with Stage(f"log-{system}") as stage:
         if system == "etcd":
             etcd = peers.Etcd(stage)
             to = etcd.client[wait_for("etcd's leader", etcd.leader)]
-            argv = [machine.LOAD, "etcd", "--to", to, "--connections", 8]
+            argv = [machine.LOAD, "etcd", "--to", to]
         else:
             to = _log_nodes(stage, act_each=system == "hotwarm-each")
             argv = [machine.LOAD, "log-clients", "--to", to]
-        argv = list(map(str, [*argv, "--clients", clients, "--bytes", 256]))
+        argv = list(map(str, [*argv, "--clients", clients, "--connections", connections, "--bytes", 256]))
         wait_for("a first write", lambda: _json([*argv, "--seconds", "1"])["done"] > 0)
         done = _json([*argv, "--seconds", str(seconds)])
         if done["failed"]:

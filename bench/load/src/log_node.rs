@@ -2,8 +2,8 @@
 //! its sockets; and nothing above them, so that inputs of a chosen size can be measured.
 //!
 //! It is driven as the agent's decision thread drives the node: one thread, what has piled up first, then a tick; inputs that come together
-//! are one entry of the log. They come over TCP (`log-clients`), one frame each and one at a time per connection, and are answered when
-//! this node has applied them. Main path: [`main`] -> `Driver::run`.
+//! are one entry of the log. They come over TCP (`log-clients`), many clients to a connection, and are answered when this node has applied
+//! them. Main path: [`main`] -> `Driver::run`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use hotwarm::store::wal::{Callbacks, Wal, end_process};
 use hotwarm_core::consensus::{Message, Options, Recovered, Replica};
 use hotwarm_core::ids::{Mono, NodeId, RaftId};
 use hotwarm_core::wal::{EntryKind, HardState, LogId, Record, Snapshot, Voters};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -35,13 +35,25 @@ const KEEP: u64 = 500;
 /// As the node does it: inputs of one entry, at most.
 const ITEMS_MAX: usize = 512;
 
-/// Answers to one client: true when its input was applied.
-type Answer = mpsc::Sender<bool>;
+/// Before the data of an input: who asks (u32), and how many bytes there are (u32).
+pub(crate) const QUESTION_BYTES: usize = 8;
+/// Whose input it was (u32), and 1 when it was applied.
+pub(crate) const ANSWER_BYTES: usize = 5;
+const DATA_MAX: usize = 1 << 20;
+const READ_BYTES: usize = 64 << 10;
+/// Inputs of one connection that are not answered yet.
+const UNDER_WAY_MAX: usize = 1024;
+
+/// Who waits for an input to be applied.
+struct Asked {
+    client: u32,
+    answer: mpsc::Sender<(u32, bool)>,
+}
 
 enum Input {
     Message(Vec<u8>),
     Persisted(u64),
-    Propose(Vec<u8>, Answer),
+    Propose(Vec<u8>, Asked),
 }
 
 /// `--id N --dir DIR --peers ADDRESS,ADDRESS,ADDRESS --clients ADDRESS [--act-each 1]`. The first node asks to lead.
@@ -99,9 +111,9 @@ struct Driver {
     wal: hotwarm::store::wal::Handle,
     transport: hotwarm::store::transport::Handle,
     /// What came together and is not yet proposed.
-    inputs: Vec<(Vec<u8>, Answer)>,
+    inputs: Vec<(Vec<u8>, Asked)>,
     /// Who waits for the entry at an index, and in which term it was proposed.
-    waiting: HashMap<u64, (u64, Vec<Answer>)>,
+    waiting: HashMap<u64, (u64, Vec<Asked>)>,
     snapshot_at: u64,
     ticked: Mono,
     /// Takes the work out after each input rather than after each burst.
@@ -157,7 +169,7 @@ impl Driver {
     fn propose(&mut self) {
         while !self.inputs.is_empty() {
             let rest = self.inputs.split_off(self.inputs.len().min(ITEMS_MAX));
-            let (items, answers): (Vec<Vec<u8>>, Vec<Answer>) = std::mem::replace(&mut self.inputs, rest).into_iter().unzip();
+            let (items, answers): (Vec<Vec<u8>>, Vec<Asked>) = std::mem::replace(&mut self.inputs, rest).into_iter().unzip();
             match self.replica.propose(postcard::to_allocvec(&items).expect("bytes can be written"), Vec::new()) {
                 Ok(at) => drop(self.waiting.insert(at.index, (at.term, answers))),
                 Err(_) => answer_all(&answers, false),
@@ -206,13 +218,13 @@ impl Driver {
 }
 
 /// Who asked may have gone.
-fn answer_all(answers: &[Answer], done: bool) {
-    for answer in answers {
-        let _ = answer.try_send(done);
+fn answer_all(asked: &[Asked], done: bool) {
+    for Asked { client, answer } in asked {
+        let _ = answer.try_send((*client, done));
     }
 }
 
-/// Takes inputs on a thread of its own: length u32, data; answered by one byte.
+/// Takes inputs on a thread of its own.
 fn serve_clients(listen: SocketAddr, inbox: SyncSender<Input>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(TcpListener::bind(listen))?;
@@ -225,15 +237,74 @@ fn serve_clients(listen: SocketAddr, inbox: SyncSender<Input>) -> anyhow::Result
     Ok(())
 }
 
-async fn client(stream: TcpStream, inbox: SyncSender<Input>) -> std::io::Result<()> {
+/// What comes in is put into the inbox as it was read, many at a time; answers that wait for each other are one write.
+async fn client(mut stream: TcpStream, inbox: SyncSender<Input>) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
-    let mut stream = BufReader::with_capacity(4096, stream);
-    let (answer, mut answered) = mpsc::channel(1);
+    let (answer, mut answered) = mpsc::channel(UNDER_WAY_MAX);
+    let (mut arrived, mut out, mut under_way) = (Vec::with_capacity(READ_BYTES), Vec::new(), 0usize);
     loop {
-        let mut data = vec![0; stream.read_u32_le().await?.min(1 << 20) as usize];
-        stream.read_exact(&mut data).await?;
-        let taken = inbox.try_send(Input::Propose(data, answer.clone())).is_ok();
-        let done = taken && answered.recv().await.unwrap_or(false);
-        stream.write_u8(u8::from(done)).await?;
+        tokio::select! {
+            read = stream.read_buf(&mut arrived) => {
+                anyhow::ensure!(read? > 0, "closed by the clients");
+                let mut rest = &arrived[..];
+                while let Some(Question { client, data, rest: after }) = question(rest)? {
+                    anyhow::ensure!(under_way < UNDER_WAY_MAX, "{UNDER_WAY_MAX} inputs under way on one connection");
+                    under_way += 1;
+                    let refused = inbox.try_send(Input::Propose(data.to_vec(), Asked { client, answer: answer.clone() })).is_err();
+                    if refused {
+                        let _ = answer.try_send((client, false));
+                    }
+                    rest = after;
+                }
+                let left = rest.len();
+                arrived.drain(..arrived.len() - left);
+            }
+            Some(first) = answered.recv() => {
+                put_answer(&mut out, &mut under_way, first);
+                while let Ok(next) = answered.try_recv() {
+                    put_answer(&mut out, &mut under_way, next);
+                }
+                stream.write_all(&out).await?;
+                out.clear();
+            }
+        }
+    }
+}
+
+/// What a client asked, as it arrived.
+struct Question<'a> {
+    client: u32,
+    data: &'a [u8],
+    /// What comes after it.
+    rest: &'a [u8],
+}
+
+/// The first question, if it is whole.
+fn question(bytes: &[u8]) -> anyhow::Result<Option<Question<'_>>> {
+    let Some((head, rest)) = bytes.split_at_checked(QUESTION_BYTES) else { return Ok(None) };
+    let (client, length) = (u32::from_le_bytes(head[..4].try_into()?), u32::from_le_bytes(head[4..].try_into()?) as usize);
+    anyhow::ensure!(length <= DATA_MAX, "an input of {length} bytes: {DATA_MAX} at most");
+    Ok(rest.split_at_checked(length).map(|(data, rest)| Question { client, data, rest }))
+}
+
+fn put_answer(out: &mut Vec<u8>, under_way: &mut usize, (client, done): (u32, bool)) {
+    *under_way -= 1;
+    out.extend_from_slice(&client.to_le_bytes());
+    out.push(u8::from(done));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_that_arrive_in_pieces_are_read_whole() {
+        let bytes = [7, 0, 0, 0, 2, 0, 0, 0, b'a', b'b', 8, 0, 0, 0];
+        for end in 0..10 {
+            assert!(question(&bytes[..end]).expect("no refusal").is_none(), "{end} bytes are no whole question");
+        }
+        let whole = question(&bytes).expect("no refusal").expect("a whole one");
+        assert_eq!((whole.client, whole.data, whole.rest), (7, &b"ab"[..], &[8, 0, 0, 0][..]));
+        assert!(question(&[0, 0, 0, 0, 0, 0, 0, 1]).is_err(), "too long an input is refused before it is read");
     }
 }
