@@ -33,13 +33,16 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::plain(Exit::Failed, format!("{what}: {error}"));
     let exe = std::env::current_exe().map_err(|error| failed("the path of this program is not known", &error))?;
     let listen = config.node.api;
-    // Probes, engines and the API; the decision thread, the log and the routers have threads of their own.
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(2).thread_name("shell").enable_all().build();
-    let runtime = runtime.map_err(|error| failed("no runtime", &error))?;
-    let agent = Agent::start(Start { config, node: node.clone(), exe, runtime: runtime.handle().clone() });
+    // Probes and engines; the decision thread, the log and the routers have threads of their own. One worker: what blocks runs elsewhere, and
+    // a second one would be woken for everything that the first is about to do.
+    let shell = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("shell").enable_all().build();
+    let shell = shell.map_err(|error| failed("no runtime", &error))?;
+    // The API on this thread: whatever it is asked, no probe and no promotion waits behind it.
+    let front = tokio::runtime::Builder::new_current_thread().thread_name("api").enable_all().build();
+    let front = front.map_err(|error| failed("no runtime", &error))?;
+    let agent = Agent::start(Start { config, node: node.clone(), exe, runtime: shell.handle().clone() });
     let agent = agent.map_err(|error| failed("the node does not start", &error))?;
-    let served = runtime.block_on(api::serve(listen, agent.handle()));
+    let served = front.block_on(api::serve(listen, agent.handle()));
     let api = match served {
         Ok(api) => api,
         Err(error) => {
@@ -48,8 +51,8 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         }
     };
     tracing::info!(api = %api.address(), "node {node} runs");
-    runtime.spawn(tell_if_nobody_founds(agent.handle()));
-    let stopped = runtime.block_on(async {
+    shell.spawn(tell_if_nobody_founds(agent.handle()));
+    let stopped = front.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::select! {
@@ -61,7 +64,8 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     drop(api);
     agent.stop();
     // What still runs there has nobody left to tell.
-    runtime.shutdown_background();
+    front.shutdown_background();
+    shell.shutdown_background();
     stopped.map_err(|error| failed("signals are not received", &error))
 }
 

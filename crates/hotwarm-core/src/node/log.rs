@@ -69,7 +69,7 @@ impl Node {
     pub(super) fn start_replica(&mut self, identity: Identity, log: Recovered) -> Result<(), StartError> {
         if let Some(snapshot) = &log.snapshot {
             self.cluster = Cluster::decode(&snapshot.data)?;
-            self.changes += 1;
+            self.state_changed();
             self.applied = Index(snapshot.index);
             self.snapshot_at = self.applied;
         }
@@ -158,7 +158,7 @@ impl Node {
         match Cluster::decode(&snapshot.data) {
             Ok(cluster) => {
                 self.cluster = cluster;
-                self.changes += 1;
+                self.state_changed();
                 self.applied = Index(snapshot.index);
                 self.snapshot_at = self.applied;
                 self.applied_at = self.now;
@@ -184,7 +184,7 @@ impl Node {
     fn apply_entry(&mut self, index: u64, entry: &Entry) {
         self.probe_who_is_doubted(entry);
         let (events, applied) = self.cluster.apply(entry);
-        self.changes += 1;
+        self.state_changed();
         if plant::is(Bug::S17Differs) {
             self.cluster.at = self.cluster.at.plus(self.options.seed % 2);
         }

@@ -22,7 +22,9 @@ pub mod recover;
 mod tests;
 mod view;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use commands::{Command, CommandError, Outcome};
@@ -154,6 +156,8 @@ pub struct Node {
     /// Counts the changes of the applied state, and how many of them the routes are of.
     changes: u64,
     routes_of: Option<u64>,
+    /// The state for those who look at it; it is looked at several times a second and seldom another than before.
+    shown: OnceCell<Arc<Cluster>>,
     /// Something changed that reconciliation has not seen.
     dirty: bool,
     /// The last look found that something is to be told again in a while.
@@ -208,6 +212,7 @@ impl Node {
             wall: None,
             changes: 0,
             routes_of: None,
+            shown: OnceCell::new(),
             dirty: true,
             restless: true,
             given: false,
@@ -479,6 +484,12 @@ impl Node {
         if self.alarmed.insert(code) {
             self.actions.push_back(Action::Alarm { code, text });
         }
+    }
+
+    /// The applied state is another now.
+    fn state_changed(&mut self) {
+        self.changes += 1;
+        self.shown.take();
     }
 
     /// The last entry of the log that is in the state.

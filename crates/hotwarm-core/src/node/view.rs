@@ -1,5 +1,6 @@
 //! What a node shows of itself: a picture of one moment, for the API.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Node;
@@ -11,7 +12,7 @@ use crate::ids::{Index, Millis, NodeId};
 #[derive(Clone, Debug)]
 pub struct View {
     pub me: NodeId,
-    pub cluster: Cluster,
+    pub cluster: Arc<Cluster>,
     pub leader: Option<NodeId>,
     pub leads: bool,
     pub term: u64,
@@ -55,7 +56,7 @@ impl Node {
         let names = |ids: &[u64]| ids.iter().filter_map(|id| self.peers.name_of(&self.cluster, crate::ids::RaftId(*id))).collect();
         View {
             me: self.options.me.clone(),
-            cluster: self.cluster.clone(),
+            cluster: Arc::clone(self.shown.get_or_init(|| Arc::new(self.cluster.clone()))),
             leader: self.leader(),
             leads: self.lead.is_some(),
             term: status.as_ref().map_or(0, |s| s.leadership.term),

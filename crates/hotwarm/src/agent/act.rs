@@ -109,13 +109,7 @@ impl Hands {
         let Some(identity) = node.identity().filter(|_| !self.remembered) else { return };
         self.remembered = true;
         let path = self.data.join("cluster");
-        self.runtime.spawn_blocking(move || {
-            // A full disk may have room later.
-            while let Err(error) = write_atomic(&path, format!("{:032x}\n", identity.cluster).as_bytes()) {
-                error!(code = "HW0507", "{error}");
-                std::thread::sleep(REMEMBER_AGAIN);
-            }
-        });
+        self.runtime.spawn(remember(path, identity.cluster));
     }
 
     fn one(&mut self, node: &mut Node, action: Action) {
@@ -418,6 +412,19 @@ impl Hands {
         self.shared.router.stop();
         self.shared.transport.stop();
         self.shared.wal.stop();
+    }
+}
+
+/// Writes it down once the disk lets us; ends with the agent if it never does.
+async fn remember(path: PathBuf, cluster: u128) {
+    let text = format!("{cluster:032x}\n");
+    loop {
+        let (path, text) = (path.clone(), text.clone());
+        let written = tokio::task::spawn_blocking(move || write_atomic(&path, text.as_bytes())).await;
+        let Ok(Err(error)) = written else { return };
+        // A full disk may have room later.
+        error!(code = "HW0507", "{error}");
+        tokio::time::sleep(REMEMBER_AGAIN).await;
     }
 }
 
