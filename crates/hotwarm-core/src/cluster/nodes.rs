@@ -26,10 +26,20 @@ impl Cluster {
         why.extend(spec.groups.iter().filter_map(|(name, new)| self.groups.get(name)?.refuses(new)));
         let served = |g: &Group| g.spec.exclusive && g.may_serve().next().is_some();
         let gone = self.groups.iter().filter(|(name, g)| !spec.groups.contains_key(*name) && served(g));
-        why.extend(gone.map(|(name, _)| format!("group {name} is removed while a member is hot: `hotwarm drain` its members first")));
+        why.extend(gone.map(|(name, _)| format!("group {name} is removed while a member is hot: apply it with `mode = {{ hot = 0, ... }}` first, which stops it, then without it")));
         // Nobody would wait its lease out: its routers and members might go on serving, and nobody would know (S2, S8).
         let leased = self.nodes.iter().filter(|(name, node)| node.leased && !spec.nodes.contains_key(*name));
         why.extend(leased.map(|(name, _)| format!("node {name} is removed while it holds a lease: stop hotwarm there first")));
+        // It goes on listening where it does, and the others would look for it elsewhere: of several at once the quorum is lost for good.
+        let moved = self.nodes.iter().filter_map(|(name, node)| Some((name, node, spec.nodes.get(name)?.address)));
+        let moved = moved.filter(|(_, node, address)| node.leased && node.spec.address != *address);
+        why.extend(moved.map(|(name, node, address)| {
+            format!(
+                "the address of node {name} changes from {} to {address} while hotwarm runs there: stop it, apply, correct the file on {name}, \
+                 start it; one node at a time",
+                node.spec.address
+            )
+        }));
         why
     }
 

@@ -134,3 +134,20 @@ fn s2_a_node_leaves_only_after_its_lease() {
     assert!(matches!(&apply(&mut c, 6, without())[..], [What::Configured { revision: 2 }]));
     assert!(!c.nodes.contains_key(&b));
 }
+
+#[test]
+fn a_node_that_runs_is_not_moved_to_another_address() {
+    let mut c = found();
+    let b = NodeId::from("b");
+    apply(&mut c, 2, Body::Admit { node: b.clone(), incarnation: 71, behaviour: 1 });
+    apply(&mut c, 3, Body::Back { node: b.clone(), session: Session(0) });
+    let moved = || {
+        let mut moved = spec(&["a", "b"]);
+        moved.nodes.get_mut(&NodeId::from("b")).expect("it is there").address.set_port(9999);
+        Body::Configure { spec: Box::new(moved), revision: 1 }
+    };
+    assert!(matches!(&apply(&mut c, 4, moved())[..], [What::ConfigureRefused { why }] if why.contains("node b changes from")));
+    apply(&mut c, 5, Body::Lapsed { node: b.clone(), session: Session(1) });
+    assert!(matches!(&apply(&mut c, 6, moved())[..], [What::Configured { revision: 2 }]));
+    assert_eq!(c.nodes[&b].spec.address.port(), 9999);
+}

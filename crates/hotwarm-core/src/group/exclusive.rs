@@ -42,6 +42,9 @@ impl Step {
     /// Nothing is under way: is the hot member in doubt, or missing?
     fn watch(&mut self) -> bool {
         let Some(hot) = self.group.hot().cloned() else { return self.fill_vacancy() };
+        if self.group.spec.hot == 0 {
+            return self.stop_serving(hot);
+        }
         if let Some(reason) = self.group.doubt(&hot) {
             return self.replace_live(&hot, reason);
         }
@@ -56,6 +59,16 @@ impl Step {
         }
         self.forget_refusal();
         false
+    }
+
+    /// It hands over to nobody, gently: what is in flight finishes.
+    fn stop_serving(&mut self, hot: MemberId) -> bool {
+        if self.group.paused() {
+            self.refuse_paused();
+            return false;
+        }
+        self.begin_planned(Reason::NoneWanted { member: hot.clone() }, hot, None);
+        true
     }
 
     fn drain_hot(&mut self, hot: MemberId) -> bool {
@@ -92,6 +105,11 @@ impl Step {
 
     /// Nobody is hot. A member that failed lately is better than none.
     fn fill_vacancy(&mut self) -> bool {
+        if self.group.spec.hot == 0 {
+            self.group.lost = None;
+            self.forget_refusal();
+            return false;
+        }
         let (best, others) = self.group.candidate(Need::Dead, None, &BTreeSet::new());
         if self.group.paused() && (best.is_some() || self.group.lost.is_some()) {
             self.refuse_paused();
@@ -295,10 +313,15 @@ impl Step {
             }
             return true;
         }
+        if self.group.spec.hot == 0 {
+            // Fenced and wanted by nobody: that is the end of it.
+            self.group.transition = None;
+            return true;
+        }
         let late = self.group.at >= until;
         let (best, others) = if self.group.spec.positions {
             if !self.enough_reports(&t, late) {
-                return false;
+                return late && self.go_back(&t);
             }
             self.group.candidate_by_position(t.attempt, t.from.as_ref(), &t.refused)
         } else {
@@ -307,12 +330,26 @@ impl Step {
         let wanted = t.to.clone().filter(|to| self.group.unfit(to).is_none() && !t.refused.contains(to));
         let wanted = wanted.filter(|to| others.iter().all(|(id, why)| id != to || *why == Refusal::Outranked));
         if let Some(to) = wanted.or(best) {
+            if let Some(why) = t.to.as_ref().filter(|asked| t.planned && **asked != to).and_then(|asked| why_not(asked, &others)) {
+                self.because(Reason::SwitchoverAborted { why });
+            }
             let others = others.into_iter().filter(|(id, _)| *id != to).collect();
             self.promote(&to, others);
             return true;
         }
         self.refuse(Reason::NoSuccessor { member: None, others });
         late && self.try_again()
+    }
+
+    /// A plan that fails for want of reports: the member that stepped down for it has all that was ever acknowledged, and serves again.
+    fn go_back(&mut self, t: &Transition) -> bool {
+        let Some(from) = t.from.clone().filter(|from| t.planned && self.group.unfit(from).is_none() && !t.refused.contains(from)) else {
+            return false;
+        };
+        let why = self.group.refusal.as_ref().map_or_else(|| "nobody can take over".to_owned(), ToString::to_string);
+        self.because(Reason::SwitchoverAborted { why });
+        self.promote(&from, Vec::new());
+        true
     }
 
     /// Nobody is left: those whose promotion failed get another chance, once in a while.
@@ -431,6 +468,10 @@ impl Step {
     }
 }
 
+fn why_not(id: &MemberId, others: &[(MemberId, Refusal)]) -> Option<String> {
+    others.iter().find(|(other, _)| other == id).map(|(_, why)| format!("{id}: {why}"))
+}
+
 impl Group {
     /// Why the hot member is in doubt, if it is.
     pub(crate) fn doubt(&self, hot: &MemberId) -> Option<Reason> {
@@ -488,6 +529,9 @@ impl Group {
         if self.paused() {
             return Some("automation was paused".to_owned());
         }
+        if matches!(t.why, Reason::NoneWanted { .. }) {
+            return (self.spec.hot > 0).then(|| "a hot member is wanted again".to_owned());
+        }
         let drained = self.members.get(from).is_some_and(|m| m.drained) || self.node_of(from).is_some_and(|n| self.node(n).drained);
         if matches!(t.why, Reason::HotDrained { .. }) && !drained {
             return Some(format!("{from} is no longer drained"));
@@ -500,13 +544,13 @@ impl Group {
     }
 
     /// How many reports of other members than the old hot one make a choice safe.
-    fn reports_needed(&self) -> u16 {
+    pub(super) fn reports_needed(&self) -> u16 {
         let others = u16::try_from(self.spec.members.len().saturating_sub(1)).unwrap_or(u16::MAX);
         reports_needed(others, self.spec.acks)
     }
 
     /// How many other members than `hot` could report their position.
-    fn could_report(&self, hot: &MemberId) -> u16 {
+    pub(super) fn could_report(&self, hot: &MemberId) -> u16 {
         let able = self.members.iter().filter(|(id, m)| *id != hot && !m.away && self.unfit(id).is_none()).count();
         u16::try_from(able).unwrap_or(u16::MAX)
     }

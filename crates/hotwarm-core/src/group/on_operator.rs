@@ -116,6 +116,10 @@ impl super::Group {
         }
         let Some(from) = self.hot().cloned() else { return Err("no member is hot".to_owned()) };
         let (best, others) = self.candidate(Need::Dead, Some(&from), &BTreeSet::new());
+        let (reports, needed) = (self.could_report(&from), self.reports_needed());
+        if self.spec.positions && reports < needed {
+            return Err(Reason::TooFewReports { reports, needed }.to_string());
+        }
         let Some(wanted) = to else {
             return best.map(|to| (from.clone(), to)).ok_or_else(|| {
                 let others: Vec<_> = others.iter().map(|(id, why)| format!("{id}: {why}")).collect();

@@ -52,13 +52,13 @@ fn is_gone(group: &Group, id: &MemberId) -> bool {
 }
 
 /// Every kind there is, worst first.
-pub const TABLE: [Problem; 13] = [
+pub const TABLE: [Problem; 14] = [
     Problem {
         code: "no-hot",
         severity: Severity::Down,
         title: "no member serves; requests are parked",
         advice: "`hotwarm why GROUP` names what each member lacks",
-        applies: |g| (g.closed || !g.members.values().any(|m| m.serving)) && g.transition.is_none(),
+        applies: |g| g.spec.hot > 0 && (g.closed || !g.members.values().any(|m| m.serving)) && g.transition.is_none(),
     },
     Problem {
         code: "stuck",
@@ -100,7 +100,7 @@ pub const TABLE: [Problem; 13] = [
         severity: Severity::Bare,
         title: "no member could take over",
         advice: "bring a warm member back; `hotwarm why GROUP` names what each lacks",
-        applies: |g| g.spec.exclusive && g.spec.members.len() > 1 && ready_warm(g) == 0,
+        applies: |g| g.spec.exclusive && g.spec.hot > 0 && g.spec.members.len() > 1 && ready_warm(g) == 0,
     },
     Problem {
         code: "last-hot",
@@ -129,6 +129,13 @@ pub const TABLE: [Problem; 13] = [
         title: "a member that should run does not, or fails its check",
         advice: "`hotwarm logs MEMBER` on node NODE",
         applies: |g| g.members.iter().any(|(id, m)| m.role != Role::Spare && g.unfit(id).is_some_and(|why| why != Refusal::Drained)),
+    },
+    Problem {
+        code: "none-wanted",
+        severity: Severity::Notice,
+        title: "nobody serves, because the configuration wants nobody hot (hot = 0); requests are parked",
+        advice: "`hotwarm apply` a file with hot = 1, or without the group",
+        applies: |g| g.spec.hot == 0 && g.transition.is_none(),
     },
     Problem {
         code: "kept-drained",

@@ -276,6 +276,10 @@ pub enum Reason {
         member: MemberId,
         why: String,
     },
+    /// The configuration wants no hot member any more (`hot = 0`): the one there is hands over to nobody.
+    NoneWanted {
+        member: MemberId,
+    },
 }
 
 fn list(others: &[(MemberId, Refusal)]) -> String {
@@ -328,6 +332,7 @@ impl Reason {
             Self::ResumeWaits { .. } => "resume-waits",
             Self::HoldDownWaived { .. } => "hold-down-waived",
             Self::NotStarted { .. } => "not-started",
+            Self::NoneWanted { .. } => "none-wanted",
         }
     }
 
@@ -348,7 +353,7 @@ impl Reason {
     }
 
     /// All codes, for the test that each has its page and its transcript.
-    pub const CODES: [&'static str; 34] = [
+    pub const CODES: [&'static str; 35] = [
         "hot-stopped",
         "hot-unready",
         "hot-unreachable",
@@ -383,6 +388,7 @@ impl Reason {
         "resume-waits",
         "hold-down-waived",
         "not-started",
+        "none-wanted",
     ];
 }
 
@@ -452,6 +458,7 @@ impl fmt::Display for Reason {
                 "{member} failed lately and would be held down for {:.1} s more, but no other can serve; find out why it failed: `hotwarm logs {member}`",
                 *left_ms as f64 / 1000.0
             ),
+            Self::NoneWanted { member } => write!(f, "{member}, hot, stops serving: the configuration wants nobody hot (hot = 0)"),
             Self::NotStarted { member, why } => write!(f, "{member} does not start: {why}; it is tried again; see `hotwarm logs {member}`"),
         }
     }

@@ -10,11 +10,11 @@ use hotwarm_core::ids::{Incarnation, MemberId, NodeId, Position, Role};
 /// More than any story needs: each round answers all that is asked.
 const ROUNDS_MAX: usize = 60;
 
-/// As many hot members as are wanted and there are serve, routers are open, nothing is under way.
+/// As many hot members as are wanted and there are serve, routers are open (or closed, where nobody is to serve), nothing is under way.
 pub(crate) fn in_service(group: &Group) -> bool {
     let serving = group.members.values().filter(|m| m.role == Role::Hot && m.serving).count();
     let wanted = usize::from(group.spec.hot).min(group.spec.members.len());
-    serving == wanted && group.transition.is_none() && !group.closed && group.pause == Pause::No
+    serving == wanted && group.transition.is_none() && group.closed == (wanted == 0) && group.pause == Pause::No
 }
 
 /// Drives `group` back into service. `lost` is the number of the answer that is lost on its first way.

@@ -167,7 +167,7 @@ fn mode(group: &Group) -> &'static str {
     let counts = wanted(group);
     match (counts.hot, counts.warm, counts.spare) {
         (_, 0, 0) => "hot-hot",
-        (1, _, 0) => "hot-warm",
+        (0 | 1, _, 0) => "hot-warm",
         (_, 0, _) => "hot-spare",
         _ => "mixed",
     }
@@ -336,6 +336,7 @@ pub(super) fn reason(reason: &reason::Reason) -> Reason {
         | R::HotUnready { member, .. }
         | R::HotUnreachable { member, .. }
         | R::HotDrained { member }
+        | R::NoneWanted { member }
         | R::Chosen { member, .. }
         | R::PromoteFailed { member, .. }
         | R::PromoteTimedOut { member, .. }

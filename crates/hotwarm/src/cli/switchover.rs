@@ -51,6 +51,11 @@ pub(super) fn switchover(args: &SwitchoverArgs, global: &Global) -> Result<(), F
     if end.code != "opened" {
         return Err(Failure::failed(Code::NOT_OVER, end.text).hint(format!("`hotwarm why {}` tells what holds now", group.name)));
     }
+    let wanted = args.to.as_deref().map(|to| full(&group.name, to));
+    if end.member == from || wanted.is_some_and(|wanted| end.member.as_deref() != Some(&wanted)) {
+        let text = format!("the switchover went another way: {}", end.text);
+        return Err(Failure::failed(Code::NOT_OVER, text).hint(format!("`hotwarm events {}` tells why", group.name)));
+    }
     if global.json {
         let to = end.member.clone();
         return print_json(&serde_json::json!({
@@ -67,7 +72,7 @@ fn check(group: &GroupStatus, to: Option<&str>) -> Result<(), Failure> {
         return Err(Failure::refused(Code::SWITCHOVER_REFUSED, text).hint("`hotwarm drain MEMBER` takes one of them out"));
     }
     let Some(to) = to else { return Ok(()) };
-    let full = if to.contains('/') { to.to_owned() } else { format!("{}/{to}", group.name) };
+    let full = full(&group.name, to);
     let Some(member) = group.members.iter().find(|member| member.name == full) else {
         let all = group.members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(Failure::failed(Code::NOT_THERE, format!("member {full} not known")).hint(format!("group {} has {all}", group.name)));
@@ -76,6 +81,11 @@ fn check(group: &GroupStatus, to: Option<&str>) -> Result<(), Failure> {
         true => Err(Failure::refused(Code::SWITCHOVER_REFUSED, format!("switchover refused: {full} is hot already"))),
         false => Ok(()),
     }
+}
+
+/// A member's name with its group's.
+fn full(group: &str, member: &str) -> String {
+    if member.contains('/') { member.to_owned() } else { format!("{group}/{member}") }
 }
 
 fn newest(client: &Client) -> Result<u64, Failure> {

@@ -334,7 +334,7 @@ fn mode(table: &Table, members: usize) -> Option<Mode> {
     let rest = members.saturating_sub(1);
     if let Some(counts) = table.table("mode") {
         let (hot, warm, spare) = (count(counts, "hot")?, count(counts, "warm")?, count(counts, "spare")?);
-        return Some(Mode { hot, warm, spare, exclusive: hot == 1 && members > 1 });
+        return Some(Mode { hot, warm, spare, exclusive: hot <= 1 && members > 1 });
     }
     Some(match table.text("mode")? {
         "hot-hot" => Mode { hot: members, warm: 0, spare: 0, exclusive: false },

@@ -77,6 +77,9 @@ fn group_loss(group: &Group, gone: &BTreeSet<&NodeId>, quorum: bool) -> GroupLos
     let hot_left = usize::from(group.mode.hot) - hot_lost;
     let listeners_left = group.listen.keys().filter(|node| !gone.contains(node)).count();
     let says = |survived, what: String| GroupLoss { group: group.name.clone(), survived, what };
+    if group.mode.hot == 0 {
+        return says(true, "serves nobody now (hot = 0)".into());
+    }
     if !group.listen.is_empty() && listeners_left == 0 {
         return says(false, "stops: no listener is left".into());
     }

@@ -303,7 +303,13 @@ static MODE: Section = plain(
     "mode",
     "Counts of members by role; together as many as there are members.",
     &[
-        key("hot", Whole(1, 1_000), Required, "Members that serve.", "2"),
+        key(
+            "hot",
+            Whole(0, 1_000),
+            Required,
+            "Members that serve. 0 stops a group of one hot member, gently, and keeps the others warm.",
+            "2",
+        ),
         key("warm", Whole(0, 1_000), Is("0"), "Members that run, in sync, ready to be promoted.", "1"),
         key("spare", Whole(0, 1_000), Is("0"), "Members that are started when needed.", "1"),
     ],

@@ -24,6 +24,7 @@ fn an_operator_sees_and_acts() {
     pauses_and_resumes(&cluster);
     drains(&cluster);
     applies(&cluster);
+    removes_a_group(&cluster);
     let refused = "refused above";
     cluster.finish(&[
         OF_FAULTS[0],
@@ -295,6 +296,35 @@ fn applies(cluster: &Cluster) {
     // Nothing that serves was disturbed by what does not concern it.
     cluster.wait_all("all as before", |status| status.groups.iter().all(is_whole));
     assert_eq!(cluster.group("clock").epoch, before);
+}
+
+/// An exclusive group is stopped first: whoever served for it is known to have stepped down.
+fn removes_a_group(cluster: &Cluster) {
+    let now: Configuration = cluster.client("a").get("/api/v1/config").unwrap();
+    let (kept, clock) = now.text.split_once("[group.clock]").expect("it is the last one");
+    let (file, mode) = (cluster.file("new.toml"), "mode = \"hot-warm\"");
+    assert!(clock.contains(mode), "{clock}");
+    let apply = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        cluster.run("b", &["apply", file.to_str().unwrap(), "--yes"])
+    };
+    let serves = apply(kept);
+    assert!(
+        serves.exit == 3 && serves.err.contains("group clock is removed while a member is hot: apply it with `mode = { hot = 0"),
+        "{}",
+        serves.err
+    );
+    assert_eq!(apply(&now.text.replace(mode, "mode = { hot = 0, warm = 3 }")).exit, 0);
+    cluster.wait_all("nobody hot", |status| status.groups.iter().any(|g| g.name == "clock" && g.have.hot == 0 && g.have.warm == 3));
+    assert_eq!(cluster.client("c").get_text("/health").unwrap().0, 200, "as it is wanted");
+    assert!(cluster.done("b", &["why", "clock"]).contains("wants nobody hot"));
+    // Back again; and then for good.
+    assert_eq!(apply(&now.text).exit, 0);
+    cluster.wait_all("it to serve", |status| status.groups.iter().all(is_whole));
+    assert_eq!(apply(&now.text.replace(mode, "mode = { hot = 0, warm = 3 }")).exit, 0);
+    cluster.wait_until("it to be removed", || apply(kept).exit == 0);
+    cluster.wait_all("one group", |status| status.groups.len() == 1);
+    cluster.wait_until("its members to be ended", || ["clock/a", "clock/b", "clock/c"].iter().all(|m| cluster.member_pid(m).is_none()));
 }
 
 /// Files written by hand give nobody the right to found a cluster: nodes wait, and do not wait in silence.

@@ -76,6 +76,16 @@ fn counts(group: &DraftGroup<'_>, findings: &mut Findings) {
             .hint("add a member on another node, or say mode = \"hot-hot\"");
     }
     if let (Some(counts), Some(mode)) = (group.table.table("mode"), group.mode) {
+        if mode.hot == 0 && members < 2 {
+            findings
+                .error(
+                    Code::ROLE_COUNTS,
+                    &counts.field("hot").span,
+                    format!("nobody is to serve in {}, and its one member has no role then", group.name),
+                )
+                .expected("hot = 1")
+                .hint("to end the group, remove it; hot = 0 is for groups in which one of several serves");
+        }
         let sum = usize::from(mode.hot) + usize::from(mode.warm) + usize::from(mode.spare);
         if sum != members {
             findings
