@@ -212,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_began_in_this_term_is_given_the_time_of_a_lease_and_an_older_one_its_grace() {
+        let (a, grace) = (NodeId::from("a"), Duration::from_millis(300));
+        let mut landlord = Landlord::new(at(0));
+        assert_eq!(landlord.lapses_at(&a, Session(1), LEASE, at(900), grace), at(1200), "it may not know yet who leads");
+        assert_eq!(
+            landlord.lapses_at(&a, Session(2), LEASE, at(5000), grace),
+            at(5000).plus(wait(LEASE)),
+            "it may not have applied it yet"
+        );
+        assert_eq!(landlord.lapses_at(&a, Session(2), LEASE, at(5500), grace), at(5000).plus(wait(LEASE)), "looking again gives no more");
+    }
+
+    #[test]
     fn a_session_that_is_lapsing_is_not_renewed() {
         let mut landlord = Landlord::new(at(0));
         landlord.renewal(renewal("a", 1, 500));
