@@ -1,6 +1,6 @@
 //! Rules of the shared state: configuration whole or not at all, sessions, numbers never used twice, leases that shrink.
 use super::*;
-use crate::ids::NodeId;
+use crate::ids::{Incarnation, MemberId, NodeId};
 
 fn spec(names: &[&str]) -> ClusterSpec {
     let node = |i: usize| NodeSpec {
@@ -133,4 +133,88 @@ fn s2_a_node_leaves_only_after_its_lease() {
     apply(&mut c, 5, Body::Lapsed { node: b.clone(), session: Session(1) });
     assert!(matches!(&apply(&mut c, 6, without())[..], [What::Configured { revision: 2 }]));
     assert!(!c.nodes.contains_key(&b));
+}
+
+/// A configuration with one group of several hot members, one on each node; or without it.
+fn with_group(present: bool) -> Box<ClusterSpec> {
+    use crate::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
+    let name = GroupName::from("web");
+    let member = |n: &str| {
+        let spec = MemberSpec { node: n.into(), address: ([127, 0, 0, 1], 9000).into(), priority: 0, weight: 1, zone: String::new() };
+        (MemberId::of(&name, n), spec)
+    };
+    let group = GroupSpec {
+        name: name.clone(),
+        hot: 2,
+        warm: 0,
+        exclusive: false,
+        stateful: false,
+        members: [member("a"), member("b")].into(),
+        routers: Vec::new(),
+        fence: Fence::Supervisor,
+        positions: false,
+        acks: 0,
+        bounds: Bounds::default(),
+    };
+    let groups = if present { [(name, group)].into() } else { BTreeMap::new() };
+    Box::new(ClusterSpec { groups, ..spec(&["a", "b"]) })
+}
+
+/// The node's member begins a life and answers; tells which epoch it was promoted to.
+fn promoted(c: &mut Cluster, node: &str, life: u64) -> Epoch {
+    let group = GroupName::from("web");
+    let (member, incarnation) = (MemberId::of(&group, node), Incarnation(life));
+    let mut told = Vec::new();
+    for life in [group::input::Life::Started { member: member.clone(), incarnation }, group::input::Life::Ready { member, incarnation }] {
+        let at = c.at.0 + 1;
+        told.extend(apply(c, at, Body::Group { group: group.clone(), body: group::Body::Life(life) }));
+    }
+    let epoch = told.iter().find_map(|what| match what {
+        What::Group(Effect::Promote { epoch, .. }) => Some(*epoch),
+        _ => None,
+    });
+    epoch.expect("it was asked to be hot")
+}
+
+/// Two nodes with leases and a group, of which one member was asked to be hot: in which epoch.
+fn found_with_group() -> (Cluster, Epoch) {
+    let mut c = found();
+    for (at, node) in [(2, "a"), (3, "b")] {
+        apply(&mut c, at, Body::Back { node: node.into(), session: Session(0) });
+    }
+    apply(&mut c, 4, Body::Configure { spec: with_group(true), revision: 1 });
+    let epoch = promoted(&mut c, "a", 1);
+    (c, epoch)
+}
+
+#[test]
+fn a_group_that_is_removed_and_added_again_uses_no_epoch_of_before() {
+    let (mut c, first) = found_with_group();
+    let used = promoted(&mut c, "b", 1);
+    assert!(used > first);
+    let at = c.at.0;
+    apply(&mut c, at + 1, Body::Configure { spec: with_group(false), revision: 2 });
+    assert!(c.groups.is_empty());
+    // A change in between forgets nothing.
+    apply(&mut c, at + 2, Body::Configure { spec: with_group(false), revision: 3 });
+    apply(&mut c, at + 3, Body::Configure { spec: with_group(true), revision: 4 });
+    assert!(promoted(&mut c, "a", 2) > used);
+}
+
+#[test]
+fn a_survivor_goes_on_beyond_epochs_it_may_not_have_heard_of() {
+    let survives = |mut c: Cluster| {
+        c.begin_anew(8, &"a".into(), 70);
+        apply(&mut c, 1000, Body::Back { node: "a".into(), session: Session(1) });
+        c
+    };
+    let (c, used) = found_with_group();
+    let mut c = survives(c);
+    apply(&mut c, 1001, Body::Back { node: "b".into(), session: Session(1) });
+    assert!(promoted(&mut c, "b", 2) > Epoch(used.0 + 1000), "of a group that it has");
+    let (mut c, used) = found_with_group();
+    apply(&mut c, 900, Body::Configure { spec: with_group(false), revision: 2 });
+    let mut c = survives(c);
+    apply(&mut c, 1001, Body::Configure { spec: with_group(true), revision: 3 });
+    assert!(promoted(&mut c, "a", 2) > Epoch(used.0 + 1000), "of one that is added again");
 }
