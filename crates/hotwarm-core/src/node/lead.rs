@@ -130,7 +130,7 @@ impl Node {
     fn log_lapses(&mut self) {
         let Some(lead) = &mut self.lead else { return };
         if !self.replica.as_ref().is_some_and(crate::consensus::Replica::leads_settled) {
-            // What an older term committed may lengthen leases, and is not in our state yet.
+            // What is committed and not in our state yet may lengthen leases, and a holder may have applied it (S2).
             lead.next_lapse = self.now.plus(self.options.tick);
             return;
         }
