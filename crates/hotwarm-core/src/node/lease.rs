@@ -30,8 +30,9 @@ pub fn wait(lease: Lease) -> Duration {
 /// This node's own lease.
 #[derive(Debug, Default)]
 pub(crate) struct Holder {
-    /// When each renewal was begun: the lease counts from before it was sent (S2).
-    sent: BTreeMap<u64, Mono>,
+    /// When each renewal was begun, and the lease's length then: the lease counts from before it was sent, and no longer than whoever
+    /// answered it knew (S2).
+    sent: BTreeMap<u64, (Mono, Duration)>,
     /// Grants that carry an index not yet applied.
     pending: Vec<(u64, Session, Index)>,
     until: Mono,
@@ -39,16 +40,18 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    pub(crate) fn asked(&mut self, number: u64, now: Mono) {
-        self.sent.insert(number, now);
+    pub(crate) fn asked(&mut self, number: u64, now: Mono, lease: Lease) {
+        self.sent.insert(number, (now, Duration::from_millis(lease.length_ms)));
         while self.sent.len() > SENT_MAX {
             self.sent.pop_first();
         }
     }
 
     pub(crate) fn granted(&mut self, now: Mono, number: u64, session: Session, index: Index) {
-        if plant::is(Bug::S2FromGrant) {
-            self.sent.insert(number, now);
+        if plant::is(Bug::S2FromGrant)
+            && let Some((sent, _)) = self.sent.get_mut(&number)
+        {
+            *sent = now;
         }
         if self.pending.len() < SENT_MAX {
             self.pending.push((number, session, index));
@@ -70,9 +73,9 @@ impl Holder {
                 self.pending.push((number, session, index));
             } else if node.leased
                 && session == node.session
-                && let Some(sent) = self.sent.get(&number)
+                && let Some((sent, asked)) = self.sent.get(&number)
             {
-                self.until = self.until.max(sent.plus(length));
+                self.until = self.until.max(sent.plus(length.min(*asked)));
             }
         }
         self.until != before
@@ -171,6 +174,7 @@ impl Landlord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Body;
     use crate::ids::Millis;
 
     const LEASE: Lease = Lease { length_ms: 1000, longest_ms: 1000, since: Millis(0) };
@@ -233,27 +237,45 @@ mod tests {
         assert!(landlord.confirmed(1).is_empty());
     }
 
+    fn apply(cluster: &mut Cluster, body: Body) {
+        let item = crate::cluster::Item { origin: None, body };
+        cluster.apply(&crate::cluster::Entry { at: Millis(1), wall_ms: 0, items: vec![item] });
+    }
+
+    fn spec(lease_ms: u64) -> Box<crate::cluster::ClusterSpec> {
+        let node = crate::cluster::NodeSpec { address: ([127, 0, 0, 1], 1).into(), votes: true, witness: false, zone: String::new() };
+        let (nodes, groups) = ([("a".into(), node)].into(), BTreeMap::new());
+        Box::new(crate::cluster::ClusterSpec { name: "x".into(), lease_ms, nodes, groups, text: String::new() })
+    }
+
+    /// The node `a` in its first session.
+    fn leased() -> Cluster {
+        let mut cluster = Cluster::empty();
+        apply(&mut cluster, Body::Found { cluster: 1, spec: spec(1000), node: "a".into(), incarnation: 1 });
+        apply(&mut cluster, Body::Back { node: "a".into(), session: Session(0) });
+        cluster
+    }
+
+    #[test]
+    fn s2_a_grant_counts_for_no_longer_than_a_lease_was_when_it_was_asked_for() {
+        let (mut cluster, me, mut holder) = (leased(), NodeId::from("a"), Holder::default());
+        holder.asked(1, at(100), cluster.lease);
+        apply(&mut cluster, Body::Configure { spec: spec(5000), revision: 1 });
+        holder.granted(at(900), 1, Session(1), Index(9));
+        holder.settle(&cluster, &me, Index(9));
+        assert_eq!(holder.until(), at(1100), "who answered it may have waited it out before the longer one was agreed on");
+        holder.asked(2, at(200), cluster.lease);
+        apply(&mut cluster, Body::Configure { spec: spec(2000), revision: 2 });
+        holder.granted(at(900), 2, Session(1), Index(9));
+        holder.settle(&cluster, &me, Index(9));
+        assert_eq!(holder.until(), at(2200), "a decrease counts at once");
+    }
+
     #[test]
     fn s1_a_grant_counts_only_once_its_index_is_applied_and_only_for_the_session_in_force() {
-        let mut cluster = Cluster::empty();
-        cluster.lease = LEASE;
-        let spec = crate::cluster::NodeSpec { address: ([127, 0, 0, 1], 1).into(), votes: true, witness: false, zone: String::new() };
-        let groups = BTreeMap::new();
-        let spec = crate::cluster::ClusterSpec {
-            name: "x".into(),
-            lease_ms: 1000,
-            nodes: [("a".into(), spec)].into(),
-            groups,
-            text: String::new(),
-        };
-        let apply = |c: &mut Cluster, body| {
-            c.apply(&crate::cluster::Entry { at: Millis(1), wall_ms: 0, items: vec![crate::cluster::Item { origin: None, body }] });
-        };
-        use crate::cluster::Body;
-        apply(&mut cluster, Body::Found { cluster: 1, spec: Box::new(spec), node: "a".into(), incarnation: 1 });
-        apply(&mut cluster, Body::Back { node: "a".into(), session: Session(0) });
+        let mut cluster = leased();
         let (me, mut holder) = (NodeId::from("a"), Holder::default());
-        holder.asked(1, at(100));
+        holder.asked(1, at(100), LEASE);
         holder.granted(at(100), 1, Session(1), Index(9));
         holder.settle(&cluster, &me, Index(8));
         assert_eq!(holder.until(), Mono(0));
@@ -262,7 +284,7 @@ mod tests {
         apply(&mut cluster, Body::Lapsed { node: "a".into(), session: Session(1) });
         holder.settle(&cluster, &me, Index(10));
         assert_eq!(holder.until(), Mono(0));
-        holder.asked(2, at(200));
+        holder.asked(2, at(200), LEASE);
         holder.granted(at(200), 2, Session(1), Index(9));
         holder.settle(&cluster, &me, Index(10));
         assert_eq!(holder.until(), Mono(0), "a grant of the session that is over");

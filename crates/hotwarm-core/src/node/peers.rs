@@ -213,7 +213,7 @@ impl Node {
         let renew = !self.health.abstains(self.now) && self.cluster.founded();
         let session = self.cluster.nodes.get(&me).map_or(Session(0), |n| n.session);
         if renew {
-            self.holder.asked(number, self.now);
+            self.holder.asked(number, self.now, self.cluster.lease);
         }
         let heard = self.peers.heard(self.now);
         let beat = Beat { number, session, renew, heard, behaviour: self.options.behaviour, digest: self.digest };

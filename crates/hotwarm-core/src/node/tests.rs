@@ -749,7 +749,7 @@ fn what_nodes_of_another_cluster_count_and_grant_means_nothing_here() {
     let node = desk.nodes.get_mut(&other).expect("known");
     // It would count: that number was asked for, the session is in force, and the index is applied.
     let number = u64::MAX;
-    node.holder.asked(number, desk.now.plus(Duration::from_millis(1)));
+    node.holder.asked(number, desk.now.plus(Duration::from_millis(1)), node.cluster.lease);
     let grant = Message::Grant { number, session, index: node.applied };
     node.handle_message(desk.now, &leader, &grant.encode(78));
     let actions: Vec<Action> = std::iter::from_fn(|| node.poll_action()).collect();
