@@ -409,6 +409,18 @@ fn commands_that_died_with_the_leader_are_applied_although_later_ones_were_first
 }
 
 #[test]
+fn commands_are_answered_although_the_wall_clock_went_back_since_the_last_life() {
+    let mut desk = settled();
+    let asked = NodeId::from("b");
+    for base in [1 << 40, 7] {
+        desk.nodes.get_mut(&asked).expect("known").commands = commands::Commands::new(base);
+        desk.nodes.get_mut(&asked).expect("known").handle_command(desk.now, base, Command::Undrain { node: "a".into() });
+        desk.until(500, "it is answered", |d| d.replies.contains_key(&base));
+        assert_eq!(desk.replies[&base], Ok(vec![]));
+    }
+}
+
+#[test]
 fn a_node_that_is_cut_off_stops_before_another_serves() {
     let mut desk = settled();
     let hot = NodeId::from(desk.serving("clock", "a")[0].split_once('/').expect("group/member").1);
