@@ -23,7 +23,11 @@ impl Cluster {
         if self.founded() && !self.name.is_empty() && spec.name != self.name {
             why.push(format!("it is for the cluster {:?}, this is {:?}", spec.name, self.name));
         }
-        why.extend(spec.groups.iter().filter_map(|(name, new)| self.groups.get(name)?.refuses(new)));
+        why.extend(spec.groups.iter().filter_map(|(name, new)| match self.groups.get(name) {
+            Some(group) => group.refuses(new),
+            // The first configuration has nothing to fall back on.
+            None => new.impossible().filter(|_| self.revision > 0),
+        }));
         let served = |g: &Group| g.spec.exclusive && g.may_serve().next().is_some();
         let gone = self.groups.iter().filter(|(name, g)| !spec.groups.contains_key(*name) && served(g));
         why.extend(gone.map(|(name, _)| format!("group {name} is removed while a member is hot: `hotwarm drain` its members first")));

@@ -294,3 +294,13 @@ fn a_survivor_breaks_no_rule_whatever_tells_the_end_of_the_members_of_lost_nodes
         assert_eq!(group::invariants::check(web(&c)), None, "{fence:?}, paused: {paused}, back");
     }
 }
+
+#[test]
+fn a_new_group_that_cannot_be_is_refused_as_one_that_is_there_would_be() {
+    let mut c = found();
+    let mut wanted = with_exclusive(&["a", "b"], Fence::Supervisor);
+    wanted.groups.get_mut(&"web".into()).expect("the only group").acks = 2;
+    let done = apply(&mut c, 2, Body::Configure { spec: wanted, revision: 1 });
+    assert!(matches!(&done[..], [What::ConfigureRefused { why }] if why.contains("2 members are to acknowledge")), "{done:?}");
+    assert!(c.groups.is_empty());
+}
