@@ -3,7 +3,7 @@
 //! A lease belongs to a node and a session. What it covers, (group, epoch) pairs, is what the holder's state says at the grant's index
 //! or later: once a fence is committed, no grant that carries a later index covers that pair.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Lease};
@@ -106,10 +106,10 @@ pub(crate) struct Landlord {
     rounds: BTreeMap<u64, Vec<Renewal>>,
     /// The arrival of the last renewal that was answered.
     answered: BTreeMap<NodeId, Mono>,
-    /// When this landlord first saw each session: it is given time for a first renewal.
-    seen: BTreeMap<(NodeId, Session), Mono>,
-    /// Told to the log as lapsed: never answered again in this term.
-    lapsing: BTreeSet<(NodeId, Session)>,
+    /// Each node's newest session, and when this landlord first saw it: it is given time for a first renewal.
+    seen: BTreeMap<NodeId, (Session, Mono)>,
+    /// Told to the log as lapsed, the newest of each node: neither that session nor an older one is answered again in this term.
+    lapsing: BTreeMap<NodeId, Session>,
 }
 
 impl Landlord {
@@ -121,7 +121,7 @@ impl Landlord {
             rounds: BTreeMap::new(),
             answered: BTreeMap::new(),
             seen: BTreeMap::new(),
-            lapsing: BTreeSet::new(),
+            lapsing: BTreeMap::new(),
         }
     }
 
@@ -147,7 +147,8 @@ impl Landlord {
     /// The renewals of a confirmed round that may be answered: leadership was held after each of them arrived.
     pub(crate) fn confirmed(&mut self, context: u64) -> Vec<Renewal> {
         let renewals = self.rounds.remove(&context).unwrap_or_default();
-        let granted: Vec<Renewal> = renewals.into_iter().filter(|r| !self.lapsing.contains(&(r.node.clone(), r.session))).collect();
+        let over = |r: &Renewal| self.lapsing.get(&r.node).is_some_and(|last| r.session <= *last);
+        let granted: Vec<Renewal> = renewals.into_iter().filter(|r| !over(r)).collect();
         for renewal in &granted {
             let last = self.answered.entry(renewal.node.clone()).or_insert(renewal.arrived);
             *last = renewal.arrived.max(*last);
@@ -159,7 +160,11 @@ impl Landlord {
     pub(crate) fn lapses_at(&mut self, node: &NodeId, session: Session, lease: Lease, now: Mono, grace: Duration) -> Mono {
         let last = self.answered.get(node).copied().unwrap_or(Mono(0)).max(self.floor);
         let begun = *self.begun.get_or_insert(now);
-        let seen = *self.seen.entry((node.clone(), session)).or_insert(now);
+        let newest = self.seen.entry(node.clone()).or_insert((session, now));
+        if newest.0 != session {
+            *newest = (session, now);
+        }
+        let seen = newest.1;
         // A session that began in this term is new to its node too, which may take long to apply it.
         let grace = if seen > begun { grace.max(wait(lease)) } else { grace };
         last.plus(wait(lease)).max(seen.plus(grace))
@@ -167,7 +172,7 @@ impl Landlord {
 
     /// From now on that session is not renewed; its lapse may be told to the log.
     pub(crate) fn lapse(&mut self, node: &NodeId, session: Session) {
-        self.lapsing.insert((node.clone(), session));
+        self.lapsing.insert(node.clone(), session);
     }
 }
 
@@ -235,6 +240,19 @@ mod tests {
         landlord.begin_round(1);
         landlord.lapse(&"a".into(), Session(1));
         assert!(landlord.confirmed(1).is_empty());
+        landlord.renewal(Renewal { session: Session(2), ..renewal("a", 2, 600) });
+        landlord.begin_round(2);
+        assert_eq!(landlord.confirmed(2).len(), 1, "the next one is");
+    }
+
+    #[test]
+    fn of_a_node_that_comes_and_goes_only_the_newest_session_is_kept() {
+        let (a, mut landlord) = (NodeId::from("a"), Landlord::new(at(0)));
+        for session in 1..=100 {
+            landlord.lapses_at(&a, Session(session), LEASE, at(session), Duration::ZERO);
+            landlord.lapse(&a, Session(session));
+        }
+        assert_eq!((landlord.seen.len(), landlord.lapsing.len()), (1, 1));
     }
 
     fn apply(cluster: &mut Cluster, body: Body) {
