@@ -1,4 +1,6 @@
 //! Rules of the shared state: configuration whole or not at all, sessions, numbers never used twice, leases that shrink.
+mod random;
+
 use super::*;
 use crate::group::input::Answer;
 use crate::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
