@@ -3,6 +3,7 @@
 
 mod leases;
 mod quiet;
+mod survivor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -304,6 +305,20 @@ impl Desk {
     }
 }
 
+/// What a node finds that reads these records.
+fn log_of(records: Vec<Record>) -> crate::consensus::Recovered {
+    let mut log = crate::consensus::Recovered::default();
+    for record in records.into_iter().filter(|record| record.log() == log::CONTROL) {
+        match record {
+            Record::Snapshot(_, snapshot) => log.snapshot = Some(snapshot),
+            Record::HardState(_, hard_state) => log.hard_state = hard_state,
+            Record::Entry(_, entry) => log.entries.push(entry),
+            Record::Birth(..) => {}
+        }
+    }
+    log
+}
+
 fn settled() -> Desk {
     let mut desk = Desk::new(&["a", "b", "c"]);
     desk.until(3000, "all members serve", |d| d.serving("web", "c").len() == 3 && d.serving("clock", "c").len() == 1);
@@ -596,15 +611,7 @@ fn an_event_has_the_time_of_its_entry_on_every_node_and_when_it_is_read_again() 
     assert!(told.iter().all(|(wall, _)| span.contains(wall)), "the leader's time: {told:?}");
     // The node starts again from what its disk holds, later.
     let node = &desk.nodes[&other];
-    let mut log = crate::consensus::Recovered::default();
-    for record in node.rewrite(log::CONTROL) {
-        match record {
-            Record::Snapshot(_, snapshot) => log.snapshot = Some(snapshot),
-            Record::HardState(_, hard_state) => log.hard_state = hard_state,
-            Record::Entry(_, entry) => log.entries.push(entry),
-            Record::Birth(..) => {}
-        }
-    }
+    let log = log_of(node.rewrite(log::CONTROL));
     let stored = Stored { identity: node.identity, log, rejoins: None };
     let mut again = Node::new(node.options.clone(), stored, desk.now).expect("it starts again");
     again.set_wall(desk.now, wall(&other) + 3_600_000);
