@@ -3,6 +3,7 @@
 
 mod leases;
 mod quiet;
+mod reports;
 mod survivor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
