@@ -600,12 +600,11 @@ impl Replica {
         self.older_term_acked_until.filter(|_| self.leads())
     }
 
-    /// It leads, and all that is committed is applied, an entry of its own term too: whatever any other replica has in its state is in the
-    /// state of this one. Not so while the term is new, nor while this replica's disk is slower than the others'.
+    /// It leads, and an entry of its own term is committed and applied: what older terms committed is in the state too.
     #[must_use]
     pub fn leads_settled(&self) -> bool {
         let log = &self.raft.raft.raft_log;
-        self.leads() && log.applied == log.committed && log.term(log.applied).unwrap_or(0) == self.raft.raft.term
+        self.leads() && log.term(log.applied).unwrap_or(0) == self.raft.raft.term
     }
 
     #[must_use]

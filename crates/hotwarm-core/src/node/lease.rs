@@ -104,8 +104,8 @@ pub(crate) struct Landlord {
     begun: Option<Mono>,
     waiting: Vec<Renewal>,
     rounds: BTreeMap<u64, Vec<Renewal>>,
-    /// The arrival of the last renewal that was answered.
-    answered: BTreeMap<NodeId, Mono>,
+    /// The arrival of the last renewal that was answered, and what was committed then.
+    answered: BTreeMap<NodeId, (Mono, Index)>,
     /// Each node's newest session, and when this landlord first saw it: it is given time for a first renewal.
     seen: BTreeMap<NodeId, (Session, Mono)>,
     /// Told to the log as lapsed, the newest of each node: neither that session nor an older one is answered again in this term.
@@ -145,20 +145,25 @@ impl Landlord {
     }
 
     /// The renewals of a confirmed round that may be answered: leadership was held after each of them arrived.
-    pub(crate) fn confirmed(&mut self, context: u64) -> Vec<Renewal> {
+    pub(crate) fn confirmed(&mut self, context: u64, index: Index) -> Vec<Renewal> {
         let renewals = self.rounds.remove(&context).unwrap_or_default();
         let over = |r: &Renewal| self.lapsing.get(&r.node).is_some_and(|last| r.session <= *last);
         let granted: Vec<Renewal> = renewals.into_iter().filter(|r| !over(r)).collect();
         for renewal in &granted {
-            let last = self.answered.entry(renewal.node.clone()).or_insert(renewal.arrived);
-            *last = renewal.arrived.max(*last);
+            let (last, known) = self.answered.entry(renewal.node.clone()).or_default();
+            (*last, *known) = (renewal.arrived.max(*last), index.max(*known));
         }
         granted
     }
 
+    /// Nothing after it was in the node's state when it asked for what it was last granted.
+    pub(crate) fn known_to(&self, node: &NodeId) -> Index {
+        self.answered.get(node).map(|(_, known)| *known).unwrap_or_default()
+    }
+
     /// When the session's lease will have been waited out, and it had `grace` to renew under this landlord.
     pub(crate) fn lapses_at(&mut self, node: &NodeId, session: Session, lease: Lease, now: Mono, grace: Duration) -> Mono {
-        let last = self.answered.get(node).copied().unwrap_or(Mono(0)).max(self.floor);
+        let last = self.answered.get(node).map(|(last, _)| *last).unwrap_or_default().max(self.floor);
         let begun = *self.begun.get_or_insert(now);
         let newest = self.seen.entry(node.clone()).or_insert((session, now));
         if newest.0 != session {
@@ -198,7 +203,7 @@ mod tests {
         landlord.renewal(renewal("a", 1, 10));
         landlord.begin_round(1);
         landlord.renewal(renewal("b", 1, 20));
-        let answered: Vec<_> = landlord.confirmed(1).into_iter().map(|r| r.node).collect();
+        let answered: Vec<_> = landlord.confirmed(1, Index(0)).into_iter().map(|r| r.node).collect();
         assert_eq!(answered, [NodeId::from("a")]);
         assert!(landlord.wants_round());
     }
@@ -208,7 +213,7 @@ mod tests {
         let mut landlord = Landlord::new(at(0));
         landlord.renewal(renewal("a", 1, 500));
         landlord.begin_round(1);
-        landlord.confirmed(1);
+        landlord.confirmed(1, Index(0));
         landlord.renewal(renewal("a", 2, 900));
         assert_eq!(landlord.lapses_at(&"a".into(), Session(1), LEASE, at(0), Duration::ZERO), at(500).plus(wait(LEASE)));
         assert!(wait(LEASE) > Duration::from_millis(1000));
@@ -239,10 +244,10 @@ mod tests {
         landlord.renewal(renewal("a", 1, 500));
         landlord.begin_round(1);
         landlord.lapse(&"a".into(), Session(1));
-        assert!(landlord.confirmed(1).is_empty());
+        assert!(landlord.confirmed(1, Index(0)).is_empty());
         landlord.renewal(Renewal { session: Session(2), ..renewal("a", 2, 600) });
         landlord.begin_round(2);
-        assert_eq!(landlord.confirmed(2).len(), 1, "the next one is");
+        assert_eq!(landlord.confirmed(2, Index(0)).len(), 1, "the next one is");
     }
 
     #[test]
