@@ -23,7 +23,11 @@ impl Cluster {
         if self.founded() && !self.name.is_empty() && spec.name != self.name {
             why.push(format!("it is for the cluster {:?}, this is {:?}", spec.name, self.name));
         }
-        why.extend(spec.groups.iter().filter_map(|(name, new)| self.groups.get(name)?.refuses(new)));
+        why.extend(spec.groups.iter().filter_map(|(name, new)| match self.groups.get(name) {
+            Some(group) => group.refuses(new),
+            // The first configuration has nothing to fall back on.
+            None => new.impossible().filter(|_| self.revision > 0),
+        }));
         let served = |g: &Group| g.spec.exclusive && g.may_serve().next().is_some();
         let gone = self.groups.iter().filter(|(name, g)| !spec.groups.contains_key(*name) && served(g));
         why.extend(gone.map(|(name, _)| format!("group {name} is removed while a member is hot: apply it with `mode = {{ hot = 0, ... }}` first, which stops it, then without it")));
@@ -56,6 +60,9 @@ impl Cluster {
             self.nodes.entry(name.clone()).and_modify(|n| n.spec = node.clone()).or_insert_with(|| Node::new(node.clone()));
         }
         self.nodes.retain(|name, _| spec.nodes.contains_key(name));
+        // One that is new holds no lease and is not drained, whatever was known of that name before: nobody waits for its router (S8).
+        let views = self.views();
+        self.groups.values_mut().for_each(|group| group.nodes.extend(views.clone()));
         let mut events = vec![self.event(What::Configured { revision: self.revision })];
         let gone = self.groups.iter().filter(|(name, _)| !spec.groups.contains_key(*name)).map(|(_, group)| group.epoch);
         self.epoch_floor = gone.max().unwrap_or_default().max(self.epoch_floor);
@@ -197,7 +204,7 @@ impl Cluster {
     pub(crate) fn begin_anew(&mut self, id: u128, me: &NodeId, incarnation: u128) {
         self.id = id;
         // The one that survived may not have seen the last epochs, and whoever was told of them refuses what is older.
-        self.groups.values_mut().for_each(|group| group.epoch = Epoch(group.epoch.0 + EPOCHS_UNSEEN));
+        self.groups.values_mut().for_each(|group| group.skip_epochs(EPOCHS_UNSEEN));
         self.epoch_floor = Epoch(self.epoch_floor.0 + EPOCHS_UNSEEN);
         let raft_id = RaftId(self.next_raft_id);
         self.next_raft_id += 1;

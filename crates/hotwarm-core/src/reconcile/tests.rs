@@ -187,3 +187,36 @@ fn s8_the_hook_of_a_lost_nodes_member_is_run_by_one_node_at_a_time_and_by_each_i
     }
     assert!(ran == ["b", "c", "b", "c"] || ran == ["c", "b", "c", "b"], "{ran:?}");
 }
+
+#[test]
+fn s10_the_end_of_a_pause_is_seen_once_leases_bind_the_members_that_may_serve() {
+    let (mut cluster, mut observed) = scene();
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    (group.pause, group.resumes) = (Pause::Resuming { waiting: ["a".into()].into() }, 4);
+    let hot = group.members.get_mut(&HOT.into()).expect("a member");
+    (hot.role, hot.may_serve, hot.serving) = (Role::Hot, Some(Epoch(3)), true);
+    // Of another node's members this one can say nothing.
+    group.members.get_mut(&"clock/b".into()).expect("a member").may_serve = Some(Epoch(3));
+    observed.routers.insert("clock".into(), LocalRouter::default());
+    let seen = |cluster: &Cluster, observed: &Observed| {
+        let seen = Body::Answer(Answer::ResumeSeen { node: "a".into(), resume: 4 });
+        reports(cluster, observed, &"a".into()).contains(&("clock".into(), seen))
+    };
+    assert!(!seen(&cluster, &observed), "its guard was told of no deadline");
+    local(&mut observed).under_deadline = true;
+    assert!(seen(&cluster, &observed));
+    observed.leased = false;
+    assert!(!seen(&cluster, &observed), "without a lease there is none to count");
+    observed.leased = true;
+    local(&mut observed).life = LocalLife::Unknown;
+    assert!(!seen(&cluster, &observed), "it may run, under no deadline");
+    local(&mut observed).life = LocalLife::Stopped(StopCause::Asked);
+    local(&mut observed).under_deadline = false;
+    assert!(seen(&cluster, &observed), "what has ended needs no deadline");
+    (local(&mut observed).life, local(&mut observed).under_deadline) = (LocalLife::Running, false);
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    group.members.get_mut(&HOT.into()).expect("a member").may_serve = None;
+    assert!(seen(&cluster, &observed), "nor does what may serve nothing");
+    observed.members.clear();
+    assert!(seen(&cluster, &observed));
+}
