@@ -430,6 +430,37 @@ async fn a_member_whose_guard_is_being_born_is_handed_over_whole() {
     }
 }
 
+/// People and the agent look at it at any moment: one that only changes hands is not to be missed.
+#[tokio::test]
+async fn a_member_that_is_handed_over_is_seen_to_run_all_the_while() {
+    for engine in [Engine::Process(component("web")), Engine::External] {
+        let is_process = matches!(engine, Engine::Process(_));
+        let site = Site::new(engine);
+        let mut agent = site.agent();
+        if is_process {
+            agent.start().await;
+        } else {
+            agent.hear_fact().await;
+        }
+        let known = agent.handle.view.borrow().clone();
+        agent = site.agent_after(agent);
+        let mut view = agent.handle.view.clone();
+        assert_eq!(*view.borrow_and_update(), known);
+        // Something to do before it has been found.
+        agent.tell(EngineAction::Deadline { until: None }).await;
+        loop {
+            tokio::select! {
+                biased;
+                _ = view.changed() => assert!(view.borrow_and_update().running),
+                event = agent.hear_fact() => break assert_eq!(event.incarnation(), known.incarnation),
+            }
+        }
+        if is_process {
+            agent.end().await;
+        }
+    }
+}
+
 /// A member that was given to another node while no agent was here: whoever comes next ends the old copy.
 #[tokio::test]
 async fn a_member_that_is_this_nodes_no_more_is_found_and_ended() {

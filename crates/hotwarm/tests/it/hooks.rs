@@ -237,7 +237,8 @@ async fn what_was_hot_and_does_not_answer_a_new_agent_is_stopped_before_it_count
     site.group.check.kind = hotwarm::config::CheckKind::Command(shell("exit 1"));
     let mut second = site.agent();
     assert_eq!(second.hear_fact().await, MemberEvent::Stopped { incarnation, cause: StopCause::Asked });
-    assert!(!is_alive(pid));
+    // The hook does not wait for what it killed.
+    wait_for("the member's end", || !is_alive(pid)).await;
 }
 
 #[tokio::test]
