@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hotwarm::clock;
-use hotwarm::config::{Engine, RoleChange};
+use hotwarm::config::{CheckKind, Engine, RoleChange};
 use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
 use hotwarm_core::ids::{Attempt, Epoch, Incarnation, Role};
 use rustix::process::Signal;
@@ -433,9 +433,12 @@ async fn a_member_whose_guard_is_being_born_is_handed_over_whole() {
 /// People and the agent look at it at any moment: one that only changes hands is not to be missed.
 #[tokio::test]
 async fn a_member_that_is_handed_over_is_seen_to_run_all_the_while() {
-    for engine in [Engine::Process(component("web")), Engine::External] {
+    for engine in [Engine::Process(component("web")), Engine::Command(hooks())] {
         let is_process = matches!(engine, Engine::Process(_));
-        let site = Site::new(engine);
+        let mut site = Site::new(engine);
+        if !is_process {
+            site.group.check.kind = CheckKind::Command(words("true"));
+        }
         let mut agent = site.agent();
         if is_process {
             agent.start().await;

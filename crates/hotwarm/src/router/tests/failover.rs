@@ -450,6 +450,18 @@ async fn a_drained_member_of_several_finishes_and_it_is_said_when() {
     stage.heard(said(3)).await;
 }
 
+/// Whoever opens the new member waits for each router to have closed what was before, also for one that never knew of it (S8).
+#[tokio::test]
+async fn a_router_that_begins_anew_or_skips_an_epoch_has_closed_all_before() {
+    let member = Member::good("a").await;
+    let stage = Stage::new(config(true, Protocol::Http), 2).leased();
+    for epoch in [5, 8] {
+        stage.open(epoch, &[&member]);
+        stage.heard(|event| matches!(event, Event::Closed { epoch: Epoch(closed), .. } if closed + 1 == epoch)).await;
+        assert!(!stage.seen(|event| matches!(event, Event::Closed { epoch: Epoch(closed), .. } if *closed >= epoch)));
+    }
+}
+
 #[tokio::test]
 async fn routes_of_an_older_epoch_are_refused() {
     let stage = Stage::http();

@@ -173,6 +173,17 @@ async fn closing_a_group_with_one_hot_member_cuts_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_group_that_closes_before_its_threads_know_of_it_is_closed_all_the_same() {
+    let stage = Stage::new(config(true, Protocol::Http), 4);
+    let name = &stage.config.name;
+    for _ in 0..100 {
+        stage.handle.close(name);
+        until("closed", || async { stage.handle.is_closed(name) }).await;
+        stage.handle.open(&stage.config, "127.0.0.1:0".parse().unwrap()).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn limits_change_while_running() {
     let mut stage = Stage::http();
     let address = stage.address;
