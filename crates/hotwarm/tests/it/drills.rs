@@ -16,7 +16,7 @@ fn machines() -> Cluster {
 
 fn node_of(cluster: &Cluster) -> &'static str {
     let hot = cluster.hot("clock", &[]).expect("one that serves");
-    cluster.names().into_iter().find(|name| hot.ends_with(&format!("/{name}"))).unwrap()
+    cluster.node_of(&hot)
 }
 
 /// On another machine it is refused; on its own, the node really hears nobody, says so itself, and is back afterwards.

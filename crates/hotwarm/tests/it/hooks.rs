@@ -310,7 +310,7 @@ fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
     let mut cluster = site.start();
     cluster.wait_whole();
     let old = cluster.hot("db", &[]).unwrap();
-    let node = cluster.names().into_iter().find(|name| old.ends_with(&format!("/{name}"))).unwrap();
+    let node = cluster.node_of(&old);
     cluster.kill_node(node);
     let runs = || std::fs::read_to_string(&fences).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
     cluster.wait_until("a third try of the fence", || {

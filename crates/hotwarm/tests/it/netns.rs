@@ -70,8 +70,7 @@ impl Stage {
 
     fn hot_node(&self) -> (&'static str, String) {
         let hot = self.cluster.hot("clock", &[]).expect("one that serves");
-        let node = self.cluster.names().into_iter().find(|node| hot.ends_with(&format!("/{node}"))).unwrap();
-        (node, hot)
+        (self.cluster.node_of(&hot), hot)
     }
 
     fn epoch(&self) -> u64 {

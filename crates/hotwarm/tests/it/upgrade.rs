@@ -62,7 +62,7 @@ fn without_an_agent_a_stateful_hot_member_ends_and_the_others_live_on() {
     let mut cluster = Site::new(3).web_and_clock().start_whole();
     let recorder = Recorder::watch(&cluster);
     let hot = cluster.hot("clock", &[]).expect("one that serves");
-    let node = cluster.names().into_iter().find(|node| hot.ends_with(&format!("/{node}"))).unwrap();
+    let node = cluster.node_of(&hot);
     let (web, pid) = (pid_of(&cluster, &format!("web/{node}")), pid_of(&cluster, &hot));
     cluster.kill_agent(node);
     cluster.wait_until("another to serve", || {
