@@ -129,7 +129,7 @@ impl Afterwards {
         let script = format!("trap '' HUP INT TERM; read _; {command}");
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let shell = Some(shell.spawn()?);
+        let shell = Some(shell.spawn().map_err(|error| io::Error::new(error.kind(), format!("/bin/sh, which is to undo it: {error}")))?);
         Ok(Self { command, shell })
     }
 
