@@ -201,7 +201,7 @@ async fn in_a_process_of_its_own() {
         let before = getrlimit(Resource::Nofile);
         let used = std::fs::read_dir("/proc/self/fd").unwrap();
         let highest = used.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap()).max();
-        setrlimit(Resource::Nofile, Rlimit { current: highest.map(|fd| fd + 1), ..before.clone() }).unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: highest.map(|fd| fd + 1), ..before }).unwrap();
         let all: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
         stage.open(1, &[&member]);
         match protocol {
