@@ -75,6 +75,24 @@ fn a_member_that_has_stepped_down_is_not_told_to_be_hot_again() {
 }
 
 #[test]
+fn a_hook_that_confirmed_is_not_run_again_until_the_log_knows() {
+    let (mut cluster, mut observed) = scene();
+    fencing(&mut cluster, Role::Hot);
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    group.spec.fence = Fence::Hook;
+    group.transition.as_mut().expect("set above").planned = false;
+    let mut told = |life: LocalLife, fenced: u64| {
+        let local = observed.members.get_mut(&HOT.into()).expect("it was here");
+        (local.life, local.ready, local.fenced) = (life, false, Epoch(fenced));
+        let asked = actions(&cluster, &observed, &"a".into()).into_iter().map(|(_, action)| action);
+        asked.filter(|action| matches!(action, EngineAction::Fence { .. })).count()
+    };
+    for life in [LocalLife::Running, LocalLife::Stopped(StopCause::Asked)] {
+        assert_eq!([told(life.clone(), 0), told(life.clone(), 3), told(life, 4)], [1, 1, 0], "a fence names the epoch that is next");
+    }
+}
+
+#[test]
 fn a_failed_promotion_does_not_hide_that_the_member_has_stepped_down() {
     let (mut cluster, mut observed) = scene();
     fencing(&mut cluster, Role::Warm);
