@@ -11,6 +11,8 @@ use crate::plant::{self, Bug};
 
 /// Epochs that a survivor of a lost quorum may not have heard of, with much to spare.
 const EPOCHS_UNSEEN: u64 = 1000;
+/// Names of removed groups that are remembered, at most.
+const NAMES_KEPT: usize = 4096;
 
 impl Cluster {
     /// Why this configuration cannot be applied now; sentences for the operator.
@@ -31,6 +33,13 @@ impl Cluster {
         let served = |g: &Group| g.spec.exclusive && g.may_serve().next().is_some();
         let gone = self.groups.iter().filter(|(name, g)| !spec.groups.contains_key(*name) && served(g));
         why.extend(gone.map(|(name, _)| format!("group {name} is removed while a member is hot: apply it with `mode = {{ hot = 0, ... }}` first, which stops it, then without it")));
+        let reborn =
+            spec.groups.iter().filter(|(name, new)| new.exclusive && !self.groups.contains_key(*name) && self.once_many.contains(*name));
+        why.extend(reborn.map(|(name, _)| {
+            format!(
+                "several members served in group {name} before it was removed, and some may not have heard: give the new group another name"
+            )
+        }));
         // Nobody would wait its lease out: its routers and members might go on serving, and nobody would know (S2, S8).
         let leased = self.nodes.iter().filter(|(name, node)| node.leased && !spec.nodes.contains_key(*name));
         why.extend(leased.map(|(name, _)| format!("node {name} is removed while it holds a lease: stop hotwarm there first")));
@@ -64,8 +73,12 @@ impl Cluster {
         let views = self.views();
         self.groups.values_mut().for_each(|group| group.nodes.extend(views.clone()));
         let mut events = vec![self.event(What::Configured { revision: self.revision })];
-        let gone = self.groups.iter().filter(|(name, _)| !spec.groups.contains_key(*name)).map(|(_, group)| group.epoch);
-        self.epoch_floor = gone.max().unwrap_or_default().max(self.epoch_floor);
+        let gone = || self.groups.iter().filter(|(name, _)| !spec.groups.contains_key(*name));
+        self.epoch_floor = gone().map(|(_, group)| group.epoch).max().unwrap_or_default().max(self.epoch_floor);
+        self.once_many.extend(gone().filter(|(_, group)| !group.spec.exclusive).map(|(name, _)| name.clone()));
+        while self.once_many.len() > NAMES_KEPT {
+            self.once_many.pop_first();
+        }
         self.groups.retain(|name, _| spec.groups.contains_key(name));
         for (name, group) in &spec.groups {
             if self.groups.contains_key(name) {

@@ -156,6 +156,27 @@ fn a_node_that_runs_is_not_moved_to_another_address() {
     assert_eq!(c.nodes[&b].spec.address.port(), 9999);
 }
 
+#[test]
+fn a_name_under_which_several_served_is_not_taken_by_a_group_of_one() {
+    let (mut c, _) = found_with_group();
+    let mut at = 1000;
+    let mut configured = |present: bool, change: fn(&mut GroupSpec)| {
+        at += 1;
+        let mut spec = with_group(present);
+        spec.groups.values_mut().for_each(change);
+        let revision = c.revision;
+        let done = apply(&mut c, at, Body::Configure { spec, revision });
+        matches!(done[..], [What::Configured { .. }, ..])
+    };
+    let one = |group: &mut GroupSpec| (group.hot, group.warm, group.exclusive) = (1, 1, true);
+    assert!(!configured(true, one), "its mode cannot change");
+    assert!(configured(false, |_| {}));
+    assert!(!configured(true, one), "nor by way of a removal: who served may not have heard of it");
+    assert!(configured(true, |_| {}), "as it was it may come back");
+    assert!(configured(false, |_| {}));
+    assert!(!configured(true, one), "and is remembered");
+}
+
 /// A configuration with one group of several hot members, one on each node; or without it.
 fn with_group(present: bool) -> Box<ClusterSpec> {
     let name = GroupName::from("web");
