@@ -27,7 +27,7 @@ mod place;
 mod process;
 pub mod stray;
 
-pub use place::Place;
+pub use place::{Lives, Place};
 
 /// Actions that may wait for a member's task, which takes them at once.
 const ACTIONS_MAX: usize = 64;
@@ -58,8 +58,8 @@ pub struct SpawnSpec {
     pub data: PathBuf,
     /// The program that is executed with the argument `guard`: `/proc/self/exe`, or the built program in tests.
     pub exe: PathBuf,
-    /// The upper half of the member's incarnations: new with every data directory.
-    pub prefix: u32,
+    /// What its incarnations are made of.
+    pub lives: Lives,
 }
 
 /// A member as its engine sees it.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hotwarm::config::*;
-use hotwarm::engine::{self, Handle, Place, SpawnSpec};
+use hotwarm::engine::{self, Handle, Lives, Place, SpawnSpec};
 use hotwarm::fence::guard::frame::{ToGuard, encode};
 use hotwarm::fence::guard::{SOCKET_FILE, short_path};
 use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
@@ -149,7 +149,7 @@ impl Site {
             config,
             data: self.dir.path().to_path_buf(),
             exe: PathBuf::from(HOTWARM),
-            prefix: self.prefix,
+            lives: Lives { prefix: self.prefix, known: Incarnation(0) },
         }
     }
 }
