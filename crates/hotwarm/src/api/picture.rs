@@ -472,11 +472,10 @@ pub(super) fn traffic(agent: &Handle) -> Traffic {
 
 /// Up: a leader, a lease, a disk, and every group served, here too.
 pub(super) fn health(agent: &Handle, view: &View, room: Option<Room>) -> Health {
-    let may_found = agent.may_found();
     let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
     if !view.cluster.founded() {
         reasons.push("this node has not joined its cluster yet".to_owned());
-        if !may_found {
+        if !agent.may_found() {
             reasons.push("it may not found the cluster: `hotwarm init` and `hotwarm join` give one node the right to".to_owned());
         }
     }

@@ -68,7 +68,10 @@ pub(super) fn no_group(view: &View, name: &str) -> Refused {
 
 /// `; is it web?`, where a name is nearly another.
 pub(super) fn meant<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let near = known.map(|known| (strsim::damerau_levenshtein(name, known), known)).filter(|(far, known)| far * 3 <= known.len().max(3));
+    // What is much longer is no slip, and to compare it would take as long as somebody likes.
+    let length = name.chars().count();
+    let alike = known.filter(|known| length * 3 <= known.chars().count().max(3) * 4);
+    let near = alike.map(|known| (strsim::damerau_levenshtein(name, known), known)).filter(|(far, known)| far * 3 <= known.len().max(3));
     near.min().map_or_else(String::new, |(_, known)| format!("; is it {known}?"))
 }
 
