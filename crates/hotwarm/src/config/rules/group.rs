@@ -216,7 +216,11 @@ fn drain(group: &DraftGroup<'_>, findings: &mut Findings) {
         let said = if group.table.given("drain") { &group.table.field("drain").span } else { &park.field("time").span };
         let (drain, time) = (show_duration(*drain), show_duration(*time));
         findings
-            .warn(Code::PARK_TOO_SHORT, said, format!("a switchover waits up to {drain} for a slow request, and all others wait {time} at most"))
+            .warn(
+                Code::PARK_TOO_SHORT,
+                said,
+                format!("a switchover waits up to {drain} for a slow request, and all others wait {time} at most"),
+            )
             .hint("those get an error then, at the first slow one; set drain to less than time in park");
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::client::{Client, get};
 use super::member::Member;
-use super::stage::{Stage, config, until};
+use super::stage::{PATIENCE, Stage, config, until};
 use crate::config::Protocol;
 use crate::router::{Event, Failure};
 use hotwarm_core::ids::{Epoch, GroupName};
@@ -15,8 +15,11 @@ use hotwarm_core::route::{RouteState, Target};
 
 const UPGRADE: &[u8] = b"GET /upgrade HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
+/// What ends by itself in it ends after the test has waited in vain.
 fn exclusive(threads: usize) -> Stage {
-    Stage::new(config(true, Protocol::Http), threads).leased()
+    let mut config = config(true, Protocol::Http);
+    (config.park.time, config.timeouts.idle, config.timeouts.first_byte) = (2 * PATIENCE, 2 * PATIENCE, 2 * PATIENCE);
+    Stage::new(config, threads).leased()
 }
 
 fn drained(epoch: u64) -> impl Fn(&Event) -> bool {
