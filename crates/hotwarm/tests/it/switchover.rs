@@ -37,7 +37,7 @@ impl Socket {
     }
 
     /// The router ended it, and did not merely keep silent.
-    fn is_cut(mut self) -> bool {
+    fn ends(&mut self) -> bool {
         match self.0.read(&mut [0]) {
             Ok(count) => count == 0,
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
@@ -60,7 +60,7 @@ fn an_open_websocket_costs_nobody_a_request() {
     assert!(cluster.hot("chat", &[]).is_some_and(|now| now != hot), "{told}");
     let events = cluster.done("a", &["events", "chat"]);
     assert!(events.contains("switchover-asked") && !events.contains("drain-timed-out"), "{events}");
-    assert!(sockets.into_iter().all(Socket::is_cut));
+    assert!(sockets.iter_mut().all(Socket::ends));
     listen.values().for_each(|address| Socket::open(*address).echoes());
     all_answered([load]);
     cluster.finish(&[EXPECTED[0]]);
