@@ -185,13 +185,11 @@ fn start_transport(
         peers: config.cluster.nodes.clone(),
         cluster: config.cluster.name.clone(),
         security: security(config, &data.join("tls"))?,
+        revoked: read_revoked(&data.join("tls"))?,
     };
     let inbox = inbox.clone();
     let inbound = move |m: transport::Inbound| inbox.offer(Input::Message { from: m.from, bytes: m.bytes });
-    let revoked = read_revoked(&data.join("tls"))?;
-    let transport = Transport::start(options, Box::new(inbound))?;
-    transport.set_revoked(revoked);
-    Ok(transport)
+    Ok(Transport::start(options, Box::new(inbound))?)
 }
 
 /// The serial numbers in the file `revoked` beside the certificates, in lower-case hexadecimal: one a line, `#` begins a comment. No file: none.

@@ -474,6 +474,10 @@ impl Task {
     }
 
     fn show(&self) {
+        if matches!(self.doing, Some((Doing::Looking, _))) {
+            // Not known yet.
+            return;
+        }
         let Life { incarnation, role, epoch } = self.life;
         let role = if self.running { role } else { Role::Spare };
         let ready = self.ready.as_ref().map(|verdict| *verdict == Verdict::Ready);

@@ -97,7 +97,9 @@ pub fn spawn_after(spec: SpawnSpec, events: Events, before: Handle) -> Handle {
 fn begin(spec: SpawnSpec, events: Events, before: Option<Handle>) -> Handle {
     let (actions, inbox) = mpsc::channel(ACTIONS_MAX);
     let control = Control::default();
-    let (view, seen) = watch::channel(View::default());
+    // What was known holds until the new task has found out: a member that only changes hands has not stopped meanwhile.
+    let known = before.as_ref().map(|before| before.view.borrow().clone()).unwrap_or_default();
+    let (view, seen) = watch::channel(known);
     let (member, steers) = (spec.member.clone(), control.clone());
     let wires = Wires { actions: inbox, outbox: outbox::Outbox::new(spec.member.clone(), events), control, view };
     let task = tokio::spawn(async move {

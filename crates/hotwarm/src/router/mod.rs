@@ -262,7 +262,7 @@ impl Handle {
         Ok(self.inner.shared.group(name)?.is_drained())
     }
 
-    /// True if the group is not open, and no thread holds anything of it any more.
+    /// True if the group is not open, and no thread admits anything of it any more, nor, where one member is hot, releases anything (S8).
     #[must_use]
     pub fn is_closed(&self, name: &GroupName) -> bool {
         let shared = &self.inner.shared;

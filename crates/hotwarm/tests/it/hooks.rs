@@ -237,7 +237,8 @@ async fn what_was_hot_and_does_not_answer_a_new_agent_is_stopped_before_it_count
     site.group.check.kind = hotwarm::config::CheckKind::Command(shell("exit 1"));
     let mut second = site.agent();
     assert_eq!(second.hear_fact().await, MemberEvent::Stopped { incarnation, cause: StopCause::Asked });
-    assert!(!is_alive(pid));
+    // The hook does not wait for what it killed.
+    wait_for("the member's end", || !is_alive(pid)).await;
 }
 
 #[tokio::test]
@@ -309,7 +310,7 @@ fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
     let mut cluster = site.start();
     cluster.wait_whole();
     let old = cluster.hot("db", &[]).unwrap();
-    let node = cluster.names().into_iter().find(|name| old.ends_with(&format!("/{name}"))).unwrap();
+    let node = cluster.node_of(&old);
     cluster.kill_node(node);
     let runs = || std::fs::read_to_string(&fences).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
     cluster.wait_until("a third try of the fence", || {
@@ -325,4 +326,50 @@ fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
         ("fence of a lost node's member failed", "it is told to, at first"),
         ("reason=\"fence-waits\"", "as long as it fails"),
     ]);
+}
+
+/// A database that hotwarm does not start, as its operator describes it by hooks: the position of each member is what a file says.
+#[test]
+fn a_switchover_among_members_with_positions_never_leaves_the_service_parked() {
+    let mut site = crate::cluster::Site::new(3);
+    let addresses: Vec<_> = site.machines.iter().map(|machine| (machine.name, free_address())).collect();
+    let listeners: Vec<_> = site.machines.iter().map(|machine| (machine.name, free_address())).collect();
+    let table = |all: &[(&str, SocketAddr)]| all.iter().map(|(n, a)| format!("{n} = \"{a}\"")).collect::<Vec<_>>().join(", ");
+    let positions = site.dir.path().join("positions");
+    let position = shell(&format!("cat {}/${{HOTWARM_MEMBER#db/}}", positions.display()));
+    let hooks = format!("promote = [\"true\"], demote = [\"true\"], fence = [\"true\"], position = {position:?}");
+    site.groups = format!(
+        "[group.db]\nmode = \"hot-warm\"\nprotocol = \"http\"\ncheck = {{ http = \"/healthz\" }}\nengine = {{ command = {{ {hooks} }} }}\n\
+         listen = {{ {} }}\nmembers = {{ {} }}\n",
+        table(&listeners),
+        table(&addresses)
+    );
+    let at = |name: &str, position: u64| {
+        std::fs::create_dir_all(&positions).unwrap();
+        std::fs::write(positions.join(name), format!("{position}\n")).unwrap();
+    };
+    ["a", "b", "c"].iter().for_each(|name| at(name, 100));
+    let _programs: Vec<Outside> = addresses.iter().map(|(_, address)| Outside::run(*address)).collect();
+    let cluster = site.start_whole();
+    let old = cluster.hot("db", &[]).unwrap();
+    let others: Vec<&str> = cluster.names().into_iter().filter(|name| !old.ends_with(&format!("/{name}"))).collect();
+    let told = cluster.done(others[0], &["switchover", "db", "--to", others[0], "--yes"]);
+    assert!(told.contains(&format!("db/{} serves", others[0])), "{told}");
+    cluster.wait_whole();
+
+    // One that is behind is not promoted at the price of data, and whoever asked for it hears of it.
+    at(others[1], 7);
+    let behind = cluster.run("a", &["switchover", "db", "--to", others[1], "--yes"]);
+    assert!(behind.exit == 1 && behind.err.contains("its data is behind (7 of 100)"), "{} {}", behind.exit, behind.err);
+    cluster.wait_whole();
+
+    // Nobody can say: the one that stepped down serves again.
+    std::fs::remove_dir_all(&positions).unwrap();
+    let hot = cluster.hot("db", &[]).unwrap();
+    let unknown = cluster.run("a", &["switchover", "db", "--yes"]);
+    assert!(unknown.exit == 1 && unknown.err.contains("0 members can tell how far their data reaches"), "{} {}", unknown.exit, unknown.err);
+    cluster.wait_whole();
+    assert_eq!(cluster.hot("db", &[]).unwrap(), hot);
+    let asked = "asked for above";
+    cluster.finish(&[("not connected:", "the others end"), ("too-few-reports", asked), ("switchover given up", asked)]);
 }

@@ -129,6 +129,12 @@ impl Site {
         Agent { handle: engine::spawn(self.spec(), events), heard }
     }
 
+    /// The member as an agent leaves it that starts it and goes: its life, and its program.
+    pub(crate) async fn left_running(&self) -> (Incarnation, Pid) {
+        let mut agent = self.agent();
+        (agent.start().await, agent.pid())
+    }
+
     /// The same agent's next task for the member, as when the group's configuration changes.
     pub(crate) fn agent_after(&self, before: Agent) -> Agent {
         let (events, heard) = mpsc::channel(64);

@@ -526,6 +526,9 @@ impl Task {
 
     fn show(&self) {
         let view = match &self.stage {
+            // Whether it runs is not known before it was sought and its guard has said so.
+            Stage::Seeking { lost: None, .. } => return,
+            Stage::Living(living) if living.answered && !living.told_running => return,
             Stage::Living(living) => View {
                 incarnation: living.incarnation,
                 running: living.told_running,

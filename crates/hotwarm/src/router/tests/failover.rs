@@ -384,23 +384,10 @@ async fn a_body_under_way_stops_when_the_lease_ends() {
     assert!(!stage.handle.lease().is_valid() && stage.failed(Failure::Cut) == 1);
 }
 
-/// A member that answers `old` to the first request, and only when it is released.
-async fn released(release: &Arc<tokio::sync::Notify>) -> Member {
-    let told = Arc::clone(release);
-    Member::raw("old", move |mut stream, _| {
-        let told = Arc::clone(&told);
-        async move {
-            told.notified().await;
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold").await.unwrap();
-        }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn draining_lets_finish_and_says_when_it_is_done() {
     let release = Arc::default();
-    let old = released(&release).await;
+    let old = Member::released("old", &release).await;
     let new = Member::good("new").await;
     let stage = Stage::new(config(true, Protocol::Http), 2).leased();
     stage.open(1, &[&old]);
@@ -425,7 +412,7 @@ async fn draining_lets_finish_and_says_when_it_is_done() {
 #[tokio::test]
 async fn a_drained_member_of_several_finishes_and_it_is_said_when() {
     let release = Arc::default();
-    let old = released(&release).await;
+    let old = Member::released("old", &release).await;
     let (idle, new) = (Member::good("idle").await, Member::good("new").await);
     let stage = Stage::new(config(false, Protocol::Http), 2);
     stage.open(1, &[&old]);
@@ -448,6 +435,18 @@ async fn a_drained_member_of_several_finishes_and_it_is_said_when() {
     // One that is idle has finished as soon as every thread knows of it.
     stage.routes(3, drained("idle"), &[&idle, &new]);
     stage.heard(said(3)).await;
+}
+
+/// Whoever opens the new member waits for each router to have closed what was before, also for one that never knew of it (S8).
+#[tokio::test]
+async fn a_router_that_begins_anew_or_skips_an_epoch_has_closed_all_before() {
+    let member = Member::good("a").await;
+    let stage = Stage::new(config(true, Protocol::Http), 2).leased();
+    for epoch in [5, 8] {
+        stage.open(epoch, &[&member]);
+        stage.heard(|event| matches!(event, Event::Closed { epoch: Epoch(closed), .. } if closed + 1 == epoch)).await;
+        assert!(!stage.seen(|event| matches!(event, Event::Closed { epoch: Epoch(closed), .. } if *closed >= epoch)));
+    }
 }
 
 #[tokio::test]
