@@ -67,7 +67,7 @@ codes! {
     ROUTER_ONLY = 155, "direct clients may reach an old hot member";
     ONE_ADDRESS = 156, "one node's address for the listeners of all";
     NOT_STATEFUL = 157, "an old hot member may outlive its lease";
-    PARK_TOO_SHORT = 158, "requests would not wait for a failover";
+    PARK_TOO_SHORT = 158, "requests would not wait long enough";
     JOIN_FILE = 201, "a join file that cannot be used";
     CA_KEY = 202, "a CA key that cannot be used";
     CERTIFICATE = 203, "a certificate that cannot be used";

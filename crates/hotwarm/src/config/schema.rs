@@ -281,7 +281,14 @@ pub(super) static GROUP: Section = plain(
             "{ command = [\"/usr/local/bin/power-off\"] }",
         ),
         key("objective", Table(&OBJECTIVE), Is("{}"), "What the group should reach; drills measure it.", "{ rto = \"2s\" }"),
-        key("drain", Duration(0, HOUR), Is("\"10s\""), "How long a switchover or drain waits for requests in flight.", "\"10s\""),
+        key(
+            "drain",
+            Duration(0, HOUR),
+            Is("\"5s\""),
+            "How long a switchover or drain waits for requests in flight; less than `park.time`, for where one member is hot all others wait \
+             meanwhile. Connections of tcp: at most half of `park.time` there. Upgraded connections (WebSocket): not at all there.",
+            "\"5s\"",
+        ),
         key(
             "stateful",
             Flag,

@@ -170,11 +170,25 @@ fn a_revoked_certificate_is_refused_until_its_node_has_another() {
         cluster.wait_until("c to be refused", || refused(cluster, node) > before);
         cluster.wait_status(node, "c to be heard no more", |status| status.nodes.iter().any(|other| other.name == "c" && !other.heard));
     };
+    // A list with a line that nobody understands revokes nothing, and says so: at a reload, and at a start.
+    let (list, whole) = (cluster.machine("a").data.join("tls/revoked"), format!("serial={}  # stolen\n", serial.to_uppercase()));
+    fs::write(&list, format!("{whole}c.pem\n")).unwrap();
+    let reload = |cluster: &Cluster| cluster.on("a", || cluster.client("a").post::<Reloaded>("/api/v1/certificates/reload", &json!({})));
+    let told = reload(&cluster).unwrap_err().to_string();
+    assert!(told.contains("line 2 of ") && told.contains("no certificate's serial number"), "{told}");
+    cluster.kill_agent("a");
+    cluster.start("a");
+    cluster.forget_agent("a");
+    assert!(cluster.log("a").contains("the node does not start") && cluster.log("a").contains("line 2 of "));
+    fs::write(&list, "").unwrap();
+    cluster.start("a");
+    cluster.wait_settled();
+    assert_eq!(refused(&cluster, "a"), 0);
+    fs::write(&list, whole).unwrap();
     // Whatever is wrong with the certificates beside it.
     let (own, aside) = (cluster.machine("a").data.join("tls/node.pem"), cluster.file("aside"));
     fs::rename(&own, &aside).unwrap();
-    let reloaded = cluster.on("a", || cluster.client("a").post::<Reloaded>("/api/v1/certificates/reload", &json!({})));
-    assert!(reloaded.unwrap_err().to_string().contains("no certificates"));
+    assert!(reload(&cluster).unwrap_err().to_string().contains("no certificates"));
     fs::rename(&aside, &own).unwrap();
     refuses_c(&cluster, "a", 0);
     cluster.kill_agent("b");

@@ -23,6 +23,7 @@ pub(super) fn judge(draft: &Draft<'_>, group: &DraftGroup<'_>, findings: &mut Fi
     fence(group, findings);
     objective(draft, group, findings);
     protocol(group, findings);
+    drain(group, findings);
     if group.listen.is_empty() && group.table.lacks("listen") {
         findings
             .warn(Code::NO_LISTENER, &group.span, format!("group {} has no listener", group.name))
@@ -199,6 +200,28 @@ fn park(group: &DraftGroup<'_>, rto: Duration, findings: &mut Findings) {
                 format!("requests wait {}, less than the rto of {}", show_duration(*time), show_duration(rto)),
             )
             .hint("those that come early in a failover get an error instead of an answer");
+    }
+}
+
+/// While a switchover waits for a slow request, all others wait with it.
+fn drain(group: &DraftGroup<'_>, findings: &mut Findings) {
+    let Some((drain, park)) = group.table.duration("drain").zip(group.table.table("park")) else { return };
+    if let Some(time) = park.duration("time")
+        && drain >= time
+        && !drain.is_zero()
+        && group.exclusive()
+        && group.protocol == Some(Protocol::Http)
+        && !group.listen.is_empty()
+    {
+        let said = if group.table.given("drain") { &group.table.field("drain").span } else { &park.field("time").span };
+        let (drain, time) = (show_duration(*drain), show_duration(*time));
+        findings
+            .warn(
+                Code::PARK_TOO_SHORT,
+                said,
+                format!("a switchover waits up to {drain} for a slow request, and all others wait {time} at most"),
+            )
+            .hint("those get an error then, at the first slow one; set drain to less than time in park");
     }
 }
 

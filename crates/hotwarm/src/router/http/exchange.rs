@@ -108,6 +108,7 @@ async fn drive(client: &mut Client, request: &Request, course: &mut Course) -> A
         match end {
             End::Complete { keep } => return if keep { After::Keep } else { After::Close },
             End::Tunnel { up, input } => {
+                flight.never_ends();
                 return client.tunnel(up, input, &flight).await;
             }
             End::Truncated(why) => {
