@@ -159,7 +159,7 @@ fn renew(args: &RenewArgs, global: &Global) -> Result<(), Failure> {
 /// Where the keys of the node that this machine is would be; `None` on a machine that is no node.
 fn this_machine(global: &Global) -> Option<Layout> {
     let text = read_config(&global.config).ok()?;
-    let node = std::env::var("HOTWARM_NODE").ok().map(NodeId::new).or_else(|| super::installed_name(global));
+    let node = std::env::var("HOTWARM_NODE").ok().map(NodeId::new).or_else(|| super::installed_name(&global.config));
     let config = config::parse(&text, "", node.as_ref()).ok()?;
     Some(Layout::new(Path::new("/"), &global.config, &config.node.data))
 }

@@ -66,6 +66,9 @@ pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<(), Failure> {
         return Err(Failure::refused(Code::FILE_EXISTS, format!("{} is there and says something else", layout.config.display()))
             .hint("move it away; what the cluster runs with is changed by `hotwarm apply`"));
     }
+    if !renewal {
+        suits(&layout.data)?;
+    }
     files::folder(&layout.data, 0o700)?;
     if let Some(user) = args.user.as_deref().filter(|_| !renewal) {
         unit::give(&layout.data, user)?;
@@ -74,6 +77,16 @@ pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<(), Failure> {
     let unit = unit::write(&args.root, args.unit, &layout.config, args.user.as_deref())?;
     let in_force = if renewal { Some(put_in_force(&layout, &file, global)?) } else { None };
     report(&layout, &file, in_force, unit.as_deref(), global)
+}
+
+/// Refuses what is not hotwarm's before its mode, its owner or anything in it is changed.
+fn suits(data: &Path) -> Result<(), Failure> {
+    config::data::fit(data).map_err(|unfit| match unfit {
+        config::data::Unfit::Unreadable { path, source } => files::refused(&path, &source),
+        unfit => Failure::refused(Code::DATA_DIRECTORY, unfit.to_string()).hint(
+            "nothing was changed; make the files anew with `hotwarm init --data` and a directory of hotwarm's own, or empty this one if nobody needs it",
+        ),
+    })
 }
 
 /// When a renewed certificate counts.

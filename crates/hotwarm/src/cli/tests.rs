@@ -227,3 +227,43 @@ fn a_unit_of_a_user_comes_with_a_data_directory_of_that_user() {
     let unit = fs::read_to_string(root.join("etc/systemd/system/hotwarm.service")).unwrap();
     assert!(unit.contains(&format!("User={user}\n")) && unit.contains("AmbientCapabilities=CAP_NET_BIND_SERVICE\n"), "{unit}");
 }
+
+/// A mistyped data directory costs nothing: no mode is changed, nothing is put there, nothing of the node is written.
+#[test]
+fn what_is_not_hotwarms_is_no_data_directory() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    let root = temp.path().join("root");
+    let data = root.join("var/lib/hotwarm");
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("photo.jpg"), "x").unwrap();
+    fs::set_permissions(&data, PermissionsExt::from_mode(0o755)).unwrap();
+    let refused = join(&shop.join("a.join"), &root).unwrap_err();
+    assert_eq!((refused.exit, refused.code), (Exit::Refused, Some(Code::DATA_DIRECTORY)));
+    assert!(refused.to_string().contains("photo.jpg"), "{refused}");
+    assert_eq!((mode(&data), fs::read_dir(&data).unwrap().count()), (0o755, 1));
+    assert!(!root.join("etc").exists());
+
+    let file = temp.path().join("hotwarm.toml");
+    let shown = data.display().to_string();
+    let check = |other: &str, node: &str| {
+        let text = fs::read_to_string(shop.join("hotwarm.toml")).unwrap();
+        let text = text.replace("data = \"/var/lib/hotwarm\"", &format!("data = \"{shown}\"\n[node.b]\ndata = \"{other}\""));
+        fs::write(&file, text).unwrap();
+        let mut arguments = vec!["check", file.to_str().unwrap()];
+        arguments.extend(["--node", node].into_iter().filter(|_| !node.is_empty()));
+        run(&arguments)
+    };
+    let photo = data.join("photo.jpg").display().to_string();
+    let told = check(&photo, "").unwrap_err().to_string();
+    assert!(
+        told.contains("photo.jpg\", which is not hotwarm's") && told.contains("is no directory") && told.contains("2 errors"),
+        "{told}"
+    );
+    // Another node's directory is on another machine.
+    assert!(check(&photo, "b").unwrap_err().to_string().contains("1 error"));
+    check("/srv/hotwarm-of-b", "b").unwrap();
+    fs::write(temp.path().join("node"), "b\n").unwrap();
+    check("/srv/hotwarm-of-b", "").unwrap();
+    assert!(check("/srv/hotwarm-of-b", "a").is_err());
+}
