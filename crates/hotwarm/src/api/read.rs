@@ -149,10 +149,15 @@ pub(super) fn unreadable(member: &MemberId, error: &std::io::Error) -> Refused {
 
 /// A member's output is where it runs, and the APIs of other nodes listen on loopback only.
 fn place(app: &App, member: &MemberId) -> Result<Place, Refused> {
+    let view = app.agent.view();
+    let known = view.cluster.groups.get(&member.group()).is_some_and(|group| group.members.contains_key(member));
+    if known && picture::is_external(&app.agent, &member.group()) {
+        let text = format!("hotwarm does not run {member} (engine = \"external\") and has no output of it");
+        return Err(Refused::not_there(text).hint("ask what runs it, such as `journalctl --unit UNIT` on its machine"));
+    }
     if let Some(place) = app.agent.place(member) {
         return Ok(place);
     }
-    let view = app.agent.view();
     let spec = view.cluster.groups.get(&member.group()).and_then(|g| g.spec.members.get(member));
     let Some(spec) = spec else { return Err(no_member(&view, member)) };
     let (node, me) = (&spec.node, app.agent.me());

@@ -11,7 +11,7 @@ use clap::Args;
 use super::failure::{Exit, Failure, print, tell};
 use super::{DEFAULT_CONFIG, Global, files, unit};
 use crate::api::client::Client;
-use crate::api::types::Reloaded;
+use crate::api::types::{Reloaded, Status};
 use crate::codes::Code;
 use crate::config::{self, pki};
 
@@ -118,10 +118,13 @@ pub(super) fn put_in_force(layout: &Layout, file: &pki::JoinFile, global: &Globa
     let Some(client) = global.api.as_deref().map_or_else(|| Ok(own()), |url| Client::new(url).map(Some))? else {
         return Ok(InForce::NextStart);
     };
+    // Who answers there may be another's program, or a node of another cluster: nothing is asked of it.
+    if !client.get::<Status>("/api/v1/status").is_ok_and(|status| is_node(&status, file)) {
+        return Ok(InForce::NextStart);
+    }
     let installed = pki::identity(&file.issued.certificate).map_err(|error| Failure::failed(Code::CERTIFICATE, error.to_string()))?;
     match client.post::<Reloaded>("/api/v1/certificates/reload", &serde_json::json!({})).map_err(Failure::from) {
         Ok(reloaded) if reloaded.certificate.serial == installed.serial => Ok(InForce::Now),
-        // Another node's answer, at an address that is not this one's.
         Ok(_) => Ok(InForce::NextStart),
         Err(failure) if failure.exit == Exit::Unreachable => Ok(InForce::NextStart),
         Err(mut failure) => {
@@ -129,6 +132,11 @@ pub(super) fn put_in_force(layout: &Layout, file: &pki::JoinFile, global: &Globa
             Err(failure.hint("its log says more; a restart reads the files again: sudo systemctl restart hotwarm"))
         }
     }
+}
+
+/// True for what the node tells that the file is for. Before it hears of its cluster it knows no name.
+fn is_node(status: &Status, file: &pki::JoinFile) -> bool {
+    status.node.name == file.node.as_str() && (status.cluster.name.is_empty() || status.cluster.name == file.cluster)
 }
 
 /// True if the machine is this node already.
