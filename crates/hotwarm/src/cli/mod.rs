@@ -203,10 +203,11 @@ fn installed_name(config: &std::path::Path) -> Option<NodeId> {
 }
 
 fn read_config(path: &std::path::Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
+    let bytes = std::fs::read(path).map_err(|error| {
         Failure::failed(Code::UNREADABLE_CONFIG, format!("{} cannot be read: {error}", path.display()))
             .hint("give --config FILE; a first one is written by `hotwarm init NAME --nodes a=IP,b=IP,c=IP`")
-    })
+    })?;
+    Ok(config::text_of(bytes, &path.to_string_lossy())?)
 }
 
 /// A duration argument: `10s`, `250ms`.

@@ -186,6 +186,9 @@ fn check_tells_good_from_bad() {
     let failure = run(&["check", bad.to_str().unwrap()]).unwrap_err();
     assert_eq!(failure.exit, Exit::Failed);
     assert!(failure.to_string().contains("HW0102"));
+    fs::write(&bad, b"[cluster]\nname = \"sh\xf6p\"\n").unwrap();
+    let told = run(&["check", bad.to_str().unwrap()]).unwrap_err().to_string();
+    assert!(told.contains("HW0101") && told.contains("bad.toml:2:11") && told.contains("0xf6") && told.contains("UTF-8"), "{told}");
     assert_eq!(run(&["check", "/nowhere/hotwarm.toml"]).unwrap_err().code, Some(Code::UNREADABLE_CONFIG));
 }
 

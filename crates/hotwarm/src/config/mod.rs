@@ -46,6 +46,22 @@ pub fn is_name(text: &str) -> bool {
 /// Bytes of the longest file that is read: it must fit a record of the control log with room to spare (S13).
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
+/// The text of a configuration file.
+///
+/// # Errors
+/// It is not UTF-8: where it first is not.
+pub fn text_of(bytes: Vec<u8>, file_name: &str) -> Result<String, Errors> {
+    String::from_utf8(bytes).map_err(|error| {
+        let (at, wrong) = (error.utf8_error().valid_up_to(), error.as_bytes());
+        let mut findings = diagnostic::Findings::default();
+        findings
+            .error(Code::SYNTAX, &(at..at + 1), format!("not TOML: the byte 0x{:02x} is not text in UTF-8", wrong[at]))
+            .expected("text in UTF-8")
+            .hint("save the file as UTF-8, or remove what is not text; everything else is checked once it can be read");
+        findings.finish(file_name, &String::from_utf8_lossy(wrong))
+    })
+}
+
 /// What a file came to.
 #[derive(Debug)]
 pub struct Parsed {

@@ -51,6 +51,15 @@ fn names(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
 fn votes(draft: &Draft<'_>, findings: &mut Findings) {
     let voters = draft.voters().len();
     let span: &Span = &draft.nodes_span;
+    if voters > 0
+        && draft.voters().iter().all(|voter| draft.witness.contains_key(voter))
+        && let Some(witness) = draft.witness.values().min_by_key(|span| span.start)
+    {
+        findings
+            .error(Code::NO_HOST, witness, "every voter is a witness, and a witness holds no member")
+            .expected("at least one voter that is not in witness")
+            .hint("two machines and one witness are the smallest cluster that survives the loss of one");
+    }
     match (draft.nodes.len(), voters) {
         (_, 0) => {
             findings
