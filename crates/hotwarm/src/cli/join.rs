@@ -41,7 +41,9 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn new(root: &Path, config: &Path, data: &Path) -> Self {
         let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
-        Self { config: if config == Path::new(DEFAULT_CONFIG) { below(config) } else { config.to_owned() }, data: below(data) }
+        // Absolute: the unit that names it is read elsewhere.
+        let given = || std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+        Self { config: if config == Path::new(DEFAULT_CONFIG) { below(config) } else { given() }, data: below(data) }
     }
 
     pub(super) fn tls(&self, name: &str) -> PathBuf {
@@ -149,10 +151,28 @@ pub(super) fn renews(layout: &Layout, file: &pki::JoinFile) -> Result<bool, Fail
     if identity.cluster == file.cluster && identity.node.as_ref() == Some(&file.node) && ca.as_deref() == Some(&file.ca) {
         return Ok(true);
     }
+    if identity.cluster == file.cluster && identity.node.as_ref() == Some(&file.node) {
+        let message = format!(
+            "this machine is node {} of cluster {} and trusts another authority ({}) than the one that signed the file ({})",
+            file.node,
+            file.cluster,
+            authority(ca.as_deref()),
+            authority(Some(&file.ca))
+        );
+        return Err(Failure::refused(Code::OTHER_CLUSTER, message).hint(
+            "the file was made with another ca.key: make it with the one that `hotwarm init` wrote for this cluster; two clusters may have one name",
+        ));
+    }
     let is = identity.node.map_or_else(|| "a CA".to_owned(), |node| format!("node {node}"));
     let message = format!("this machine is {is} of a cluster {}, the file is for node {} of {}", identity.cluster, file.node, file.cluster);
     Err(Failure::refused(Code::OTHER_CLUSTER, message)
         .hint(format!("run `hotwarm leave` first, or move {} away if that cluster is gone", layout.data.display())))
+}
+
+/// An authority's certificate as people can compare it.
+pub(super) fn authority(certificate: Option<&str>) -> String {
+    let shown = certificate.map(|pem| pki::fingerprint(pem).map_or_else(|_| "damaged".to_owned(), |print| format!("SHA-256 {print}...")));
+    shown.unwrap_or_else(|| "its ca.pem is missing".to_owned())
 }
 
 pub(super) fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> Result<(), Failure> {
@@ -167,14 +187,15 @@ pub(super) fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> R
             files::write(&layout.data.join("bootstrap"), format!("{}\n", right.as_str()).as_bytes(), files::SECRET)?;
         }
     }
-    files::replace_folder(
-        &layout.data.join("tls"),
-        &[
-            ("ca.pem", file.ca.as_bytes(), files::PUBLIC),
-            ("node.key", file.issued.key.as_bytes(), files::SECRET),
-            ("node.pem", file.issued.certificate.as_bytes(), files::PUBLIC),
-        ],
-    )
+    // What an operator revoked stays revoked.
+    let revoked = files::read_if_there(&layout.tls("revoked"))?;
+    let mut all = vec![
+        ("ca.pem", file.ca.as_bytes(), files::PUBLIC),
+        ("node.key", file.issued.key.as_bytes(), files::SECRET),
+        ("node.pem", file.issued.certificate.as_bytes(), files::PUBLIC),
+    ];
+    all.extend(revoked.as_ref().map(|list| ("revoked", list.as_bytes(), files::PUBLIC)));
+    files::replace_folder(&layout.data.join("tls"), &all)
 }
 
 fn report(layout: &Layout, file: &pki::JoinFile, in_force: Option<InForce>, unit: Option<&Path>, global: &Global) -> Result<(), Failure> {
@@ -198,12 +219,46 @@ fn report(layout: &Layout, file: &pki::JoinFile, in_force: Option<InForce>, unit
               remove the unit and join again from there",
         );
     }
-    let next = if unit.is_some() { "sudo systemctl enable --now hotwarm" } else { "hotwarm run" };
     print(&format!(
-        "this machine is node {} of {}\n  {}\n  {}/tls\nnext:\n  {next}\n  hotwarm status\nthe join file holds a private key: delete it\n",
+        "this machine is node {} of {}\n  {}\n  {}/tls\nnext:\n{}the join file holds a private key: delete it\n",
         file.node,
         file.cluster,
         layout.config.display(),
         layout.data.display(),
+        next_steps(&layout.config, unit.is_some(), global)
     ))
+}
+
+/// The commands that come next, for the configuration that this machine has.
+fn next_steps(config: &Path, unit: bool, global: &Global) -> String {
+    let config = match global.config == Path::new(DEFAULT_CONFIG) {
+        true => String::new(),
+        false => format!(" --config {}", shell_word(&config.display().to_string())),
+    };
+    let run = if unit { "sudo systemctl enable --now hotwarm".to_owned() } else { format!("hotwarm run{config}") };
+    format!("  {run}\n  hotwarm status{config}\n")
+}
+
+/// `text` as a shell reads it back.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_commands_name_the_configuration_that_was_installed() {
+        let next = |config: &str, unit| {
+            let global = Global { config: config.into(), api: None, json: false };
+            next_steps(&Layout::new(Path::new("/"), &global.config, Path::new("/data/x")).config, unit, &global)
+        };
+        assert_eq!(next(DEFAULT_CONFIG, false), "  hotwarm run\n  hotwarm status\n");
+        assert_eq!(next("/srv/a b's.toml", false).lines().next().unwrap(), "  hotwarm run --config '/srv/a b'\\''s.toml'");
+        let here = std::env::current_dir().unwrap().join("x.toml");
+        let relative = next("x.toml", true);
+        assert!(relative.starts_with("  sudo systemctl enable --now hotwarm\n") && relative.contains(here.to_str().unwrap()), "{relative}");
+    }
 }

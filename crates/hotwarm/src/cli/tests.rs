@@ -174,6 +174,40 @@ fn join_refuses_what_belongs_elsewhere_and_changes_nothing() {
     assert!(!taken.join("var").exists());
 }
 
+/// Two authorities of one cluster's name are told apart before anything is written.
+#[test]
+fn another_authoritys_key_renews_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (first, second) = (temp.path().join("first"), temp.path().join("second"));
+    let data = temp.path().join("data/hotwarm");
+    let [shop, other] = [&first, &second].map(|folder| {
+        let (folder, data) = (folder.to_str().unwrap(), data.to_str().unwrap());
+        run(&["init", "shop", "--nodes", "a=10.0.0.1,b=10.0.0.2,c=10.0.0.3", "--dir", folder, "--data", data]).unwrap();
+        Path::new(folder).join("shop")
+    });
+    let config = temp.path().join("etc/hotwarm.toml");
+    let with = |arguments: &[&str]| run(&[&["--config", config.to_str().unwrap()], arguments].concat());
+    with(&["join", shop.join("a.join").to_str().unwrap()]).unwrap();
+    fs::write(data.join("tls/revoked"), "77\n").unwrap();
+    let renewed = temp.path().join("renewed");
+    let renew = |key: PathBuf| with(&["certs", "renew", "--ca-key", key.to_str().unwrap(), "--dir", renewed.to_str().unwrap()]);
+    let prints = [&shop, &other].map(|folder| {
+        let ca = config::pki::Ca::from_pem(&fs::read_to_string(folder.join("ca.key")).unwrap()).unwrap();
+        config::pki::fingerprint(ca.certificate()).unwrap()
+    });
+    let told = renew(other.join("ca.key")).unwrap_err();
+    assert_eq!((told.exit, told.code), (Exit::Failed, Some(Code::CA_KEY)));
+    assert!(prints.iter().all(|print| told.to_string().contains(print)) && !renewed.exists(), "{told}");
+    let told = with(&["join", other.join("a.join").to_str().unwrap()]).unwrap_err();
+    assert_eq!((told.exit, told.code), (Exit::Refused, Some(Code::OTHER_CLUSTER)));
+    assert!(prints.iter().all(|print| told.to_string().contains(print)), "{told}");
+    let old = fs::read_to_string(data.join("tls/node.pem")).unwrap();
+    renew(shop.join("ca.key")).unwrap();
+    assert_ne!(fs::read_to_string(data.join("tls/node.pem")).unwrap(), old);
+    assert_eq!(fs::read_to_string(data.join("tls/revoked")).unwrap(), "77\n", "what is revoked stays revoked");
+    assert!(renewed.join("b.join").exists());
+}
+
 #[test]
 fn check_tells_good_from_bad() {
     let temp = tempfile::tempdir().unwrap();
