@@ -11,6 +11,7 @@ use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
 
 use super::error::Refused;
+use super::extract::at_most;
 use super::types::{Configuration, Events, GroupStatus, Logs, NodeStatus, Status, Traffic, Why};
 use super::{App, metrics, openapi, picture, stream};
 use crate::agent::seen::{self, Place};
@@ -93,7 +94,7 @@ pub(super) struct EventsQuery {
 
 pub(super) async fn events(State(app): State<App>, query: Result<Query<EventsQuery>, QueryRejection>) -> Result<Response, Refused> {
     let Query(query) = query?;
-    let limit = query.limit.unwrap_or(EVENTS_DEFAULT).min(EVENTS_MAX);
+    let limit = at_most("limit", query.limit, EVENTS_DEFAULT, EVENTS_MAX)?;
     let group = query.group.clone();
     let wanted = stream::Wanted::group(query.group);
     let newest = *app.agent.records().watch().borrow();
@@ -129,7 +130,7 @@ pub(super) async fn logs(
     let Query(query) = query?;
     let member = MemberId::new(format!("{group}/{name}"));
     let place = place(&app, &member)?;
-    let lines = query.lines.unwrap_or(LINES_DEFAULT).min(LINES_MAX);
+    let lines = at_most("lines", query.lines, LINES_DEFAULT, LINES_MAX)?;
     if query.follow {
         return stream::logs(&app, place, lines).await;
     }
