@@ -95,7 +95,7 @@ fn foreign(path: &Path) -> io::Result<Option<String>> {
         let whole = name.trim_end_matches(".partial");
         let unfinished = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp"));
         let whole = unfinished.unwrap_or(whole);
-        if !BEFORE_FIRST_START.contains(&whole) && !(whole == "VERSION" && unfinished.is_some()) {
+        if !BEFORE_FIRST_START.contains(&whole) && (whole != "VERSION" || unfinished.is_none()) {
             return Ok(Some(name));
         }
     }
