@@ -58,7 +58,10 @@ impl DataDir {
     /// # Errors
     /// When another process has it, it is not hotwarm's, of another version, or the disk fails.
     pub fn open(path: &Path) -> Result<Self, DirError> {
-        fit(path)?;
+        fit(path).map_err(|unfit| match (owned_by_another(path), unfit) {
+            (Some(error), Unfit::Unreadable { .. }) => error,
+            (_, unfit) => unfit.into(),
+        })?;
         create_private(path)?;
         let lock = lock(path)?;
         clear_unfinished(path)?;
@@ -154,15 +157,19 @@ fn create_private(path: &Path) -> Result<(), DirError> {
         sync_dir(parent)?;
     }
     let metadata = fs::metadata(path).map_err(failed("reading", path))?;
-    let me = rustix::process::geteuid().as_raw();
-    if metadata.uid() != me {
-        return Err(DirError::Owner { path: path.to_owned(), owner: metadata.uid(), me });
+    if let Some(error) = owned_by_another(path) {
+        return Err(error);
     }
     if metadata.mode() & 0o077 != 0 {
         info!("closing {} to other users (mode 0700)", path.display());
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed("changing the mode of", path))?;
     }
     Ok(())
+}
+
+fn owned_by_another(path: &Path) -> Option<DirError> {
+    let (owner, me) = (fs::metadata(path).ok()?.uid(), rustix::process::geteuid().as_raw());
+    (owner != me).then(|| DirError::Owner { path: path.to_owned(), owner, me })
 }
 
 fn lock(path: &Path) -> Result<File, DirError> {
