@@ -60,6 +60,9 @@ codes! {
     LEASE_TOO_SHORT = 119, "the lease is too short for the heartbeat";
     NOT_FOR_PROTOCOL = 120, "a setting that this protocol does not have";
     NO_VOTER = 121, "nobody could vote";
+    DATA_DIRECTORY = 122, "a directory that cannot be the data directory";
+    OTHER_NODES_ADDRESS = 123, "a member at another node's address";
+    NO_HOST = 124, "no voter could hold a member";
     EVEN_VOTERS = 151, "an even number of voters";
     TWO_NODES = 152, "two nodes without a witness";
     ONE_NODE = 153, "one node only";

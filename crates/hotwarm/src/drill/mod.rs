@@ -116,7 +116,7 @@ pub fn run(apis: &Apis, plan: &Plan, hands: &mut dyn Hands) -> Result<Report, Dr
     hands.progress(&format!("fault: {}", plan.describe()));
     let whole = wait_until_whole(apis, plan, &target, undo, fault.instant, hands);
     std::thread::sleep(AFTER);
-    let events = observer.get::<Events>(&format!("/api/v1/events?after={}&limit=5000", before.number));
+    let events = observer.get::<Events>(&format!("/api/v1/events?after={}&limit=1000", before.number));
     let events = match events {
         Ok(events) => events.events,
         // The node that would tell is the one that was killed; what clients saw is known all the same.

@@ -155,6 +155,16 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_names_every_variable() {
+        let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/configuration.md")).unwrap();
+        let page = page.split("## Environment of members and hooks").nth(1).expect("the section");
+        let life = Life { incarnation: Incarnation(5), role: Role::Warm, epoch: Epoch(2) };
+        for (name, _) in environment(&MemberId::new("web/a"), "127.0.0.1:80".parse().unwrap(), life, &BTreeMap::new()) {
+            assert!(page.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
     fn hotwarm_own_variables_win() {
         let user = BTreeMap::from([("HOTWARM_ROLE".to_owned(), "king".to_owned()), ("COLOUR".to_owned(), "red".to_owned())]);
         let life = Life { incarnation: Incarnation(5), role: Role::Warm, epoch: Epoch(2) };

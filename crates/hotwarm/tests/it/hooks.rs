@@ -321,6 +321,14 @@ fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
     cluster.wait_until("another to serve", || cluster.hot("db", &[node]).is_some_and(|hot| hot != old));
     let runs = runs();
     assert!(runs.chunks(2).all(|run| run == [old.as_str(), "ended"]), "one after the other, each to its end: {runs:?}");
+    // Nobody is sent for output that hotwarm does not have.
+    let other = cluster.names().into_iter().find(|name| *name != node).unwrap();
+    let told = cluster.run(other, &["logs", &old]);
+    assert!(told.exit == 1 && told.err.contains(&format!("hotwarm does not run {old}")), "{}", told.err);
+    for asked in ["status", "why db"] {
+        let shown = cluster.done(other, &asked.split(' ').collect::<Vec<_>>());
+        assert!(shown.contains(&format!("look at {old} on node {node}")) && !shown.contains("hotwarm logs"), "{shown}");
+    }
     cluster.finish(&[
         ("not connected:", "the peer was killed"),
         ("fence of a lost node's member failed", "it is told to, at first"),

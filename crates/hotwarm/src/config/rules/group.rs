@@ -20,6 +20,7 @@ const PROMOTION: Duration = Duration::from_millis(190);
 pub(super) fn judge(draft: &Draft<'_>, group: &DraftGroup<'_>, findings: &mut Findings) {
     counts(group, findings);
     role_change(group, findings);
+    hooks(group, findings);
     fence(group, findings);
     objective(draft, group, findings);
     protocol(group, findings);
@@ -110,6 +111,18 @@ fn role_change(group: &DraftGroup<'_>, findings: &mut Findings) {
             )
             .expected("on_role_change = { signal = \"SIGUSR1\" }, or http, command, restart")
             .hint("with protocol = \"http\" the router gates them and none is needed");
+    }
+}
+
+fn hooks(group: &DraftGroup<'_>, findings: &mut Findings) {
+    let all = ["start", "stop", "promote", "demote", "fence", "position"];
+    if let Some(hooks) = group.table.table("engine").and_then(|engine| engine.table("command"))
+        && all.iter().all(|hook| hooks.lacks(hook))
+    {
+        findings
+            .error(Code::MISSING_KEY, &hooks.span, format!("the engine of {} has no hook, so it would do nothing", group.name))
+            .expected(format!("one or more of {}", all.join(", ")))
+            .hint("engine = \"external\" is for members that hotwarm only probes");
     }
 }
 
@@ -249,6 +262,12 @@ fn protocol(group: &DraftGroup<'_>, findings: &mut Findings) {
             findings
                 .error(Code::CHOOSE_ONE, &check.field(key).span, format!("`{key}` without `http` checks nothing"))
                 .expected("http = \"/path\" beside it");
+        }
+        if check.entries("status").is_some_and(<[_]>::is_empty) {
+            findings
+                .error(Code::BAD_VALUE, &check.field("status").span, "no code would be a healthy answer")
+                .expected("one code or more, such as [200]")
+                .hint("without status, 200 to 399 are");
         }
         for key in ["tcp"].into_iter().filter(|key| check.flag(key) == Some(&false)) {
             findings
