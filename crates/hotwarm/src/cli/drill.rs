@@ -126,9 +126,8 @@ fn config_in_force(client: &Client) -> Result<Config, Failure> {
 fn end_on_signals(grip: &Grip, plan: &Plan, json: bool) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::plain(Exit::Failed, format!("signals are not received: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let registered = runtime.block_on(async {
-        Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?))
-    });
+    let registered =
+        runtime.block_on(async { Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)) });
     let (mut interrupt, mut terminate, mut hang_up) = registered.map_err(failed)?;
     let (grip, plan) = (grip.clone(), plan.clone());
     let wait = move || {
@@ -161,16 +160,17 @@ fn failure(error: DrillError) -> Failure {
         DrillError::Api(error) => Failure::from(error),
         DrillError::UnknownTarget(_) => Failure::failed(Code::NOT_THERE, text).hint("`hotwarm status` lists members and nodes"),
         DrillError::WrongTarget { others, .. } => Failure::with_code(Exit::Usage, Some(Code::DRILL_TARGET), text).hint(others),
-        DrillError::Elsewhere { node, .. } => {
-            let hint = format!("a drill acts on processes and packets of its own machine: run it on the machine of node {node}");
-            Failure::refused(Code::DRILL_ELSEWHERE, text).hint(hint)
+        DrillError::Elsewhere { .. } => {
+            Failure::refused(Code::DRILL_ELSEWHERE, text).hint("a drill acts on processes and packets of its own machine")
         }
         DrillError::Unready(_) => Failure::failed(Code::DRILL_SHOWS_NOTHING, text)
             .hint("`hotwarm status` tells how the groups are; --path asks HTTP groups for another page"),
         DrillError::NoEffect(_) => {
             Failure::failed(Code::DRILL_SHOWS_NOTHING, text).hint("was it run on the machine of its target, with the right to strike it?")
         }
-        DrillError::Fault { .. } => Failure::failed(Code::DRILL_FAULT, text).hint("signals and packet filters of others need root; `cut` needs `nft`"),
+        DrillError::Fault { .. } => {
+            Failure::failed(Code::DRILL_FAULT, text).hint("signals and packet filters of others need root; `cut` needs `nft`")
+        }
         DrillError::NotWhole { .. } => Failure::failed(Code::DRILL_NOT_WHOLE, text).hint("`hotwarm status`, `hotwarm why GROUP`"),
     }
 }

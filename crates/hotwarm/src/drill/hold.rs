@@ -49,7 +49,9 @@ impl Lasting {
     fn arguments(&self) -> Vec<String> {
         match self {
             Self::Freeze { pid } => vec!["freeze".to_owned(), pid.to_string()],
-            Self::Cut { own, peers } => ["cut".to_owned(), own.to_string()].into_iter().chain(peers.iter().map(ToString::to_string)).collect(),
+            Self::Cut { own, peers } => {
+                ["cut".to_owned(), own.to_string()].into_iter().chain(peers.iter().map(ToString::to_string)).collect()
+            }
             Self::Kill { pids } => std::iter::once("kill".to_owned()).chain(pids.iter().map(ToString::to_string)).collect(),
         }
     }
@@ -229,7 +231,8 @@ pub fn main(arguments: &[String]) -> ExitCode {
         tell("usage: hotwarm hold MILLISECONDS freeze PID|cut ADDRESS PEER...|kill PID...; what `hotwarm drill` starts");
         return ExitCode::from(2);
     };
-    let held = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| runtime.block_on(hold(&lasting, time)));
+    let held =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| runtime.block_on(hold(&lasting, time)));
     match held {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

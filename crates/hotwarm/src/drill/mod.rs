@@ -120,7 +120,8 @@ fn play(apis: &Apis, plan: &Plan, grip: &Grip, hands: &mut dyn Hands) -> Result<
     for group in &groups {
         let addresses = addresses(group, plan, &target.node);
         let question = plan.questions.get(&group.name).cloned().unwrap_or_else(|| Question::page("/", &[]));
-        let load = Load::asking(question, addresses, plan.rate).map_err(|source| DrillError::Fault { doing: "starting the load".into(), source })?;
+        let load = Load::asking(question, addresses, plan.rate)
+            .map_err(|source| DrillError::Fault { doing: "starting the load".into(), source })?;
         loads.push(load);
     }
     let begun = Instant::now();
@@ -185,7 +186,8 @@ impl Target {
         let (is_member, is_node) = (members().any(|m| m.name == plan.target), status.nodes.iter().any(|n| n.name == plan.target));
         if plan.fault.is_of_member() && is_node && !is_member {
             let of_node = members().filter(|m| m.node == plan.target).map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
-            let others = format!("the whole node: `hotwarm drill node-kill {0}`, `hotwarm drill cut {0}`; its members: {of_node}", plan.target);
+            let others =
+                format!("the whole node: `hotwarm drill node-kill {0}`, `hotwarm drill cut {0}`; its members: {of_node}", plan.target);
             return Err(plan.wrong_target("a member such as web/a", "a node", others));
         }
         if !plan.fault.is_of_member() && is_member {

@@ -94,7 +94,9 @@ impl Question {
     pub(super) fn evidence(&self, demand: &Demand) -> String {
         match self {
             Self::Http { path, .. } => format!("GET {path}, answered with a status below 500"),
-            Self::Tcp { .. } if !demand.met_by(Answer::Closed) => "connections, on which the member speaks first; nothing is sent".to_owned(),
+            Self::Tcp { .. } if !demand.met_by(Answer::Closed) => {
+                "connections, on which the member speaks first; nothing is sent".to_owned()
+            }
             Self::Tcp { .. } if !demand.met_by(Answer::Stayed) => {
                 "connections, which the member ends when the client does; nothing is sent".to_owned()
             }

@@ -101,6 +101,9 @@ fn a_member_that_hangs_is_no_answer_once_it_is_known_what_it_gives() {
         let demand = Demand::default();
         demand.raise(known);
         assert_eq!(asked(address, Duration::ZERO, &demand).map(|reply| reply.answer), Err("in vain".to_owned()));
-        assert_ne!(Question::Tcp { park: Duration::ZERO }.evidence(&demand), Question::Tcp { park: Duration::ZERO }.evidence(&Demand::default()));
+        assert_ne!(
+            Question::Tcp { park: Duration::ZERO }.evidence(&demand),
+            Question::Tcp { park: Duration::ZERO }.evidence(&Demand::default())
+        );
     }
 }
