@@ -22,10 +22,13 @@ fn server(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> SocketAdd
     address
 }
 
-/// Nothing came but the client's end.
+/// Waits for the client's end; a client that sends something is reset.
 fn ended(stream: &mut TcpStream) {
     let mut bytes = Vec::new();
-    assert_eq!(stream.read_to_end(&mut bytes).unwrap_or(0), 0, "something was sent: {bytes:?}");
+    if stream.read_to_end(&mut bytes).unwrap_or(0) > 0 {
+        reset(stream);
+        panic!("something was sent: {bytes:?}");
+    }
 }
 
 /// What a router does with a client that ends while it waits.
