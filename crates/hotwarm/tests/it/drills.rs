@@ -101,9 +101,9 @@ fn sent_to_ledger(cluster: &Cluster) -> u64 {
     groups.flat_map(|group| group.members).map(|member| member.sent_bytes).sum()
 }
 
-/// Machines with certificates, and an API on loopback each.
+/// Machines with certificates, and an API on loopback each; groups of both protocols.
 fn machines() -> Cluster {
-    join_all(Site::in_namespaces(3).web_and_clock())
+    join_all(ledger(Site::in_namespaces(3).web_and_clock()))
 }
 
 fn node_of(cluster: &Cluster) -> &'static str {
@@ -136,7 +136,7 @@ fn a_cut_node_is_cut_and_says_so() {
         told.out,
         told.err
     );
-    assert!(told.out.contains("clock (hot-warm)") && told.out.contains(": met"), "{}", told.out);
+    assert!(told.out.contains("clock (hot-warm)") && told.out.contains("ledger (hot-warm)") && told.out.contains(": met"), "{}", told.out);
     for text in [&seen, &why] {
         assert!(text.starts_with(&format!("node {node} is cut off: ")), "{text}");
     }
