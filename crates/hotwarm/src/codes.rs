@@ -105,6 +105,11 @@ codes! {
     NOT_RECOVERABLE = 415, "no state to recover from";
     NOT_OVER = 416, "it was begun, and is not over";
     API_DEFECT = 417, "an answer that was not expected";
+    DRILL_TARGET = 418, "the fault does not fit the target";
+    DRILL_ELSEWHERE = 419, "a drill strikes its own machine only";
+    DRILL_SHOWS_NOTHING = 420, "the drill would show nothing";
+    DRILL_FAULT = 421, "the fault is not made, or not undone";
+    DRILL_NOT_WHOLE = 422, "the cluster is not whole after the drill";
     DISK_FAILED = 501, "the disk failed under the log";
     LOG_FULL = 502, "the write-ahead log takes no more";
     ROUTES_REFUSED = 503, "the router refuses routes";

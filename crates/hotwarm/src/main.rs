@@ -1,6 +1,6 @@
 //! The program `hotwarm`: hands each entry point its arguments, and wires a node to its API.
 //!
-//! `guard` and `component` come before everything: they are processes of their own and must not pay for the rest.
+//! `guard`, `component` and `hold` come before everything: they are processes of their own and must not pay for the rest.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     match arguments.split_first() {
         Some((command, rest)) if command == "guard" => hotwarm::fence::guard::main(rest),
         Some((command, rest)) if command == "component" => hotwarm::component::main(rest),
+        Some((command, rest)) if command == "hold" => hotwarm::drill::hold::main(rest),
         _ => cli::main(cli::Wired { run, recover_quorum }),
     }
 }

@@ -16,7 +16,8 @@ use super::failure::{print, tell};
 use super::{Exit, Failure, Global};
 use crate::api::client::Client;
 use crate::api::types::Status;
-use crate::drill::{self, Apis, Fault, Hands, Plan, Report};
+use crate::config;
+use crate::drill::{self, Apis, Fault, Grip, Hands, Plan, Report};
 
 mod front;
 
@@ -31,7 +32,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "PORT")]
     pub base_port: Option<u16>,
     /// Requests per second on each group
-    #[arg(long, value_name = "RATE", default_value_t = 200)]
+    #[arg(long, value_name = "RATE", default_value_t = 200, value_parser = super::drill::rate())]
     pub load: u32,
     /// Given to the process that does the work: its directory
     #[arg(long, value_name = "DIR", hide = true)]
@@ -94,16 +95,20 @@ fn play(args: &DemoArgs, stage: &mut Stage, reports: &mut Vec<Report>) -> Result
         (Fault::Freeze, None, RTO_ONE),
         (Fault::NodeKill, None, RTO_ONE),
     ];
+    let questions = super::drill::questions(&config::parse(&stage.text(), "", None)?, None);
     for (number, (fault, target, objective)) in incidents.into_iter().enumerate() {
         let target = match (target, fault) {
             (Some(target), _) => target.to_owned(),
             (None, Fault::NodeKill) => hot(stage)?.trim_start_matches("clock/").to_owned(),
             (None, _) => hot(stage)?,
         };
-        let plan = Plan { fault, target, rate: args.load, lasting: Duration::from_secs(4), patience: Duration::from_secs(60), objective };
+        let (lasting, patience) = (Duration::from_secs(4), Duration::from_secs(60));
+        let questions = questions.clone();
+        let plan = Plan { fault, target, rate: args.load, lasting, patience, objective, questions };
         stage.progress(&format!("incident {} of 5: {}", number + 1, plan.describe()));
         let apis = stage.apis.clone();
-        let report = drill::run(&apis, &plan, stage).map_err(|error| Failure::plain(Exit::Failed, error.to_string()))?;
+        // What a signal interrupts is ended with everything else.
+        let report = drill::run(&apis, &plan, &Grip::default(), stage).map_err(|error| Failure::plain(Exit::Failed, error.to_string()))?;
         reports.push(report);
     }
     Ok(())

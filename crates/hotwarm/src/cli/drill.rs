@@ -5,16 +5,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::builder::RangedI64ValueParser;
+use clap::{Args, ValueEnum, value_parser};
 use hotwarm_core::ids::NodeId;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::{print, tell};
 use super::{Exit, Failure, Global, read_config, remote, table};
-use crate::api::client::{Client, ClientError};
-use crate::api::types::Status;
+use crate::api::client::Client;
+use crate::api::types::{Configuration, Status};
 use crate::codes::Code;
-use crate::config;
-use crate::drill::{self, Apis, DrillError, Hands, Plan};
+use crate::config::{self, CheckKind, Config, Group, Protocol};
+use crate::drill::{self, Apis, DrillError, Grip, Hands, Lasting, Plan, Question};
+
+/// Requests a second that one thread can make on time.
+const RATE_MAX: i64 = 10_000;
 
 /// What is done to the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,8 +43,11 @@ pub struct DrillArgs {
     #[arg(value_name = "TARGET")]
     pub target: String,
     /// Requests per second that the drill itself makes
-    #[arg(long, value_name = "RATE", default_value_t = 100)]
+    #[arg(long, value_name = "RATE", default_value_t = 100, value_parser = rate())]
     pub load: u32,
+    /// What HTTP groups are asked for [default: the path of the group's check, or /]
+    #[arg(long, value_name = "PATH", value_parser = path)]
+    pub path: Option<String>,
     /// How long a freeze or cut lasts
     #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
     pub lasting: Duration,
@@ -72,11 +80,15 @@ pub(super) fn drill(args: &DrillArgs, global: &Global) -> Result<(), Failure> {
         Fault::Cut => drill::Fault::Cut,
     };
     let patience = args.lasting + Duration::from_secs(60);
-    let plan = Plan { fault, target: args.target.clone(), rate: args.load, lasting: args.lasting, patience, objective: args.objective };
-    let apis = apis(global)?;
+    let (first, apis) = apis(global)?;
+    let questions = questions(&config_in_force(&first)?, args.path.as_deref());
+    let target = args.target.clone();
+    let plan = Plan { fault, target, rate: args.load, lasting: args.lasting, patience, objective: args.objective, questions };
     drill::check(&apis, &plan).map_err(failure)?;
     table::ask(&format!("{}. Requests of real clients are hit too.", plan.describe()), args.yes)?;
-    let report = drill::run(&apis, &plan, &mut Onlooker).map_err(failure)?;
+    let grip = Grip::default();
+    end_on_signals(&grip, &plan, global.json)?;
+    let report = drill::run(&apis, &plan, &grip, &mut Onlooker).map_err(failure)?;
     if global.json {
         print(&format!("{}\n", serde_json::json!({ "met": report.met(), "report": report })))?;
     } else {
@@ -85,24 +97,90 @@ pub(super) fn drill(args: &DrillArgs, global: &Global) -> Result<(), Failure> {
     if report.met() { Ok(()) } else { Err(Failure::plain(Exit::ObjectiveMissed, "the objective was missed")) }
 }
 
-fn failure(error: DrillError) -> Failure {
-    let exit = match &error {
-        DrillError::Api(ClientError::Unreachable { .. }) => Exit::Unreachable,
-        DrillError::Elsewhere { .. } => Exit::Refused,
-        DrillError::UnknownTarget(_) => return Failure::failed(Code::NOT_THERE, error.to_string()),
-        DrillError::Api(_) | DrillError::Unready(_) | DrillError::NoEffect(_) | DrillError::Fault { .. } | DrillError::NotWhole { .. } => {
-            Exit::Failed
-        }
+/// Requests a second that can be measured.
+pub(super) fn rate() -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..=RATE_MAX)
+}
+
+fn path(text: &str) -> Result<String, String> {
+    let plain = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { Ok(text.to_owned()) } else { Err("a path begins with / and has no spaces, as in /healthz".to_owned()) }
+}
+
+/// What each group is asked: what shows that a member serves it, and does no harm.
+pub(super) fn questions(config: &Config, path: Option<&str>) -> BTreeMap<String, Question> {
+    let question = |group: &Group| match (&group.protocol, &group.check.kind) {
+        (Protocol::Tcp, _) => Question::Tcp { park: group.park.time },
+        (Protocol::Http, CheckKind::Http { path: checked, status, .. }) => Question::page(path.unwrap_or(checked), status),
+        (Protocol::Http, CheckKind::Tcp | CheckKind::Command(_)) => Question::page(path.unwrap_or("/"), &[]),
     };
-    Failure::plain(exit, error.to_string())
+    config.groups.values().map(|group| (group.name.to_string(), question(group))).collect()
+}
+
+fn config_in_force(client: &Client) -> Result<Config, Failure> {
+    let now: Configuration = client.get("/api/v1/config")?;
+    Ok(config::parse(&now.text, "the configuration in force", None)?)
+}
+
+/// From now on a signal ends the drill as its own end would: the fault is undone first.
+fn end_on_signals(grip: &Grip, plan: &Plan, json: bool) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::plain(Exit::Failed, format!("signals are not received: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let registered =
+        runtime.block_on(async { Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)) });
+    let (mut interrupt, mut terminate, mut hang_up) = registered.map_err(failed)?;
+    let (grip, plan) = (grip.clone(), plan.clone());
+    let wait = move || {
+        let (exit, how) = runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => (Exit::Interrupted, "interrupted"),
+                _ = terminate.recv() => (Exit::Terminated, "terminated"),
+                _ = hang_up.recv() => (Exit::HungUp, "the terminal went away"),
+            }
+        });
+        let over = match grip.end() {
+            None if plan.fault == drill::Fault::Kill => "nothing is left to be undone".to_owned(),
+            None => "no fault is in force".to_owned(),
+            Some((Lasting::Kill { .. }, _)) => {
+                format!("{}; start it again on its machine: systemctl start hotwarm", plan.describe())
+            }
+            Some((lasting, Ok(()))) => lasting.over().to_owned(),
+            Some((_, Err(error))) => error.to_string(),
+        };
+        // No exit code to return: the thread that would waits for the fault to work.
+        Failure::plain(exit, format!("{how}: {over}")).report(json);
+        std::process::exit(exit as i32);
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop).map_err(failed)
+}
+
+fn failure(error: DrillError) -> Failure {
+    let text = error.to_string();
+    match error {
+        DrillError::Api(error) => Failure::from(error),
+        DrillError::UnknownTarget(_) => Failure::failed(Code::NOT_THERE, text).hint("`hotwarm status` lists members and nodes"),
+        DrillError::WrongTarget { others, .. } => Failure::with_code(Exit::Usage, Some(Code::DRILL_TARGET), text).hint(others),
+        DrillError::Elsewhere { .. } => {
+            Failure::refused(Code::DRILL_ELSEWHERE, text).hint("a drill acts on processes and packets of its own machine")
+        }
+        DrillError::Unready(_) => Failure::failed(Code::DRILL_SHOWS_NOTHING, text)
+            .hint("`hotwarm status` tells how the groups are; --path asks HTTP groups for another page"),
+        DrillError::NoEffect(_) => {
+            Failure::failed(Code::DRILL_SHOWS_NOTHING, text).hint("was it run on the machine of its target, with the right to strike it?")
+        }
+        DrillError::Fault { .. } => {
+            Failure::failed(Code::DRILL_FAULT, text).hint("signals and packet filters of others need root; `cut` needs `nft`")
+        }
+        DrillError::NotWhole { .. } => Failure::failed(Code::DRILL_NOT_WHOLE, text).hint("`hotwarm status`, `hotwarm why GROUP`"),
+    }
 }
 
 /// The API that is named, and those of the configuration file that this machine reaches.
-fn apis(global: &Global) -> Result<Apis, Failure> {
+fn apis(global: &Global) -> Result<(Client, Apis), Failure> {
     let first = remote::client(global)?;
     let status: Status = first.get("/api/v1/status")?;
-    let mut apis: Apis = BTreeMap::from([(NodeId::new(&status.node.name), first)]);
-    let Ok(text) = read_config(&global.config) else { return Ok(apis) };
+    let mut apis: Apis = BTreeMap::from([(NodeId::new(&status.node.name), first.clone())]);
+    let Ok(text) = read_config(&global.config) else { return Ok((first, apis)) };
     for node in &status.nodes {
         let name = NodeId::new(&node.name);
         let Ok(config) = config::parse(&text, "", Some(&name)) else { continue };
@@ -113,5 +191,5 @@ fn apis(global: &Global) -> Result<Apis, Failure> {
             apis.entry(name).or_insert(client);
         }
     }
-    Ok(apis)
+    Ok((first, apis))
 }

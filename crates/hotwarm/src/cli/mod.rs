@@ -60,7 +60,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, the message says what to do; 2 wrong usage; 3 refused by a rule, \
     with the reason and the override; 4 not reachable; 5 objective missed (drill, demo); 128 and \
-    the number of the signal that ended a demo.";
+    the number of the signal that ended a demo or a drill.";
 
 /// What every command takes.
 #[derive(Clone, Debug, Args)]

@@ -1,9 +1,8 @@
-//! The faults themselves: signals to processes, a node cut off its peers. What is done can be undone, and is when a drill ends.
+//! The faults themselves: signals to processes, a node cut off its peers. What lasts is undone when the drill ends (`hold`).
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
@@ -19,6 +18,25 @@ pub enum Fault {
     NodeKill,
     /// No packet passes between the node and its peers.
     Cut,
+}
+
+impl Fault {
+    /// As the command line says it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Freeze => "freeze",
+            Self::NodeKill => "node-kill",
+            Self::Cut => "cut",
+        }
+    }
+
+    /// True for faults of a member, and not of a node.
+    #[must_use]
+    pub const fn is_of_member(self) -> bool {
+        matches!(self, Self::Kill | Self::Freeze)
+    }
 }
 
 /// Sends a signal to a process of this machine.
@@ -110,112 +128,77 @@ pub fn is_hotwarm(pid: u32, command: &str) -> bool {
     arguments.split(|byte| *byte == 0).skip(1).any(|argument| argument == command.as_bytes())
 }
 
+/// True if a process of this machine is a member's program.
+#[must_use]
+pub fn is_member(pid: u32) -> bool {
+    parent(pid).is_some_and(|guard| is_hotwarm(guard, "guard"))
+}
+
 /// True if the process is no more, or only not waited for.
 #[must_use]
 pub fn is_dead(pid: u32) -> bool {
     matches!(state(pid), None | Some('Z' | 'X'))
 }
 
-/// A command that undoes a fault: run when this is dropped, or when this process has ended, however that came about.
-#[derive(Debug)]
-struct Afterwards {
-    command: String,
-    shell: Option<Child>,
-}
-
-impl Afterwards {
-    fn begin(command: String) -> io::Result<Self> {
-        // Its standard input ends with this process. What ends this one by a signal to a whole group or session is not for it.
-        let script = format!("trap '' HUP INT TERM; read _; {command}");
-        let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let shell = Some(shell.spawn().map_err(|error| io::Error::new(error.kind(), format!("/bin/sh, which is to undo it: {error}")))?);
-        Ok(Self { command, shell })
-    }
-
-    /// There is nothing to undo.
-    fn cancel(mut self) -> io::Result<()> {
-        let Some(mut shell) = self.shell.take() else { return Ok(()) };
-        shell.kill()?;
-        shell.wait().map(drop)
-    }
-}
-
-impl Drop for Afterwards {
-    fn drop(&mut self) {
-        let Some(mut shell) = self.shell.take() else { return };
-        drop(shell.stdin.take());
-        if !shell.wait().is_ok_and(|status| status.success()) {
-            eprintln!("what the drill did is not undone: run `{}`", self.command);
-        }
-    }
-}
-
-/// A process that is stopped; it goes on when this is dropped.
-#[derive(Debug)]
-pub struct Frozen {
-    _goes_on: Afterwards,
-}
-
-impl Frozen {
-    /// Stops a process.
-    ///
-    /// # Errors
-    /// There is none of that number, or it is another user's.
-    pub fn begin(pid: u32) -> io::Result<Self> {
-        let goes_on = Afterwards::begin(format!("kill -CONT {pid} || :"))?;
-        signal(pid, Signal::STOP)?;
-        Ok(Self { _goes_on: goes_on })
-    }
-}
-
+/// What is dropped is told to the kernel's packet filter in a table of its own.
 const TABLE: &str = "hotwarm_drill";
 
-/// A node cut off; the cut ends when this is dropped.
-#[derive(Debug)]
-pub struct Cut {
-    _is_joined: Afterwards,
+/// Drops every packet between this machine's node, which listens for its peers at `own`, and `peers`, in both directions and on the
+/// connections of both sides. A table that is there already is replaced.
+///
+/// # Errors
+/// nft is missing or refuses (it needs root); nothing is changed.
+pub fn cut(own: SocketAddr, peers: &[SocketAddr]) -> io::Result<()> {
+    let mut rules = format!(
+        "add table inet {TABLE}\ndelete table inet {TABLE}\nadd table inet {TABLE}\n\
+         add chain inet {TABLE} in {{ type filter hook input priority 0; policy accept; }}\n\
+         add chain inet {TABLE} out {{ type filter hook output priority 0; policy accept; }}\n"
+    );
+    let mut drop = |chain: &str, whose: &str, address: SocketAddr, port: &str| {
+        let family = if address.is_ipv4() { "ip" } else { "ip6" };
+        let (ip, number) = (address.ip(), address.port());
+        rules.push_str(&format!("add rule inet {TABLE} {chain} {family} {whose} {ip} tcp {port} {number} drop\n"));
+    };
+    // What peers opened to us, and what we opened to each of them.
+    drop("in", "daddr", own, "dport");
+    drop("out", "saddr", own, "sport");
+    for peer in peers {
+        drop("in", "saddr", *peer, "sport");
+        drop("out", "daddr", *peer, "dport");
+    }
+    nft(&rules)
 }
 
-impl Cut {
-    /// Drops every packet between this machine's node, which listens for its peers at `own`, and `peers`, in both directions and on the
-    /// connections of both sides.
-    ///
-    /// # Errors
-    /// nft is missing or refuses (it needs root).
-    pub fn begin(own: SocketAddr, peers: &[SocketAddr]) -> io::Result<Self> {
-        let mut rules = format!(
-            "add table inet {TABLE}\n\
-             add chain inet {TABLE} in {{ type filter hook input priority 0; policy accept; }}\n\
-             add chain inet {TABLE} out {{ type filter hook output priority 0; policy accept; }}\n"
-        );
-        let mut drop = |chain: &str, whose: &str, address: SocketAddr, port: &str| {
-            let family = if address.is_ipv4() { "ip" } else { "ip6" };
-            let (ip, number) = (address.ip(), address.port());
-            rules.push_str(&format!("add rule inet {TABLE} {chain} {family} {whose} {ip} tcp {port} {number} drop\n"));
-        };
-        // What peers opened to us, and what we opened to each of them.
-        drop("in", "daddr", own, "dport");
-        drop("out", "saddr", own, "sport");
-        for peer in peers {
-            drop("in", "saddr", *peer, "sport");
-            drop("out", "daddr", *peer, "dport");
-        }
-        let is_joined = Afterwards::begin(format!("nft delete table inet {TABLE}"))?;
-        match nft(&rules) {
-            Ok(()) => Ok(Self { _is_joined: is_joined }),
-            Err(error) => {
-                // What matters is why nothing was cut.
-                let _ = is_joined.cancel();
-                Err(error)
-            }
-        }
+/// Ends a cut, whoever made it; none is no error.
+///
+/// # Errors
+/// It is not removed: says how to remove it by hand.
+pub fn uncut() -> io::Result<()> {
+    nft(&format!("add table inet {TABLE}\ndelete table inet {TABLE}\n"))
+        .map_err(|error| io::Error::other(format!("the cut is not removed ({error}): run `nft delete table inet {TABLE}` as root")))
+}
+
+/// True if a cut is in force.
+///
+/// # Errors
+/// nft is missing.
+pub fn is_cut() -> io::Result<bool> {
+    let mut list = Command::new("nft");
+    list.args(["list", "table", "inet", TABLE]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(list.status().map_err(no_nft)?.success())
+}
+
+fn no_nft(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::NotFound {
+        return error;
     }
+    io::Error::new(io::ErrorKind::NotFound, "the program `nft` is not there; install nftables")
 }
 
 fn nft(rules: &str) -> io::Result<()> {
     use std::io::Write;
-    let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut nft = Command::new("nft");
+    let mut child = nft.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(no_nft)?;
     if let Some(mut input) = child.stdin.take() {
         input.write_all(rules.as_bytes())?;
     }
@@ -223,5 +206,7 @@ fn nft(rules: &str) -> io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    let said = String::from_utf8_lossy(&output.stderr);
+    // The rest repeats the rules.
+    Err(io::Error::other(said.lines().next().unwrap_or("nft says nothing").trim().to_owned()))
 }

@@ -7,16 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+
+use super::question::{Answer, Demand, Question, ask};
 
 /// A request that was not answered by then has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests that a load keeps the results of, at most.
 const KEPT_MAX: usize = 200_000;
-/// Bytes of a reply that are read, at most.
-const REPLY_MAX: usize = 64 * 1024;
 
 /// What a load is to do: go on, send no more and wait for the answers, or end at once.
 const RUN: u8 = 0;
@@ -31,14 +29,16 @@ pub struct Shot {
     /// When it was due.
     pub at: Instant,
     pub took: Duration,
-    /// The status, or why there was none.
-    pub outcome: Result<u16, String>,
+    /// What shows that a member answered, or why nothing does.
+    pub outcome: Result<Answer, String>,
+    /// Connections before this one were reset.
+    pub again: bool,
 }
 
 impl Shot {
     #[must_use]
-    pub fn answered(&self) -> bool {
-        matches!(self.outcome, Ok(200..400))
+    pub const fn answered(&self) -> bool {
+        self.outcome.is_ok()
     }
 
     fn done_at(&self) -> Instant {
@@ -51,6 +51,8 @@ impl Shot {
 pub struct Seen {
     pub requests: usize,
     pub failed: usize,
+    /// Those that found no member at once, and connected again.
+    pub again: usize,
     /// What the first failed one met.
     pub first_failure: Option<String>,
     /// The longest time in which no request that was due was answered.
@@ -63,6 +65,8 @@ pub struct Seen {
 /// A running load; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Load {
+    question: Question,
+    demand: Arc<Demand>,
     stop: Arc<AtomicU8>,
     shots: Arc<Mutex<Vec<Shot>>>,
     thread: Option<JoinHandle<()>>,
@@ -74,13 +78,40 @@ impl Load {
     /// # Errors
     /// No thread or runtime can be made.
     pub fn start(addresses: Vec<SocketAddr>, rate: u32) -> std::io::Result<Self> {
+        Self::asking(Question::root(), addresses, rate)
+    }
+
+    /// The same with another question.
+    ///
+    /// # Errors
+    /// No thread or runtime can be made.
+    pub fn asking(question: Question, addresses: Vec<SocketAddr>, rate: u32) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, shots) = (Arc::new(AtomicU8::new(RUN)), Arc::new(Mutex::new(Vec::new())));
-        let (stopped, kept) = (Arc::clone(&stop), Arc::clone(&shots));
-        let every = Duration::from_secs(1) / rate.max(1);
-        let work = move || runtime.block_on(fire(&addresses, every, &stopped, &kept));
+        let (stop, shots, demand) = (Arc::new(AtomicU8::new(RUN)), Arc::new(Mutex::new(Vec::new())), Arc::new(Demand::default()));
+        let range = Range { question: question.clone(), addresses, every: Duration::from_secs(1) / rate.max(1) };
+        let (stopped, kept, demanded) = (Arc::clone(&stop), Arc::clone(&shots), Arc::clone(&demand));
+        let work = move || runtime.block_on(fire(&Arc::new(range), &stopped, &kept, &demanded));
         let thread = std::thread::Builder::new().name("load".into()).spawn(work)?;
-        Ok(Self { stop, shots, thread: Some(thread) })
+        Ok(Self { question, demand, stop, shots, thread: Some(thread) })
+    }
+
+    /// From now on asks for what every answer so far has shown; false if there was none.
+    pub fn calibrate(&self) -> bool {
+        let shots = self.shots.lock().unwrap_or_else(PoisonError::into_inner);
+        let weakest = shots.iter().filter_map(|shot| shot.outcome.as_ref().ok()).min();
+        weakest.inspect(|answer| self.demand.raise(**answer)).is_some()
+    }
+
+    /// What is taken as an answer, for people.
+    #[must_use]
+    pub fn evidence(&self) -> String {
+        self.question.evidence(&self.demand)
+    }
+
+    /// True if what the routers count of connections that wait is not what this load's clients met: [`Seen::again`] is.
+    #[must_use]
+    pub fn connects_again(&self) -> bool {
+        self.question.connects_again(&self.demand)
     }
 
     /// What clients saw of requests due from `from` to `to`.
@@ -90,7 +121,7 @@ impl Load {
         summary(shots.iter().filter(|shot| shot.at >= from && shot.at <= to), from)
     }
 
-    /// How many requests are not decided yet, of those due before `moment`.
+    /// How many requests were answered, of those due since `moment`.
     #[must_use]
     pub fn answered_since(&self, moment: Instant) -> usize {
         let shots = self.shots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,12 +131,24 @@ impl Load {
     /// Sends no more, waits until every request is decided (each is within ten seconds), and tells all of them.
     #[must_use]
     pub fn finish(mut self) -> Vec<Shot> {
+        self.settle();
+        std::mem::take(&mut *self.shots.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Load {
+    /// Sends no more; what is under way goes on.
+    pub fn stop(&self) {
         self.stop.store(FINISH, Ordering::Relaxed);
+    }
+
+    /// The same, and waits until every request is decided.
+    pub fn settle(&mut self) {
+        self.stop();
         if let Some(thread) = self.thread.take() {
             // See `drop`.
             let _ = thread.join();
         }
-        std::mem::take(&mut *self.shots.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -119,21 +162,33 @@ impl Drop for Load {
     }
 }
 
-async fn fire(addresses: &[SocketAddr], every: Duration, stop: &AtomicU8, shots: &Arc<Mutex<Vec<Shot>>>) {
+/// What is asked, of whom, and how often.
+struct Range {
+    question: Question,
+    addresses: Vec<SocketAddr>,
+    every: Duration,
+}
+
+async fn fire(range: &Arc<Range>, stop: &AtomicU8, shots: &Arc<Mutex<Vec<Shot>>>, demand: &Arc<Demand>) {
     let mut due = Instant::now();
     let mut turn = 0;
     let mut flying = JoinSet::new();
     while stop.load(Ordering::Relaxed) == RUN {
         tokio::time::sleep_until(due.into()).await;
         while flying.try_join_next().is_some() {}
-        let Some(address) = addresses.get(turn % addresses.len().max(1)).copied() else { return };
+        let Some(to) = range.addresses.get(turn % range.addresses.len().max(1)).copied() else { return };
         turn += 1;
-        let (at, shots) = (due, Arc::clone(shots));
-        due += every;
+        let (at, shots, range, demand) = (due, Arc::clone(shots), Arc::clone(range), Arc::clone(demand));
+        due += range.every;
         flying.spawn(async move {
-            let outcome = tokio::time::timeout(PATIENCE, ask(address)).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
-            let shot = Shot { to: address, at, took: at.elapsed(), outcome };
+            let told = tokio::time::timeout(PATIENCE, ask(&range.question, to, &demand)).await;
+            let shot = match told.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()))) {
+                Ok(reply) => {
+                    let took = reply.at.saturating_duration_since(at);
+                    Shot { to, at, took, outcome: Ok(reply.answer), again: reply.again }
+                }
+                Err(why) => Shot { to, at, took: at.elapsed(), outcome: Err(why), again: false },
+            };
             let mut shots = shots.lock().unwrap_or_else(PoisonError::into_inner);
             if shots.len() < KEPT_MAX {
                 shots.push(shot);
@@ -143,38 +198,31 @@ async fn fire(addresses: &[SocketAddr], every: Duration, stop: &AtomicU8, shots:
     while stop.load(Ordering::Relaxed) == FINISH && flying.join_next().await.is_some() {}
 }
 
-async fn ask(address: SocketAddr) -> Result<u16, String> {
-    let mut stream = TcpStream::connect(address).await.map_err(|error| format!("no connection: {error}"))?;
-    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|error| format!("not sent: {error}"))?;
-    let mut reply = Vec::new();
-    let read = stream.take(REPLY_MAX as u64).read_to_end(&mut reply).await;
-    read.map_err(|error| format!("connection broke: {error}"))?;
-    let status = reply.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok());
-    status.ok_or_else(|| "connection closed without a reply".to_owned())
-}
-
 fn summary<'a>(shots: impl Iterator<Item = &'a Shot>, from: Instant) -> Seen {
     let mut shots: Vec<&Shot> = shots.collect();
     shots.sort_by_key(|shot| shot.done_at());
     let mut seen = Seen { requests: shots.len(), ..Seen::default() };
     let mut last_answer = from;
+    let last_due = shots.iter().map(|shot| shot.at).max().unwrap_or(from);
     for shot in shots {
         seen.slowest = seen.slowest.max(shot.took);
+        seen.again += usize::from(shot.again);
         if let Err(why) = &shot.outcome {
             seen.failed += 1;
             seen.first_failure.get_or_insert_with(|| why.clone());
-        } else if !shot.answered() {
-            seen.failed += 1;
-            seen.first_failure.get_or_insert_with(|| format!("status {}", shot.outcome.as_ref().copied().unwrap_or(0)));
-        } else {
-            let gap = shot.done_at().saturating_duration_since(last_answer);
-            if gap > seen.outage {
-                seen.outage = gap;
-                seen.first_answer = Some(shot.done_at().saturating_duration_since(from));
-            }
-            last_answer = shot.done_at();
+            continue;
         }
+        let gap = shot.done_at().saturating_duration_since(last_answer);
+        if gap > seen.outage {
+            seen.outage = gap;
+            seen.first_answer = Some(shot.done_at().saturating_duration_since(from));
+        }
+        last_answer = shot.done_at();
+    }
+    // One that is not over yet.
+    let rest = last_due.saturating_duration_since(last_answer);
+    if rest > seen.outage {
+        (seen.outage, seen.first_answer) = (rest, None);
     }
     seen
 }
@@ -184,12 +232,13 @@ mod tests {
     use super::*;
 
     fn shot(start: Instant, at_ms: u64, took_ms: u64, ok: bool) -> Shot {
-        let outcome = if ok { Ok(200) } else { Err("refused".to_owned()) };
+        let outcome = if ok { Ok(Answer::Status(200)) } else { Err("refused".to_owned()) };
         Shot {
             to: SocketAddr::from(([127, 0, 0, 1], 1)),
             at: start + Duration::from_millis(at_ms),
             took: Duration::from_millis(took_ms),
             outcome,
+            again: false,
         }
     }
 
@@ -203,11 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_refusals_are_failures() {
+    fn an_outage_that_is_not_over_is_one() {
         let start = Instant::now();
-        let mut refused = shot(start, 5, 1, true);
-        refused.outcome = Ok(503);
-        let seen = summary([shot(start, 0, 1, false), refused].iter(), start);
-        assert_eq!((seen.requests, seen.failed, seen.first_failure.as_deref()), (2, 2, Some("refused")));
+        let seen = summary([shot(start, 0, 1, true), shot(start, 10, 5, false), shot(start, 700, 2, false)].iter(), start);
+        assert_eq!((seen.requests, seen.failed, seen.first_failure.as_deref()), (3, 2, Some("refused")));
+        assert_eq!((seen.outage, seen.first_answer), (Duration::from_millis(699), None));
     }
 }

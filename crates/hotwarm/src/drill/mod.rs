@@ -1,22 +1,29 @@
 //! Faults on purpose, measured from a client's side: what `hotwarm drill` does to a running cluster, and what the demo is made of.
 //!
 //! It acts from outside, as an operator would: signals, packet filters, the API. It must undo what it did and never act on what it was
-//! not given. The main path: [`run`] puts load on, does the fault, waits until the cluster is whole again, and tells what clients saw.
+//! not given. The main path: [`run`] puts load on, does the fault ([`hold`]), waits until the cluster is whole again, and tells what clients saw.
 
 pub mod fault;
+pub mod hold;
 pub mod load;
+mod question;
 mod report;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use hotwarm_core::ids::{MemberId, NodeId};
 use rustix::process::Signal;
 
 pub use fault::Fault;
+pub use hold::{Grip, Lasting};
 pub use load::{Load, Seen};
+pub use question::Question;
 pub use report::{GroupReport, Moment, Report};
+
+use hold::Begun;
+use report::Measured;
 
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{Events, GroupStatus, MemberStatus, Status, Traffic};
@@ -46,6 +53,8 @@ pub struct Plan {
     pub patience: Duration,
     /// What clients may see at worst: the longest time without an answer, where the group states none of its own.
     pub objective: Duration,
+    /// What each group is asked.
+    pub questions: BTreeMap<String, Question>,
 }
 
 /// Why a drill was not done, or not to its end.
@@ -53,8 +62,11 @@ pub struct Plan {
 pub enum DrillError {
     #[error(transparent)]
     Api(#[from] ClientError),
-    #[error("{0} is neither a member nor a node of this cluster; `hotwarm status` lists them")]
+    #[error("{0} is neither a member nor a node of this cluster")]
     UnknownTarget(String),
+    /// `others`: the faults that it could be the target of.
+    #[error("`{fault}` takes {takes}, and {target} is {is}")]
+    WrongTarget { fault: &'static str, takes: &'static str, target: String, is: &'static str, others: String },
     #[error("{0}")]
     Unready(String),
     #[error("{target} does not run on a machine that this drill reaches ({why}): run it on the machine of node {node}")]
@@ -63,7 +75,7 @@ pub enum DrillError {
     NoEffect(String),
     #[error("{doing} failed: {source}")]
     Fault { doing: String, source: std::io::Error },
-    #[error("not whole again within {} s: {what}; see `hotwarm status` and `hotwarm why`", .after.as_secs())]
+    #[error("not whole again within {} s: {what}", .after.as_secs())]
     NotWhole { after: Duration, what: String },
 }
 
@@ -84,11 +96,19 @@ pub fn check(apis: &Apis, plan: &Plan) -> Result<(), DrillError> {
     pid_of(apis, plan, &target).map(drop)
 }
 
-/// Does the drill. Nothing of it stays: what was stopped runs on, what was cut is whole.
+/// Does the drill. Nothing of it stays: what was stopped runs on, what was cut is whole; so too where `grip` is ended from another thread.
 ///
 /// # Errors
 /// See [`DrillError`]; the fault is undone in any case.
-pub fn run(apis: &Apis, plan: &Plan, hands: &mut dyn Hands) -> Result<Report, DrillError> {
+pub fn run(apis: &Apis, plan: &Plan, grip: &Grip, hands: &mut dyn Hands) -> Result<Report, DrillError> {
+    let done = play(apis, plan, grip, hands);
+    // Whatever failed meanwhile.
+    let undone = grip.let_go().map_err(|source| DrillError::Fault { doing: "undoing the fault".into(), source });
+    let report = done?;
+    undone.map(|()| report)
+}
+
+fn play(apis: &Apis, plan: &Plan, grip: &Grip, hands: &mut dyn Hands) -> Result<Report, DrillError> {
     let status = any_status(apis, None)?;
     let target = Target::find(&status, plan)?;
     let observer = observer(apis, &target.node)?;
@@ -99,23 +119,32 @@ pub fn run(apis: &Apis, plan: &Plan, hands: &mut dyn Hands) -> Result<Report, Dr
     let mut loads = Vec::new();
     for group in &groups {
         let addresses = addresses(group, plan, &target.node);
-        let load = Load::start(addresses, plan.rate).map_err(|source| DrillError::Fault { doing: "starting the load".into(), source })?;
+        let question = plan.questions.get(&group.name).cloned().unwrap_or_else(|| Question::page("/", &[]));
+        let load = Load::asking(question, addresses, plan.rate)
+            .map_err(|source| DrillError::Fault { doing: "starting the load".into(), source })?;
         loads.push(load);
     }
     let begun = Instant::now();
     hands.progress(&format!("load: {} requests a second on {}", plan.rate, names(&groups)));
     std::thread::sleep(BEFORE);
     for (group, load) in groups.iter().zip(&loads) {
-        if load.answered_since(begun) == 0 {
-            return Err(DrillError::Unready(format!("group {} answers nothing before the drill: it would show nothing", group.name)));
+        if !load.calibrate() {
+            let seen = load.seen(begun, Instant::now()).first_failure.unwrap_or_else(|| "no request was decided".to_owned());
+            let why = format!("group {} answers nothing before the drill ({seen}): it would show nothing", group.name);
+            return Err(DrillError::Unready(why));
         }
     }
     let before = Before { number: newest(&observer)?, parked: parked(apis) };
-    let fault = Moments { instant: Instant::now(), wall: SystemTime::now() };
-    let undo = act(apis, plan, &target)?;
+    let fault = act(apis, plan, &target, grip)?;
+    if fault.left {
+        hands.progress("a cut that an earlier drill had left behind was in force until now");
+    }
     hands.progress(&format!("fault: {}", plan.describe()));
-    let whole = wait_until_whole(apis, plan, &target, undo, fault.instant, hands);
+    let whole = wait_until_whole(apis, plan, &target, grip, fault.at, hands);
     std::thread::sleep(AFTER);
+    loads.iter().for_each(Load::stop);
+    let end = Instant::now();
+    loads.iter_mut().for_each(Load::settle);
     let events = observer.get::<Events>(&format!("/api/v1/events?after={}&limit=1000", before.number));
     let events = match events {
         Ok(events) => events.events,
@@ -125,9 +154,10 @@ pub fn run(apis: &Apis, plan: &Plan, hands: &mut dyn Hands) -> Result<Report, Dr
     };
     let after = parked(apis);
     let reports = groups.iter().zip(&loads).map(|(group, load)| {
-        let seen = load.seen(fault.instant, Instant::now());
-        let parked = after.get(&group.name).copied().unwrap_or(0).saturating_sub(before.parked.get(&group.name).copied().unwrap_or(0));
-        GroupReport::new(group, seen, parked, &events, fault.wall, plan.objective)
+        let seen = load.seen(fault.at, end);
+        let counted = after.get(&group.name).copied().unwrap_or(0).saturating_sub(before.parked.get(&group.name).copied().unwrap_or(0));
+        let parked = if load.connects_again() { seen.again as u64 } else { counted };
+        GroupReport::new(group, Measured { seen, parked, evidence: load.evidence(), fault: fault.wall }, &events, plan.objective)
     });
     let report = Report { what: plan.describe(), groups: reports.collect() };
     whole.map(|()| report)
@@ -136,19 +166,6 @@ pub fn run(apis: &Apis, plan: &Plan, hands: &mut dyn Hands) -> Result<Report, Dr
 struct Before {
     number: u64,
     parked: BTreeMap<String, u64>,
-}
-
-struct Moments {
-    instant: Instant,
-    wall: SystemTime,
-}
-
-/// What undoes the fault. What was killed is proved dead before.
-enum Undo {
-    Nothing,
-    Continue(fault::Frozen),
-    Cut(fault::Cut),
-    Revive,
 }
 
 struct Target {
@@ -165,8 +182,20 @@ struct Target {
 impl Target {
     fn find(status: &Status, plan: &Plan) -> Result<Self, DrillError> {
         let unknown = || DrillError::UnknownTarget(plan.target.clone());
-        if matches!(plan.fault, Fault::Kill | Fault::Freeze) {
-            let member = status.groups.iter().flat_map(|g| &g.members).find(|m| m.name == plan.target).ok_or_else(unknown)?;
+        let members = || status.groups.iter().flat_map(|g| &g.members);
+        let (is_member, is_node) = (members().any(|m| m.name == plan.target), status.nodes.iter().any(|n| n.name == plan.target));
+        if plan.fault.is_of_member() && is_node && !is_member {
+            let of_node = members().filter(|m| m.node == plan.target).map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+            let others =
+                format!("the whole node: `hotwarm drill node-kill {0}`, `hotwarm drill cut {0}`; its members: {of_node}", plan.target);
+            return Err(plan.wrong_target("a member such as web/a", "a node", others));
+        }
+        if !plan.fault.is_of_member() && is_member {
+            let others = format!("`hotwarm drill kill {0}`, `hotwarm drill freeze {0}`", plan.target);
+            return Err(plan.wrong_target("a node", "a member", others));
+        }
+        if plan.fault.is_of_member() {
+            let member = members().find(|m| m.name == plan.target).ok_or_else(unknown)?;
             let (id, node) = (MemberId::new(&member.name), NodeId::new(&member.node));
             return Ok(Self { member: Some(id), incarnation: member.incarnation, node, address: None, peers: Vec::new() });
         }
@@ -177,6 +206,10 @@ impl Target {
 }
 
 impl Plan {
+    fn wrong_target(&self, takes: &'static str, is: &'static str, others: String) -> DrillError {
+        DrillError::WrongTarget { fault: self.fault.name(), takes, target: self.target.clone(), is, others }
+    }
+
     /// In words, for people.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -262,7 +295,7 @@ fn pid_of(apis: &Apis, plan: &Plan, target: &Target) -> Result<u32, DrillError> 
     };
     // The number of a process of another machine, of which an API elsewhere or at the end of a tunnel tells, may be a stranger's here.
     let ours = match &target.member {
-        Some(_) => fault::parent(pid).is_some_and(|guard| fault::is_hotwarm(guard, "guard")),
+        Some(_) => fault::is_member(pid),
         None => fault::is_hotwarm(pid, "run"),
     };
     if ours && !fault::is_dead(pid) { Ok(pid) } else { Err(elsewhere(format!("no such process {pid} here"))) }
@@ -287,41 +320,40 @@ fn took_effect(what: &str, seen: impl Fn() -> bool) -> Result<(), DrillError> {
     Ok(())
 }
 
-fn act(apis: &Apis, plan: &Plan, target: &Target) -> Result<Undo, DrillError> {
+fn act(apis: &Apis, plan: &Plan, target: &Target, grip: &Grip) -> Result<Begun, DrillError> {
     let failed = |doing: &str| {
         let doing = format!("{doing} {}", plan.target);
         move |source| DrillError::Fault { doing, source }
     };
+    let pid = pid_of(apis, plan, target)?;
     match plan.fault {
         Fault::Kill => {
-            let pid = pid_of(apis, plan, target)?;
+            let begun = Begun::now();
             fault::signal(pid, Signal::KILL).map_err(failed("killing"))?;
             took_effect("the process is not dead", || fault::is_dead(pid))?;
-            Ok(Undo::Nothing)
+            Ok(begun)
         }
         Fault::Freeze => {
-            let pid = pid_of(apis, plan, target)?;
-            let frozen = fault::Frozen::begin(pid).map_err(failed("stopping"))?;
+            let begun = grip.take(Lasting::Freeze { pid }, plan.lasting).map_err(failed("stopping"))?;
             took_effect("the process is not stopped", || fault::is_dead(pid) || fault::state(pid) == Some('T'))?;
-            Ok(Undo::Continue(frozen))
+            Ok(begun)
         }
         Fault::NodeKill => {
-            let pid = pid_of(apis, plan, target)?;
             // Guards that were adopted are not below this agent.
-            let guards = guards_of(apis, &target.node);
-            fault::kill_trees(std::iter::once(pid).chain(guards));
+            let pids = std::iter::once(pid).chain(guards_of(apis, &target.node)).collect();
+            let begun = grip.take(Lasting::Kill { pids }, plan.lasting).map_err(failed("killing"))?;
             took_effect("the agent is not dead", || fault::is_dead(pid))?;
-            Ok(Undo::Revive)
+            Ok(begun)
         }
         Fault::Cut => {
-            let address = target.address.ok_or_else(|| DrillError::UnknownTarget(plan.target.clone()))?;
             // The filter is this machine's: elsewhere it would cut one link, and not the node.
-            pid_of(apis, plan, target)?;
-            if target.peers.is_empty() || target.peers.iter().any(|peer| peer.ip() == address.ip()) {
+            let own = target.address.ok_or_else(|| DrillError::UnknownTarget(plan.target.clone()))?;
+            if target.peers.is_empty() || target.peers.iter().any(|peer| peer.ip() == own.ip()) {
                 let why = "its links are told from those of other nodes by their addresses, and it has none of its own";
                 return Err(DrillError::Unready(format!("node {} cannot be cut off: {why}", target.node)));
             }
-            fault::Cut::begin(address, &target.peers).map(Undo::Cut).map_err(failed("cutting off"))
+            let cut = Lasting::Cut { own, peers: target.peers.clone() };
+            grip.take(cut, plan.lasting).map_err(failed("cutting off"))
         }
     }
 }
@@ -331,11 +363,11 @@ fn wait_until_whole(
     apis: &Apis,
     plan: &Plan,
     target: &Target,
-    undo: Undo,
+    grip: &Grip,
     since: Instant,
     hands: &mut dyn Hands,
 ) -> Result<(), DrillError> {
-    let mut undo = Some(undo);
+    let mut undone = false;
     let mut served_again = false;
     let mut struck = plan.fault != Fault::Cut;
     while since.elapsed() < plan.patience {
@@ -351,7 +383,7 @@ fn wait_until_whole(
             hands.progress("every group serves");
         }
         let replaced = match (&target.member, &status) {
-            (Some(id), Ok(status)) => member(status, id).is_some_and(|m| m.ready && (m.incarnation > target.incarnation || undo.is_none())),
+            (Some(id), Ok(status)) => member(status, id).is_some_and(|m| m.ready && (m.incarnation > target.incarnation || undone)),
             (None, _) => true,
             _ => false,
         };
@@ -365,11 +397,12 @@ fn wait_until_whole(
             }
             Fault::Cut => since.elapsed() >= plan.lasting,
         };
-        if over && let Some(undo) = undo.take() {
+        if over && !undone {
             if !struck {
                 return Err(DrillError::NoEffect(format!("node {} heard its peers all the time", target.node)));
             }
-            if !end(undo, target, hands) {
+            undone = true;
+            if !end(plan, target, grip, hands)? {
                 return Ok(());
             }
         }
@@ -382,23 +415,18 @@ fn wait_until_whole(
 }
 
 /// Undoes the fault; false if the rest is for a person to do.
-fn end(undo: Undo, target: &Target, hands: &mut dyn Hands) -> bool {
-    match undo {
-        Undo::Nothing => {}
-        Undo::Continue(frozen) => drop(frozen),
-        Undo::Cut(cut) => {
-            drop(cut);
-            hands.progress("the cut is over");
-        }
-        Undo::Revive => {
-            if !hands.revive(&target.node) {
-                hands.progress(&format!("start node {} again on its machine: systemctl start hotwarm", target.node));
-                return false;
-            }
-            hands.progress(&format!("node {} is started again", target.node));
+fn end(plan: &Plan, target: &Target, grip: &Grip, hands: &mut dyn Hands) -> Result<bool, DrillError> {
+    grip.let_go().map_err(|source| DrillError::Fault { doing: "undoing the fault".into(), source })?;
+    match plan.fault {
+        Fault::Kill | Fault::Freeze => {}
+        Fault::Cut => hands.progress("the cut is over"),
+        Fault::NodeKill if hands.revive(&target.node) => hands.progress(&format!("node {} is started again", target.node)),
+        Fault::NodeKill => {
+            hands.progress(&format!("start node {} again on its machine: systemctl start hotwarm", target.node));
+            return Ok(false);
         }
     }
-    true
+    Ok(true)
 }
 
 /// The struck node says itself that it hears nobody.

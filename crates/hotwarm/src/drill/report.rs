@@ -23,6 +23,9 @@ pub struct GroupReport {
     pub requests: usize,
     pub failed: usize,
     pub first_failure: Option<String>,
+    /// What counts as an answer.
+    pub evidence: String,
+    /// Those that no member could take at once.
     pub parked: u64,
     /// The longest time without an answer.
     pub outage_ms: u64,
@@ -44,14 +47,25 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What was measured of a group.
+pub(super) struct Measured {
+    pub(super) seen: Seen,
+    pub(super) parked: u64,
+    pub(super) evidence: String,
+    /// When the fault began.
+    pub(super) fault: SystemTime,
+}
+
 impl GroupReport {
-    pub(super) fn new(group: &GroupStatus, seen: Seen, parked: u64, events: &[Event], fault: SystemTime, objective: Duration) -> Self {
+    pub(super) fn new(group: &GroupStatus, measured: Measured, events: &[Event], objective: Duration) -> Self {
+        let Measured { seen, parked, evidence, fault } = measured;
         let outage_ms = millis(seen.outage);
         Self {
             group: group.name.clone(),
             mode: group.mode.clone(),
             requests: seen.requests,
             failed: seen.failed,
+            evidence,
             parked,
             outage_ms,
             slowest_ms: millis(seen.slowest),
@@ -120,6 +134,7 @@ impl Report {
             for moment in &group.timeline {
                 let _ = writeln!(text, "{:>7} ms  {:<13} {}", format!("+{}", moment.after_ms), moment.phase, moment.text);
             }
+            let _ = writeln!(text, "    answers: {}", group.evidence);
             let failure = group.first_failure.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
             let _ = writeln!(
                 text,

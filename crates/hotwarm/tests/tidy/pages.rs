@@ -115,7 +115,11 @@ fn pages_show_commands_that_exist() {
             let mut words = command.split_whitespace();
             let name = words.next().unwrap_or_default();
             // A word in capitals stands for any; hidden entry points are not for people.
-            if name.is_empty() || name.starts_with('-') || name.chars().all(char::is_uppercase) || ["guard", "component"].contains(&name) {
+            if name.is_empty()
+                || name.starts_with('-')
+                || name.chars().all(char::is_uppercase)
+                || ["guard", "component", "hold"].contains(&name)
+            {
                 continue;
             }
             let Some(section) = manual.get(name) else {
