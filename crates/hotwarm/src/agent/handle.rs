@@ -77,13 +77,20 @@ impl Handle {
         self.shared.view.load_full()
     }
 
+    /// How long it holds no lease, whatever it hears: nothing of an exclusive group is served by its router and members.
+    #[must_use]
+    pub fn unleased(&self) -> Option<Duration> {
+        let view = self.view();
+        let unleased = view.cluster.founded() && view.lease_left.is_zero();
+        unleased.then(|| crate::clock::now().since(Mono(self.shared.leased.load(Ordering::Relaxed))))
+    }
+
     /// How long it holds no lease while it reaches no quorum: for that long it knows nothing of the others.
     #[must_use]
     pub fn cut_off(&self) -> Option<Duration> {
-        let view = self.view();
+        let (unleased, view) = (self.unleased()?, self.view());
         let reached = view.voters.iter().filter(|name| **name == view.me || view.heard.contains(name)).count();
-        let cut_off = view.cluster.founded() && view.lease_left.is_zero() && reached < view.voters.len() / 2 + 1;
-        cut_off.then(|| crate::clock::now().since(Mono(self.shared.leased.load(Ordering::Relaxed))))
+        (reached < view.voters.len() / 2 + 1).then_some(unleased)
     }
 
     /// True if this node may found a cluster that nobody has founded (S11).

@@ -3,7 +3,7 @@
 //! Main path: [`status`] for most reads; [`event`], [`why`], [`traffic`] for the others.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hotwarm_core::cluster::{self, What};
 use hotwarm_core::detect::{Ailment, Grade};
@@ -53,7 +53,8 @@ fn self_status(agent: &Handle, view: &View) -> SelfStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         leads: view.leads,
         lease_left_ms: u64::try_from(view.lease_left.as_millis()).unwrap_or(u64::MAX),
-        cut_off_ms: cut_off_ms(agent),
+        cut_off_ms: millis(agent.cut_off()),
+        no_lease_ms: millis(agent.unleased()),
         cannot_found: !view.cluster.founded() && !agent.may_found(),
         grade: grade(view.grade).to_owned(),
         ailment: view.ailment.map(ailment),
@@ -64,8 +65,8 @@ fn self_status(agent: &Handle, view: &View) -> SelfStatus {
     }
 }
 
-fn cut_off_ms(agent: &Handle) -> Option<u64> {
-    agent.cut_off().map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+fn millis(span: Option<Duration>) -> Option<u64> {
+    span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
 pub(super) fn certificate(identity: &crate::config::pki::Identity) -> CertificateStatus {
@@ -106,7 +107,8 @@ pub(super) fn nodes(view: &View) -> Vec<NodeStatus> {
         joined: node.raft_id.is_some(),
         votes: view.voters.contains(name),
         leads: view.leader.as_ref() == Some(name),
-        leased: node.leased,
+        // Of itself it knows better than the log, which may not have reached it for a while.
+        leased: if *name == view.me { !view.lease_left.is_zero() } else { node.leased },
         silent: node.silent,
         drained: node.drained,
         heard: *name == view.me || view.heard.contains(name),
@@ -116,15 +118,15 @@ pub(super) fn nodes(view: &View) -> Vec<NodeStatus> {
 
 pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupStatus {
     let own = agent.members();
-    let cut_off = agent.cut_off().is_some();
+    let unleased = agent.unleased().is_some();
     let config = agent.config();
     let listen = config.groups.get(&group.spec.name).map(|g| &g.listen);
     let member = |(id, member): (&MemberId, &Member)| {
         let seen = own.get(id);
         let status = member_status(group, id, member, view.log_now, seen.and_then(|seen| seen.pid));
         let status = MemberStatus { former_engine: agent.runs_former(id), ..status };
-        match seen.filter(|_| cut_off) {
-            Some(seen) => as_seen_here(status, seen.running),
+        match seen.filter(|_| unleased) {
+            Some(seen) => as_seen_here(status, seen.running, group.spec.exclusive),
             None => status,
         }
     };
@@ -137,7 +139,8 @@ pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupS
         want: wanted(group),
         have: present(group),
         epoch: group.epoch.0,
-        state: state(group).to_owned(),
+        state: if unleased && group.spec.exclusive { "no-lease" } else { state(group) }.to_owned(),
+        last_state: unleased.then(|| state(group).to_owned()),
         pause: pause(&group.pause).to_owned(),
         transition: group.transition.as_ref().map(transition),
         refusal: group.refusal.as_ref().map(reason),
@@ -154,12 +157,14 @@ pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupS
     }
 }
 
-/// What runs here is known here, whatever the log said last.
-fn as_seen_here(status: MemberStatus, running: bool) -> MemberStatus {
+/// What runs here is known here, whatever the log said last; and where no lease is held, no router sends anything to a member of an
+/// exclusive group here.
+fn as_seen_here(status: MemberStatus, running: bool, exclusive: bool) -> MemberStatus {
     if running || status.life != "running" {
-        return status;
+        return MemberStatus { serving: status.serving && !exclusive, ..status };
     }
-    let stopped = Some("its node holds no lease: it was ended there".to_owned());
+    let why = if exclusive { "its node holds no lease: it was ended there" } else { "it does not run, as its node sees it" };
+    let stopped = Some(why.to_owned());
     MemberStatus { serving: false, life: "stopped".to_owned(), stopped, ready: false, ..status }
 }
 
@@ -238,7 +243,13 @@ pub(super) fn problems(agent: &Handle, group: &Group) -> Vec<Problem> {
         title: format!("node {} does not serve its clients: {why}", agent.me()),
         advice: "tried again each second; `ss -ltnp` tells who has the port".to_owned(),
     });
-    unopened.into_iter().chain(problem::of(group).map(of)).collect()
+    let unleased = agent.unleased().filter(|_| group.spec.exclusive).map(|_| Problem {
+        code: Code::LEASE_ENDED.to_string(),
+        severity: "down".to_owned(),
+        title: format!("node {} holds no lease: it serves nothing of this group", agent.me()),
+        advice: "ask a node that holds one; why this one has none: docs/reference/errors/HW0509.md".to_owned(),
+    });
+    unleased.into_iter().chain(unopened).chain(problem::of(group).map(of)).collect()
 }
 
 /// A problem of single members names them and what to do about each.
@@ -414,13 +425,20 @@ const fn kind(what: &What) -> &'static str {
 
 pub(super) fn why(agent: &Handle, group: &Group) -> Why {
     let explained = explain(group);
-    let cut_off_ms = cut_off_ms(agent);
+    let no_lease_ms = millis(agent.unleased());
     Why {
         node: agent.me().to_string(),
-        cut_off_ms,
+        cut_off_ms: millis(agent.cut_off()),
+        no_lease_ms,
         group: group.spec.name.to_string(),
         epoch: group.epoch.0,
-        now: explained.now,
+        now: match (no_lease_ms, group.spec.exclusive) {
+            (None, _) => explained.now,
+            (Some(_), true) => {
+                format!("nothing of it is served by node {}, which holds no lease; when it last knew: {}", agent.me(), explained.now)
+            }
+            (Some(_), false) => format!("what serves on node {} goes on; when it last knew: {}", agent.me(), explained.now),
+        },
         transition: explained.transition,
         refusal: explained.refusal.as_ref().map(reason),
         problems: problems(agent, group),
@@ -432,8 +450,8 @@ pub(super) fn why(agent: &Handle, group: &Group) -> Why {
         if_died: explained
             .if_died
             .iter()
-            // What a death would bring is decided by those that it does not hear.
-            .filter(|_| cut_off_ms.is_none())
+            // What a death would bring is decided by those that do not hear it, or that it does not hear.
+            .filter(|_| no_lease_ms.is_none())
             .map(|w| WhatIf { event: w.event.clone(), outcome: w.outcome.clone(), reasons: w.reasons.iter().map(reason).collect() })
             .collect(),
     }
