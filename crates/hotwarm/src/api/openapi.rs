@@ -220,7 +220,11 @@ const TYPES: &[Type] = &[
             ("time", "string", "RFC 3339, UTC, by the answering node's clock."),
             ("at_ms", "integer", "Log time."),
             ("group", "string?", ""),
-            ("kind", "string", "`because` for a reason; else what was done: `open`, `close`, `promote`, `node-silent` and so on."),
+            (
+                "kind",
+                "string",
+                "`because` for a reason; else what was done: `open`, `close`, `promote`, `node-silent` and so on. `here-no-lease`, `here-leased`, `here-leader`, `here-ended`: what the answering node saw of itself.",
+            ),
             ("text", "string", ""),
             ("reason", "Reason?", ""),
         ],

@@ -15,7 +15,7 @@ use hotwarm_core::node::View;
 
 use super::types::*;
 use crate::agent::seen::Room;
-use crate::agent::{Handle, Recorded};
+use crate::agent::{Handle, Noted, Recorded};
 use crate::codes::Code;
 
 pub(super) fn status(agent: &Handle) -> Status {
@@ -377,7 +377,19 @@ pub(super) fn reason(reason: &reason::Reason) -> Reason {
 }
 
 pub(super) fn recorded(record: &Recorded) -> Event {
-    Event { number: record.number, ..event(&record.event, record.time) }
+    let told = match &record.what {
+        Noted::Decided(decided) => event(decided, record.time),
+        Noted::Here { at, kind, text } => Event {
+            number: 0,
+            time: rfc3339(record.time),
+            at_ms: at.0,
+            group: record.group.as_ref().map(ToString::to_string),
+            kind: (*kind).to_owned(),
+            text: text.clone(),
+            reason: None,
+        },
+    };
+    Event { number: record.number, ..told }
 }
 
 pub(super) fn event(event: &cluster::Event, time: SystemTime) -> Event {

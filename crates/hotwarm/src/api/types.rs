@@ -248,7 +248,7 @@ pub struct Event {
     /// Log time.
     pub at_ms: u64,
     pub group: Option<String>,
-    /// `because` for reasons; else what was done: `open`, `close`, `promote`, `node-silent` and so on.
+    /// `because` for reasons; else what was done: `open`, `close`, `promote`, `node-silent` and so on. `here-...`: what the answering node saw of itself.
     pub kind: String,
     pub text: String,
     pub reason: Option<Reason>,

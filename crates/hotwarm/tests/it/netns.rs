@@ -17,7 +17,11 @@ use crate::members::is_alive;
 use crate::recorder::Recorder;
 
 /// What is said while nodes cannot reach each other, and why that is right.
-const EXPECTED: &[(&str, &str)] = &[("not connected:", "packets to the peer are dropped")];
+const EXPECTED: &[(&str, &str)] = &[
+    ("not connected:", "packets to the peer are dropped"),
+    ("HW0509", "a node whose renewals or grants are dropped holds no lease"),
+    ("was ended here by its guard", "it was hot on a node that is cut off"),
+];
 const RATE: u32 = 40;
 
 /// `init` on one machine, `join` on each, `run`, with mutual TLS. The joined file is given the groups, and for each node a directory of its
