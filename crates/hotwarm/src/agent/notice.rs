@@ -169,10 +169,11 @@ impl Notices {
     }
 
     fn look_at_lease(&mut self, now: Mono, view: &View) -> Option<Notice> {
-        let Some(since) = self.out_since else {
-            self.out_since = (now >= self.until).then(|| if self.until == Mono(0) { now } else { self.until });
-            return None;
-        };
+        if self.out_since.is_none() && now >= self.until {
+            // A session that is over has no moment at which its lease ended.
+            self.out_since = Some(if self.until == Mono(0) { now } else { self.until });
+        }
+        let since = self.out_since?;
         let lasts = now.since(since);
         if now < self.until {
             self.out_since = None;
@@ -312,9 +313,9 @@ mod tests {
         }
         assert!((10..=20).contains(&lines.len()), "{lines:#?}");
         assert!(lines.iter().any(|line| line.contains(" more such changes since the last line)")), "{lines:#?}");
-        let after = view(Some("c"), 103, &["b"]);
+        let after = view(Some("c"), 105, &["b"]);
         let last: Vec<String> = (0..100).flat_map(|tick| told(&mut notices, now + tick * 1_000, &after)).collect();
         assert!(last.iter().any(|line| line.contains("lease ended")), "{last:#?}");
-        assert!(last.iter().any(|line| line.starts_with("node c leads the log in term 103")), "{last:#?}");
+        assert!(last.iter().any(|line| line.starts_with("node c leads the log in term 105")), "{last:#?}");
     }
 }
