@@ -48,6 +48,7 @@ fn text(why: &Why, colour: bool) -> String {
         let could = match &standing.unfit {
             None if standing.role == "hot" => (if knows { "it is" } else { "it was" }.to_owned(), Tone::Good),
             None => ("yes".to_owned(), Tone::Good),
+            Some(unfit) if unfit.code == "spare" => ("once it is started: it is a spare".to_owned(), Tone::Plain),
             Some(unfit) => (format!("no: {}", unfit.text), Tone::Doubtful),
         };
         members.row([plain(&standing.member), plain(&standing.role), could]);
