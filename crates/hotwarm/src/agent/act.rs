@@ -360,6 +360,7 @@ impl Hands {
             data: self.data.clone(),
             exe: self.exe.clone(),
             prefix: self.prefix(node),
+            failures: self.shared.failures.clone(),
         })
     }
 

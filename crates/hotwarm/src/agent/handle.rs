@@ -41,6 +41,8 @@ pub(super) struct Shared {
     /// Members that ran when their engine's configuration changed, by the life that runs on with the former one.
     pub(super) former: Mutex<BTreeMap<MemberId, Incarnation>>,
     pub(super) records: Records,
+    /// Hooks that fail on this node.
+    pub(super) failures: engine::failures::Failures,
     /// Groups whose listener here is not as the configuration wants it, and why.
     pub(super) unopened: ArcSwap<BTreeMap<GroupName, String>>,
     pub(super) router: router::Handle,
@@ -108,6 +110,12 @@ impl Handle {
     #[must_use]
     pub fn records(&self) -> &Records {
         &self.shared.records
+    }
+
+    /// Which hooks of the group's members failed here last, and have not worked since.
+    #[must_use]
+    pub fn failed_hooks(&self, group: &GroupName) -> Vec<engine::failures::Failure> {
+        self.shared.failures.of(group)
     }
 
     /// Why this node does not listen where the configuration says, by group; tried again each second.

@@ -31,6 +31,7 @@ pub mod seen {
     pub use crate::config::Errors;
     pub use crate::config::pki::Identity;
     pub use crate::engine::Place;
+    pub use crate::engine::failures::Failure;
     pub use crate::engine::logs::{Follower, tail};
     pub use crate::router::{GroupStats, MemberStats};
     pub use crate::store::disk::Room;
@@ -126,6 +127,7 @@ impl Agent {
             room,
             former: std::sync::Mutex::default(),
             records: Records::default(),
+            failures: engine::failures::Failures::default(),
             unopened: ArcSwap::default(),
             router,
             transport,

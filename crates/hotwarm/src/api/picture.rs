@@ -14,9 +14,12 @@ use hotwarm_core::ids::{MemberId, Millis, Role};
 use hotwarm_core::node::View;
 
 use super::types::*;
-use crate::agent::seen::Room;
+use crate::agent::seen::{Failure, Room};
 use crate::agent::{Handle, Noted, Recorded};
 use crate::codes::Code;
+
+/// A hook that failed longer ago is not tried any more.
+const HOOK_FRESH: Duration = Duration::from_secs(60);
 
 pub(super) fn status(agent: &Handle) -> Status {
     let view = agent.view();
@@ -249,7 +252,21 @@ pub(super) fn problems(agent: &Handle, group: &Group) -> Vec<Problem> {
         title: format!("node {} holds no lease: it serves nothing of this group", agent.me()),
         advice: "ask a node that holds one; why this one has none: docs/reference/errors/HW0509.md".to_owned(),
     });
-    unleased.into_iter().chain(unopened).chain(problem::of(group).map(of)).collect()
+    unleased.into_iter().chain(unopened).chain(failed_hooks(agent, group)).chain(problem::of(group).map(of)).collect()
+}
+
+/// Hooks that fail here now; a fence only while it is waited for.
+fn failed_hooks(agent: &Handle, group: &Group) -> impl Iterator<Item = Problem> {
+    let (now, me) = (crate::clock::now(), agent.me().clone());
+    let waits = group.transition.is_some();
+    let matters = move |failure: &Failure| now.since(failure.at) < HOOK_FRESH && (waits || failure.hook != "fence");
+    let failed = agent.failed_hooks(&group.spec.name).into_iter().filter(matters);
+    failed.map(move |Failure { member, hook, text, at, times, .. }| Problem {
+        code: Code::HOOK_FAILED.to_string(),
+        severity: if hook == "fence" { "down" } else { "notice" }.to_owned(),
+        title: format!("{member}: {text} ({times} times on node {me}, last {:.1} s ago)", now.since(at).as_secs_f64()),
+        advice: "look at its output and run it by hand on that node: docs/reference/errors/HW0510.md".to_owned(),
+    })
 }
 
 /// A problem of single members names them and what to do about each.
