@@ -589,9 +589,42 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    /// The log that has not reached it says that it holds a lease; it knows that it holds none.
+    #[test]
+    fn a_node_knows_of_its_own_lease_better_than_the_log() {
+        use hotwarm_core::cluster::{Body, Cluster, ClusterSpec, Entry, Item, NodeSpec};
+        use hotwarm_core::ids::{Index, NodeId, Session};
+        let spec = |port| NodeSpec { address: ([127, 0, 0, 1], port).into(), votes: true, witness: false, zone: String::new() };
+        let (a, b) = (NodeId::from("a"), NodeId::from("b"));
+        let nodes: BTreeMap<_, _> = [(a.clone(), spec(1)), (b.clone(), spec(2))].into();
+        let spec = ClusterSpec { name: "x".into(), lease_ms: 1000, nodes, groups: BTreeMap::new(), text: String::new() };
+        let found = Body::Found { cluster: 1, spec: Box::new(spec), node: a.clone(), incarnation: 1 };
+        let back = |node: &NodeId| Body::Back { node: node.clone(), session: Session(0) };
+        let items = [found, back(&a), back(&b)].map(|body| Item { origin: None, body }).into();
+        let mut cluster = Cluster::empty();
+        cluster.apply(&Entry { at: Millis(1), wall_ms: 0, items });
+        let mut view = View {
+            me: b,
+            cluster: std::sync::Arc::new(cluster),
+            leader: Some(a),
+            leads: false,
+            term: 1,
+            applied: Index(1),
+            commit: Index(1),
+            log_now: Millis(1),
+            lease_left: Duration::from_millis(1),
+            heard: Vec::new(),
+            grade: Grade::Well,
+            ailment: None,
+            voters: Vec::new(),
+        };
+        let leased = |view: &View| super::nodes(view).iter().map(|node| node.leased).collect::<Vec<_>>();
+        assert_eq!(leased(&view), [true, true]);
+        view.lease_left = Duration::ZERO;
+        assert_eq!(leased(&view), [true, false]);
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {
