@@ -5,20 +5,25 @@ Main path: `port`, `ask`; `Network` for cases beyond loopback.
 
 import http.client
 import json
+import socket
 import subprocess
 
 # Below the range that outgoing connections take their ports from.
 _next_port = 12000
 
 
-def port(count=1):
-    """The first of `count` ports that this run has not used."""
+def port():
+    """A port that this run has not used, and nobody else has now."""
     global _next_port
-    first = _next_port
-    _next_port += count
-    if _next_port > 32000:
-        _next_port = 12000
-    return first
+    while True:
+        _next_port = 12000 if _next_port > 32000 else _next_port + 1
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", _next_port))
+                return _next_port
+            except OSError:
+                continue
 
 
 def ask(address, path="/", method="GET", timeout=1.0, body=None):

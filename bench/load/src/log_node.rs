@@ -79,6 +79,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         peers: peers.iter().zip(1u64..).map(|(address, id)| (NodeId::new(id.to_string()), *address)).collect(),
         cluster: "bench".to_owned(),
         security: Security::Loopback,
+        revoked: Vec::new(),
     };
     let inbound = move |m: Inbound| arrived.try_send(Input::Message(m.bytes)).is_ok();
     let transport = Transport::start(options, Box::new(inbound))?;

@@ -191,7 +191,8 @@ impl Context<'_> {
             return None;
         }
         let stepped_down = self.local.role == Some(Role::Warm) && self.local.epoch >= told;
-        if stepped_down {
+        // What a hook confirmed is on its way to the log: it is not run again for that.
+        if stepped_down || self.local.fenced > told {
             return None;
         }
         // One that answers can be asked; one that does not is ended.
@@ -209,7 +210,8 @@ impl Context<'_> {
     fn fence_absent(&self) -> Option<EngineAction> {
         let by_hook = self.group.spec.exclusive && self.group.spec.fence == Fence::Hook;
         let fencing = self.group.transition.as_ref().is_some_and(|t| matches!(t.phase, Phase::Fencing { .. }));
-        (by_hook && fencing && self.member.may_serve.is_some()).then(|| EngineAction::Fence { epoch: self.group.epoch.next() })
+        let wanted = self.member.may_serve.is_some_and(|told| self.local.fenced <= told);
+        (by_hook && fencing && wanted).then(|| EngineAction::Fence { epoch: self.group.epoch.next() })
     }
 
     fn rest(&self) -> Option<EngineAction> {

@@ -9,16 +9,16 @@ use crate::invariants::Violation;
 
 /// Seeds that are known to show a bug that few show.
 pub const KNOWN: &[(Bug, u64)] = &[
-    (Bug::S3NoFloor, 42),
-    (Bug::S5StoppedEarly, 93),
-    (Bug::S6NotFenced, 67),
-    (Bug::S7AnyAttempt, 53),
+    (Bug::S3NoFloor, 27),
+    (Bug::S5StoppedEarly, 59),
+    (Bug::S6NotFenced, 336),
+    (Bug::S7AnyAttempt, 84),
     (Bug::S9NoSuccessor, 35),
     (Bug::S12GoesOn, 13),
     (Bug::S14NeverRewritten, 7),
     (Bug::S17TooEarly, 7),
     (Bug::S18OwnClock, 24),
-    (Bug::S19WitnessLeads, 108),
+    (Bug::S19WitnessLeads, 38),
     (Bug::P2OneReport, 24),
 ];
 

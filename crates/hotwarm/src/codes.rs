@@ -60,6 +60,9 @@ codes! {
     LEASE_TOO_SHORT = 119, "the lease is too short for the heartbeat";
     NOT_FOR_PROTOCOL = 120, "a setting that this protocol does not have";
     NO_VOTER = 121, "nobody could vote";
+    DATA_DIRECTORY = 122, "a directory that cannot be the data directory";
+    OTHER_NODES_ADDRESS = 123, "a member at another node's address";
+    NO_HOST = 124, "no voter could hold a member";
     EVEN_VOTERS = 151, "an even number of voters";
     TWO_NODES = 152, "two nodes without a witness";
     ONE_NODE = 153, "one node only";
@@ -67,7 +70,7 @@ codes! {
     ROUTER_ONLY = 155, "direct clients may reach an old hot member";
     ONE_ADDRESS = 156, "one node's address for the listeners of all";
     NOT_STATEFUL = 157, "an old hot member may outlive its lease";
-    PARK_TOO_SHORT = 158, "requests would not wait for a failover";
+    PARK_TOO_SHORT = 158, "requests would not wait long enough";
     JOIN_FILE = 201, "a join file that cannot be used";
     CA_KEY = 202, "a CA key that cannot be used";
     CERTIFICATE = 203, "a certificate that cannot be used";

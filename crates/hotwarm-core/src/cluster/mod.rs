@@ -9,7 +9,7 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,9 @@ pub struct Cluster {
     pub next_raft_id: u64,
     /// A group that is new begins after it: what remembers an epoch of a removed group of that name obeys the new one too.
     pub epoch_floor: Epoch,
+    /// Names of removed groups in which several served: their members and routers need no lease, so nobody can wait until the last of them
+    /// has heard that it is over.
+    pub once_many: BTreeSet<GroupName>,
 }
 
 /// The lease's length in force. A decrease counts for those who wait it out only after the old length has passed (S2).
@@ -146,6 +149,7 @@ impl Cluster {
             groups: BTreeMap::new(),
             next_raft_id: 1,
             epoch_floor: Epoch(0),
+            once_many: BTreeSet::new(),
         }
     }
 

@@ -11,6 +11,8 @@ use crate::plant::{self, Bug};
 
 /// Epochs that a survivor of a lost quorum may not have heard of, with much to spare.
 const EPOCHS_UNSEEN: u64 = 1000;
+/// Names of removed groups that are remembered, at most.
+const NAMES_KEPT: usize = 4096;
 
 impl Cluster {
     /// Why this configuration cannot be applied now; sentences for the operator.
@@ -23,10 +25,21 @@ impl Cluster {
         if self.founded() && !self.name.is_empty() && spec.name != self.name {
             why.push(format!("it is for the cluster {:?}, this is {:?}", spec.name, self.name));
         }
-        why.extend(spec.groups.iter().filter_map(|(name, new)| self.groups.get(name)?.refuses(new)));
+        why.extend(spec.groups.iter().filter_map(|(name, new)| match self.groups.get(name) {
+            Some(group) => group.refuses(new),
+            // The first configuration has nothing to fall back on.
+            None => new.impossible().filter(|_| self.revision > 0),
+        }));
         let served = |g: &Group| g.spec.exclusive && g.may_serve().next().is_some();
         let gone = self.groups.iter().filter(|(name, g)| !spec.groups.contains_key(*name) && served(g));
         why.extend(gone.map(|(name, _)| format!("group {name} is removed while a member is hot: apply it with `mode = {{ hot = 0, ... }}` first, which stops it, then without it")));
+        let reborn =
+            spec.groups.iter().filter(|(name, new)| new.exclusive && !self.groups.contains_key(*name) && self.once_many.contains(*name));
+        why.extend(reborn.map(|(name, _)| {
+            format!(
+                "several members served in group {name} before it was removed, and some may not have heard: give the new group another name"
+            )
+        }));
         // Nobody would wait its lease out: its routers and members might go on serving, and nobody would know (S2, S8).
         let leased = self.nodes.iter().filter(|(name, node)| node.leased && !spec.nodes.contains_key(*name));
         why.extend(leased.map(|(name, _)| format!("node {name} is removed while it holds a lease: stop hotwarm there first")));
@@ -56,9 +69,16 @@ impl Cluster {
             self.nodes.entry(name.clone()).and_modify(|n| n.spec = node.clone()).or_insert_with(|| Node::new(node.clone()));
         }
         self.nodes.retain(|name, _| spec.nodes.contains_key(name));
+        // One that is new holds no lease and is not drained, whatever was known of that name before: nobody waits for its router (S8).
+        let views = self.views();
+        self.groups.values_mut().for_each(|group| group.nodes.extend(views.clone()));
         let mut events = vec![self.event(What::Configured { revision: self.revision })];
-        let gone = self.groups.iter().filter(|(name, _)| !spec.groups.contains_key(*name)).map(|(_, group)| group.epoch);
-        self.epoch_floor = gone.max().unwrap_or_default().max(self.epoch_floor);
+        let gone = || self.groups.iter().filter(|(name, _)| !spec.groups.contains_key(*name));
+        self.epoch_floor = gone().map(|(_, group)| group.epoch).max().unwrap_or_default().max(self.epoch_floor);
+        self.once_many.extend(gone().filter(|(_, group)| !group.spec.exclusive).map(|(name, _)| name.clone()));
+        while self.once_many.len() > NAMES_KEPT {
+            self.once_many.pop_first();
+        }
         self.groups.retain(|name, _| spec.groups.contains_key(name));
         for (name, group) in &spec.groups {
             if self.groups.contains_key(name) {
@@ -197,7 +217,7 @@ impl Cluster {
     pub(crate) fn begin_anew(&mut self, id: u128, me: &NodeId, incarnation: u128) {
         self.id = id;
         // The one that survived may not have seen the last epochs, and whoever was told of them refuses what is older.
-        self.groups.values_mut().for_each(|group| group.epoch = Epoch(group.epoch.0 + EPOCHS_UNSEEN));
+        self.groups.values_mut().for_each(|group| group.skip_epochs(EPOCHS_UNSEEN));
         self.epoch_floor = Epoch(self.epoch_floor.0 + EPOCHS_UNSEEN);
         let raft_id = RaftId(self.next_raft_id);
         self.next_raft_id += 1;

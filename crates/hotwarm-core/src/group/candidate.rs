@@ -41,8 +41,11 @@ impl Group {
     /// Why a member cannot serve, whoever else can; `None` if it can.
     #[must_use]
     pub fn unfit(&self, id: &MemberId) -> Option<Refusal> {
-        let member = self.members.get(id)?;
-        let node = self.node(self.node_of(id)?);
+        let (Some(member), Some(node)) = (self.members.get(id), self.node_of(id)) else {
+            // Configured away since somebody asked for it.
+            return Some(Refusal::NotRunning { why: String::new() });
+        };
+        let node = self.node(node);
         if node.silent || node.lapsed {
             return Some(Refusal::NodeLost);
         }

@@ -53,6 +53,17 @@ pub enum Life {
     },
 }
 
+impl Life {
+    #[must_use]
+    pub const fn member(&self) -> &MemberId {
+        match self {
+            Self::Started { member, .. } | Self::Stopped { member, .. } | Self::Ready { member, .. } | Self::Unready { member, .. } => {
+                member
+            }
+        }
+    }
+}
+
 /// Told by any node about a member, from what its router or its detector saw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Testimony {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::Step;
 use super::spec::{GroupSpec, MemberSpec};
-use super::state::{Group, Member};
+use super::state::{Group, Member, Phase};
 use crate::ids::{MemberId, NodeId, Role};
 use crate::route::slots::MEMBERS_MAX;
 
@@ -45,7 +45,9 @@ impl Group {
         if let Some((id, _)) = moved {
             return Some(format!("{id} is hot and would be removed or moved; `hotwarm switchover {}` first", spec.name));
         }
-        if self.transition.is_some() && spec.members != self.spec.members {
+        // Where all are fenced and nobody is fit, a member that is added may be the only way out.
+        let chosen = matches!(self.transition.as_ref().map(|t| &t.phase), Some(Phase::Choosing { .. }));
+        if self.transition.is_some() && !chosen && spec.members != self.spec.members {
             return Some(format!("group {}: a change of the hot member is under way; try again when it is over", spec.name));
         }
         if self.spec.exclusive && spec.fence != self.spec.fence && self.may_serve().next().is_some_and(|(id, _)| self.in_change(id)) {

@@ -252,6 +252,15 @@ impl Group {
         group
     }
 
+    /// Leaves out so many epochs. Where one member serves at a time, who may serve this one may serve the one that takes its place.
+    pub(crate) fn skip_epochs(&mut self, count: u64) {
+        self.epoch = Epoch(self.epoch.0 + count);
+        let may_serve = self.members.values_mut().filter_map(|m| m.may_serve.as_mut());
+        if self.spec.exclusive {
+            may_serve.for_each(|told| *told = self.epoch);
+        }
+    }
+
     /// Configured members, the most preferred first.
     #[must_use]
     pub fn by_priority(&self) -> Vec<MemberId> {

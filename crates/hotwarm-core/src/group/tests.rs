@@ -10,7 +10,8 @@ use super::spec::{Bounds, Fence, GroupSpec, MemberSpec};
 use super::state::Life;
 use super::{Group, Refusal, step};
 use crate::action::StopCause;
-use crate::ids::{GroupName, Incarnation, MemberId, NodeId};
+use crate::ids::{Epoch, GroupName, Incarnation, MemberId, NodeId};
+use crate::route::RouteState;
 
 fn id(name: &str) -> MemberId {
     MemberId::of(&GroupName::new("web"), name)
@@ -50,7 +51,7 @@ fn stop(group: &mut Group, name: &str) {
 
 /// Everything runs and answers.
 fn healthy(exclusive: bool) -> Group {
-    let mut group = Group::new(spec(exclusive), BTreeMap::new(), crate::ids::Epoch(0));
+    let mut group = Group::new(spec(exclusive), BTreeMap::new(), Epoch(0));
     for name in ["a", "b", "c"] {
         feed(&mut group, Body::Life(Told::Started { member: id(name), incarnation: Incarnation(1) }));
         feed(&mut group, Body::Life(Told::Ready { member: id(name), incarnation: Incarnation(1) }));
@@ -87,7 +88,7 @@ fn a_healthy_group_has_no_problem_and_says_who_would_take_over() {
 
 /// One serves; the rest are spares, which do not run.
 fn with_spares() -> Group {
-    let mut group = Group::new(GroupSpec { warm: 0, ..spec(true) }, BTreeMap::new(), crate::ids::Epoch(0));
+    let mut group = Group::new(GroupSpec { warm: 0, ..spec(true) }, BTreeMap::new(), Epoch(0));
     let incarnation = Incarnation(1);
     feed(&mut group, Body::Life(Told::Started { member: id("a"), incarnation }));
     feed(&mut group, Body::Life(Told::Ready { member: id("a"), incarnation }));
@@ -183,6 +184,19 @@ fn a_change_under_way_says_what_it_waits_for() {
     assert_eq!(problems(&group), ["changing", "member-missing"]);
     let waits = explain(&group).transition.unwrap();
     assert!(waits.ends_with("waiting for proof that web/a serves no more and the routers of a, b, c to close"), "{waits}");
+}
+
+#[test]
+fn s8_while_a_promotion_is_under_way_routers_are_told_to_hold_the_epoch_that_was_closed() {
+    let mut group = healthy(true);
+    stop(&mut group, "a");
+    assert_eq!((group.promoting(), group.epoch), (Some(&id("b")), Epoch(2)));
+    let routes = group.routes();
+    assert_eq!((routes.epoch, routes.state), (Epoch(1), RouteState::Held), "nothing of the coming epoch is closed yet");
+    // Nor is it once that candidate is lost and another is asked.
+    stop(&mut group, "b");
+    assert_eq!((group.promoting(), group.epoch), (Some(&id("c")), Epoch(3)));
+    assert_eq!(group.routes().epoch, Epoch(1));
 }
 
 #[test]

@@ -13,6 +13,8 @@ const GIVE_UP: Duration = Duration::from_secs(5);
 const SEND_AGAIN: Duration = Duration::from_millis(300);
 /// Commands under way, at most.
 const PENDING_MAX: usize = 64;
+/// More numbers than commands of an earlier life can be on their way.
+const LIVES_APART: u64 = 1 << 16;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,10 +76,19 @@ impl Node {
         if self.commands.pending.len() >= PENDING_MAX {
             return self.reply(ticket, Err(CommandError::Busy));
         }
-        let number = self.commands.next;
-        self.commands.next += 1;
+        let number = self.next_number();
         self.commands.pending.insert(number, Pending { ticket, body, since: self.now, sent: None });
         self.expire_commands();
+    }
+
+    /// Above all that were applied, also if the clock from which this life's numbers begin went back since the last.
+    fn next_number(&mut self) -> u64 {
+        let applied = self.cluster.nodes.get(&self.options.me).map_or(0, |node| node.last_command);
+        if self.commands.next <= applied {
+            self.commands.next = applied + LIVES_APART;
+        }
+        self.commands.next += 1;
+        self.commands.next - 1
     }
 
     fn body_of(&self, command: Command) -> Result<Body, CommandError> {
@@ -134,8 +145,8 @@ impl Node {
         // A command below one that was applied never is: those that were lost on their way, with a leader, go again under new numbers.
         let later = self.commands.pending.split_off(&number);
         for (_, lost) in std::mem::replace(&mut self.commands.pending, later) {
-            self.commands.pending.insert(self.commands.next, Pending { sent: None, ..lost });
-            self.commands.next += 1;
+            let number = self.next_number();
+            self.commands.pending.insert(number, Pending { sent: None, ..lost });
         }
     }
 

@@ -141,7 +141,8 @@ impl Node {
         for (name, node) in self.cluster.nodes.iter().filter(|(_, n)| n.leased) {
             let at = lead.landlord.lapses_at(name, node.session, self.cluster.lease, self.now, grace);
             lead.next_lapse = lead.next_lapse.min(at);
-            if self.now >= at {
+            // S2: what its holder had applied when it asked may have made the lease longer, and is not in our state while our disk stalls.
+            if self.now >= at && self.applied >= lead.landlord.known_to(name) {
                 lead.landlord.lapse(name, node.session);
                 lapsed.push(Body::Lapsed { node: name.clone(), session: node.session });
             }
@@ -233,7 +234,7 @@ impl Node {
     /// S1: leadership was held after these renewals arrived.
     pub(super) fn on_read_confirmed(&mut self, context: u64, index: Index) {
         let Some(lead) = &mut self.lead else { return };
-        for renewal in lead.landlord.confirmed(context) {
+        for renewal in lead.landlord.confirmed(context, index) {
             if renewal.node == self.options.me {
                 self.holder.granted(self.now, renewal.number, renewal.session, index);
             } else {

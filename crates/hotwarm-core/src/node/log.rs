@@ -272,10 +272,17 @@ impl Node {
     /// Only of nodes that are configured: what one that was removed, or that nobody configured, reports or asks for is not for the log.
     pub(super) fn on_propose(&mut self, from: &NodeId, items: Vec<Item>) {
         if self.lead.is_some() && self.peers.is_member(&self.cluster, from) && self.items.len() + items.len() <= 8 * ITEMS_MAX {
-            // What only a leader can know was true in its term alone: one that was deposed since may not pass it on.
-            let lasting =
-                |item: &Item| !matches!(item.body, Body::Lapsed { .. } | Body::Back { .. } | Body::Silent { .. } | Body::Heard { .. });
-            self.items.extend(items.into_iter().filter(lasting));
+            let cluster = &self.cluster;
+            let counts = |item: &Item| match &item.body {
+                // What only a leader can know was true in its term alone: one that was deposed since may not pass it on.
+                Body::Lapsed { .. } | Body::Back { .. } | Body::Silent { .. } | Body::Heard { .. } => false,
+                // S4: of a member that has moved, its old node tells nothing any more: its lives there may have the higher numbers.
+                Body::Group { group, body: crate::group::Body::Life(told) } => {
+                    cluster.groups.get(group).is_some_and(|g| g.node_of(told.member()) == Some(from))
+                }
+                _ => true,
+            };
+            self.items.extend(items.into_iter().filter(counts));
         }
     }
 }

@@ -166,6 +166,10 @@ impl Node {
         for (member, action) in actions {
             let told = self.members.asked.get(&member).is_some_and(|(a, at)| *a == action && self.now.since(*at) < TELL_AGAIN);
             if !told {
+                if let (EngineAction::Follow { .. }, Some(local)) = (&action, self.observed.members.get_mut(&member)) {
+                    // It is not answered: told once, or it would be told for as long as the member lives.
+                    local.detached = None;
+                }
                 self.members.asked.insert(member.clone(), (action.clone(), self.now));
                 self.actions.push_back(Action::Engine { member, action });
             }

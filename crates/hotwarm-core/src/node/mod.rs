@@ -111,6 +111,15 @@ pub enum RouterEvent {
     Evidence { member: MemberId, evidence: Option<Evidence> },
 }
 
+impl RouterEvent {
+    fn group(&self) -> GroupName {
+        match self {
+            Self::Closed { group, .. } | Self::Drained { group, .. } => group.clone(),
+            Self::Evidence { member, .. } => member.group(),
+        }
+    }
+}
+
 /// One node.
 #[derive(Debug)]
 pub struct Node {
@@ -420,6 +429,7 @@ impl Node {
         for name in gone {
             self.routes.remove(&name);
             self.observed.routers.remove(&name);
+            self.doubts.retain(|id, _| id.group() != name);
         }
     }
 
@@ -451,20 +461,18 @@ impl Node {
     }
 
     fn on_router(&mut self, event: RouterEvent) {
+        // What comes late of a group that is gone would be kept forever, and doubted forever.
+        let Some(router) = self.observed.routers.get_mut(&event.group()) else { return };
         self.dirty = true;
         match event {
-            RouterEvent::Closed { group, epoch } => {
-                let router = self.observed.routers.entry(group).or_default();
-                router.closed = router.closed.max(Some(epoch));
-            }
-            RouterEvent::Drained { group, epoch } => self.observed.routers.entry(group).or_default().drained = Some(epoch),
+            RouterEvent::Closed { epoch, .. } => router.closed = router.closed.max(Some(epoch)),
+            RouterEvent::Drained { epoch, .. } => router.drained = Some(epoch),
             RouterEvent::Evidence { member, evidence } => {
                 let life = self.cluster.groups.get(&member.group()).and_then(|g| g.members.get(&member)).map(|m| m.incarnation);
                 self.doubts.insert(member.clone(), (self.now, life.unwrap_or_default()));
-                let suspects = &mut self.observed.routers.entry(member.group()).or_default().suspects;
                 match evidence {
-                    Some(evidence) => suspects.insert(member, evidence),
-                    None => suspects.remove(&member),
+                    Some(evidence) => router.suspects.insert(member, evidence),
+                    None => router.suspects.remove(&member),
                 };
             }
         }

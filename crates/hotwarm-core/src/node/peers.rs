@@ -28,6 +28,7 @@ pub(crate) struct Peers {
     ids: BTreeMap<RaftId, NodeId>,
     /// Who said, while this node may found a cluster, which one it belongs to.
     births: BTreeMap<NodeId, Option<u128>>,
+    /// When it began to listen.
     begun: Mono,
     /// What [`PHI`] means in standard deviations.
     deviations: f64,
@@ -91,8 +92,10 @@ impl Peers {
     }
 
     pub(crate) fn silent(&self, node: &NodeId, now: Mono) -> bool {
-        let Some(peer) = self.known.get(node) else { return true };
-        self.late(&peer.any, now) && now.since(peer.any.last()) >= self.heartbeat * SILENT_BEATS
+        let patience = self.heartbeat * SILENT_BEATS;
+        // Whoever has just begun to listen has not heard everybody yet.
+        let Some(peer) = self.known.get(node) else { return now.since(self.begun) >= patience };
+        self.late(&peer.any, now) && now.since(peer.any.last()) >= patience
     }
 
     /// Whom this node hears without a relay.
@@ -210,7 +213,7 @@ impl Node {
         let renew = !self.health.abstains(self.now) && self.cluster.founded();
         let session = self.cluster.nodes.get(&me).map_or(Session(0), |n| n.session);
         if renew {
-            self.holder.asked(number, self.now);
+            self.holder.asked(number, self.now, self.cluster.lease);
         }
         let heard = self.peers.heard(self.now);
         let beat = Beat { number, session, renew, heard, behaviour: self.options.behaviour, digest: self.digest };
@@ -357,5 +360,23 @@ impl Node {
         }
         let identity = super::Identity { cluster, raft_id, incarnation };
         self.persist(identity.records(), Some(super::log::Persisting::Identity(identity, Box::default())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_silent_to_a_node_that_has_just_begun_to_listen() {
+        let (begun, b) = (Mono(7_000_000), NodeId::from("b"));
+        let options = Options::new("a".into(), "desk", 1, 1);
+        let mut peers = Peers::new(&options, begun);
+        let after = |ms| begun.plus(Duration::from_millis(ms));
+        assert!(!peers.silent(&b, after(399)));
+        assert!(peers.silent(&b, after(400)), "never heard in four heartbeats");
+        peers.arrived(&b, false, Vec::new(), after(400));
+        assert!(!peers.silent(&b, after(799)));
+        assert!(peers.silent(&b, after(2000)));
     }
 }

@@ -26,6 +26,8 @@ pub struct Recovery {
 pub enum RecoverError {
     #[error("this data directory holds no state of a cluster; choose another surviving node")]
     NoState,
+    #[error("node {0} is not in the configuration that this data directory holds; choose another surviving node")]
+    NotConfigured(NodeId),
     #[error(transparent)]
     Decode(#[from] DecodeError),
 }
@@ -33,7 +35,7 @@ pub enum RecoverError {
 /// Makes the state on `me`'s disk the first state of a new cluster `id` with `me` as its only voter.
 ///
 /// # Errors
-/// There is no state, or it cannot be read.
+/// There is no state, it cannot be read, or this node has no part in it.
 pub fn recover(stored: &Stored, me: &NodeId, incarnation: u128, id: u128) -> Result<Recovery, RecoverError> {
     let snapshot = stored.log.snapshot.as_ref().ok_or(RecoverError::NoState)?;
     let mut cluster = Cluster::decode(&snapshot.data)?;
@@ -46,6 +48,10 @@ pub fn recover(stored: &Stored, me: &NodeId, incarnation: u128, id: u128) -> Res
     }
     if !cluster.founded() {
         return Err(RecoverError::NoState);
+    }
+    if !cluster.nodes.contains_key(me) {
+        // Its own configuration would take the only voter out.
+        return Err(RecoverError::NotConfigured(me.clone()));
     }
     let raft_id = RaftId(cluster.next_raft_id);
     cluster.begin_anew(id, me, incarnation);

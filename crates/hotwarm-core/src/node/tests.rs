@@ -1,6 +1,11 @@
 //! Several nodes on one desk: messages, disks and engines that answer after a millisecond, and a clock that is turned by hand. The
 //! simulator has the faults; here stand the plain stories.
 
+mod leases;
+mod quiet;
+mod reports;
+mod survivor;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -34,9 +39,15 @@ struct Desk {
     /// Those whose programs refuse to step down, and how often they were asked.
     refuses: BTreeMap<MemberId, u32>,
     deadlines: BTreeMap<MemberId, Mono>,
+    /// Nodes at whose routers requests in flight never end.
+    busy: BTreeSet<NodeId>,
+    /// Nodes on whose disks nothing becomes durable, and what waits for that.
+    stalled: BTreeMap<NodeId, Vec<u64>>,
     /// Deadlines that came, by node.
     wakes: BTreeMap<NodeId, u32>,
     replies: BTreeMap<u64, Outcome>,
+    /// What each node told of decisions, and of which wall time.
+    told: BTreeMap<NodeId, Vec<(u64, Event)>>,
     log: Vec<String>,
 }
 
@@ -86,8 +97,11 @@ impl Desk {
             frozen: BTreeSet::new(),
             refuses: BTreeMap::new(),
             deadlines: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            stalled: BTreeMap::new(),
             wakes: BTreeMap::new(),
             replies: BTreeMap::new(),
+            told: BTreeMap::new(),
             log: Vec::new(),
         };
         for (i, name) in names.iter().enumerate() {
@@ -142,6 +156,9 @@ impl Desk {
         if self.down.contains(name) {
             return;
         }
+        if let (Some(waiting), Todo::Persisted(token)) = (self.stalled.get_mut(name), &todo) {
+            return waiting.push(*token);
+        }
         let now = self.now;
         let node = self.nodes.get_mut(name).expect("known");
         match todo {
@@ -176,15 +193,17 @@ impl Desk {
             Action::Routes(routes) => {
                 let group = routes.group.clone();
                 let closed = if routes.state == RouteState::Held { routes.epoch } else { Epoch(routes.epoch.0.saturating_sub(1)) };
-                let drained = matches!(routes.state, RouteState::Draining(_)).then_some(routes.epoch);
+                let drains = matches!(routes.state, RouteState::Draining(_)) && !self.busy.contains(name);
+                let drained = drains.then_some(routes.epoch);
                 self.routes.insert((name.clone(), group.clone()), routes);
                 self.later(name, Todo::Router(RouterEvent::Closed { group: group.clone(), epoch: closed }));
                 if let Some(epoch) = drained {
                     self.later(name, Todo::Router(RouterEvent::Drained { group, epoch }));
                 }
             }
-            Action::Events { events, .. } => {
+            Action::Events { events, wall_ms, .. } => {
                 for event in events {
+                    self.told.entry(name.clone()).or_default().push((wall_ms, event.clone()));
                     let group = event.group.map_or_else(String::new, |g| format!("{g}: "));
                     let what = match event.what {
                         What::Group(crate::group::Effect::Because(reason)) => reason.to_string(),
@@ -230,7 +249,10 @@ impl Desk {
                 vec![MemberEvent::Stopped { incarnation, cause: StopCause::Deadline }]
             }
             EngineAction::Deadline { until } => {
-                until.map(|until| self.deadlines.insert(member.clone(), until));
+                match until {
+                    Some(until) => self.deadlines.insert(member.clone(), until),
+                    None => self.deadlines.remove(&member),
+                };
                 vec![]
             }
             EngineAction::Detach { .. } | EngineAction::Follow { .. } => vec![],
@@ -282,6 +304,20 @@ impl Desk {
         }
         self.now.since(begun).as_millis() as u64
     }
+}
+
+/// What a node finds that reads these records.
+fn log_of(records: Vec<Record>) -> crate::consensus::Recovered {
+    let mut log = crate::consensus::Recovered::default();
+    for record in records.into_iter().filter(|record| record.log() == log::CONTROL) {
+        match record {
+            Record::Snapshot(_, snapshot) => log.snapshot = Some(snapshot),
+            Record::HardState(_, hard_state) => log.hard_state = hard_state,
+            Record::Entry(_, entry) => log.entries.push(entry),
+            Record::Birth(..) => {}
+        }
+    }
+    log
 }
 
 fn settled() -> Desk {
@@ -389,6 +425,18 @@ fn commands_that_died_with_the_leader_are_applied_although_later_ones_were_first
 }
 
 #[test]
+fn commands_are_answered_although_the_wall_clock_went_back_since_the_last_life() {
+    let mut desk = settled();
+    let asked = NodeId::from("b");
+    for base in [1 << 40, 7] {
+        desk.nodes.get_mut(&asked).expect("known").commands = commands::Commands::new(base);
+        desk.nodes.get_mut(&asked).expect("known").handle_command(desk.now, base, Command::Undrain { node: "a".into() });
+        desk.until(500, "it is answered", |d| d.replies.contains_key(&base));
+        assert_eq!(desk.replies[&base], Ok(vec![]));
+    }
+}
+
+#[test]
 fn a_node_that_is_cut_off_stops_before_another_serves() {
     let mut desk = settled();
     let hot = NodeId::from(desk.serving("clock", "a")[0].split_once('/').expect("group/member").1);
@@ -468,6 +516,114 @@ fn a_new_process_shortens_the_deadline_of_no_member_it_adopts() {
         desk.log.join("\n")
     );
     assert!(deadline(&desk) > Some(before), "and its own grant extends it");
+}
+
+impl Desk {
+    fn ask(&mut self, node: &NodeId, operator: crate::group::input::Operator) {
+        let command = Command::Group { group: "clock".into(), operator };
+        self.nodes.get_mut(node).expect("known").handle_command(self.now, 1, command);
+    }
+
+    fn clock(&self, on: &str) -> &crate::group::Group {
+        &self.cluster(on).groups[&"clock".into()]
+    }
+}
+
+#[test]
+fn s10_a_member_adopted_in_a_pause_keeps_no_deadline_of_before() {
+    let mut desk = settled();
+    let hot = MemberId::from(desk.serving("clock", "a")[0].as_str());
+    let name = NodeId::from(hot.name());
+    let other = desk.nodes.keys().find(|n| **n != name).cloned().expect("three nodes");
+    assert!(desk.deadlines.contains_key(&hot), "its guard was told when to end it");
+    // Its agent ends, and is replaced before the lease is over; in between, automation is paused.
+    desk.down.insert(name.clone());
+    desk.until(500, "another leads", |d| d.nodes[&other].leader().is_some_and(|l| l != name));
+    desk.ask(&other, crate::group::input::Operator::Pause);
+    desk.until(200, "paused", |d| d.clock(other.as_str()).paused());
+    let node = desk.nodes.get_mut(&name).expect("known");
+    node.holder = lease::Holder::default();
+    node.members = members::Members::default();
+    desk.down.clear();
+    desk.until(500, "the new agent knows of the pause", |d| d.clock(name.as_str()).paused());
+    desk.run(50);
+    assert_eq!(desk.deadlines.get(&hot), None, "the guard would end it in the pause\n{}", desk.log.join("\n"));
+}
+
+#[test]
+fn what_an_earlier_drain_of_the_same_epoch_left_does_not_end_the_next_one() {
+    use crate::group::input::Operator::{Pause, Resume, Switchover};
+    let mut desk = settled();
+    let from = desk.serving("clock", "a");
+    let drained = |d: &Desk| d.clock("b").transition.as_ref().map(|t| t.drained_routers.clone());
+    desk.busy.extend([NodeId::from("b"), NodeId::from("c")]);
+    desk.ask(&"b".into(), Switchover { to: None });
+    desk.until(200, "one router is drained", |d| drained(d) == Some(["a".into()].into()));
+    desk.ask(&"b".into(), Pause);
+    desk.until(200, "the switchover is given up", |d| d.clock("b").transition.is_none());
+    desk.ask(&"b".into(), Resume { force: false });
+    desk.until(500, "the pause is over", |d| !d.clock("b").paused());
+    assert_eq!(desk.serving("clock", "a"), from);
+    desk.busy.insert("a".into());
+    let epoch = desk.clock("b").epoch;
+    desk.ask(&"b".into(), Switchover { to: None });
+    desk.until(200, "another begins", |d| drained(d).is_some());
+    desk.run(500);
+    assert_eq!((desk.clock("b").epoch, drained(&desk)), (epoch, Some(BTreeSet::new())), "{}", desk.log.join("\n"));
+}
+
+#[test]
+fn s2_a_leader_that_does_not_know_yet_what_older_terms_committed_declares_nobody_lapsed() {
+    let mut desk = settled();
+    let old = desk.leader();
+    let new = desk.nodes.keys().find(|n| **n != old).cloned().expect("three nodes");
+    let id = desk.cluster("a").nodes[&new].raft_id.expect("admitted");
+    desk.nodes.get_mut(&old).expect("known").replica.as_mut().expect("it leads").transfer_leader(id).expect("a voter");
+    desk.until(500, "it leads", |d| d.nodes[&new].lead.is_some());
+    // Of three voters one acknowledges, which is enough to lead and not to commit.
+    desk.stalled = [(old, Vec::new()), (new.clone(), Vec::new())].into();
+    let settled = |d: &Desk| d.nodes[&new].replica.as_ref().expect("it is one").leads_settled();
+    desk.run(2000);
+    assert!(desk.nodes[&new].lead.is_some() && !settled(&desk), "it leads for longer than a lease, and nothing is committed");
+    for (name, tokens) in std::mem::take(&mut desk.stalled) {
+        tokens.into_iter().for_each(|token| desk.later(&name, Todo::Persisted(token)));
+    }
+    desk.until(500, "it is settled", settled);
+    desk.run(2000);
+    let lapsed = |d: &Desk| d.log.iter().any(|line| line.contains("Lapsed"));
+    assert!(!lapsed(&desk), "{}", desk.log.join("\n"));
+    assert!(desk.cluster("a").nodes.values().all(|node| node.leased));
+}
+
+#[test]
+fn an_event_has_the_time_of_its_entry_on_every_node_and_when_it_is_read_again() {
+    let mut desk = settled();
+    let (now, leader) = (desk.now, desk.leader());
+    let other = desk.nodes.keys().find(|n| **n != leader).cloned().expect("three nodes");
+    let wall = |name: &NodeId| if *name == leader { 1_700_000_000_000 } else { 1_600_000_000_000 };
+    desk.nodes.iter_mut().for_each(|(name, node)| node.set_wall(now, wall(name)));
+    desk.told.clear();
+    let hot = desk.serving("clock", "a")[0].clone();
+    desk.kill_member(&hot);
+    desk.run(500);
+    let told = desk.told.remove(&other).expect("something happened");
+    assert!(desk.told.values().all(|others| *others == told), "every node says the same");
+    let span = wall(&leader)..wall(&leader) + 500;
+    assert!(told.iter().all(|(wall, _)| span.contains(wall)), "the leader's time: {told:?}");
+    // The node starts again from what its disk holds, later.
+    let node = &desk.nodes[&other];
+    let log = log_of(node.rewrite(log::CONTROL));
+    let stored = Stored { identity: node.identity, log, rejoins: None };
+    let mut again = Node::new(node.options.clone(), stored, desk.now).expect("it starts again");
+    again.set_wall(desk.now, wall(&other) + 3_600_000);
+    let mut read = Vec::new();
+    while let Some(action) = again.poll_action() {
+        if let Action::Events { events, wall_ms, fresh } = action {
+            assert!(!fresh);
+            read.extend(events.into_iter().filter(|_| wall_ms > 0).map(|event| (wall_ms, event)));
+        }
+    }
+    assert_eq!(read, told);
 }
 
 /// Nodes that are not configured put nothing into the log, neither themselves nor by another, nor in another's name.
@@ -613,7 +769,7 @@ fn what_nodes_of_another_cluster_count_and_grant_means_nothing_here() {
     let node = desk.nodes.get_mut(&other).expect("known");
     // It would count: that number was asked for, the session is in force, and the index is applied.
     let number = u64::MAX;
-    node.holder.asked(number, desk.now.plus(Duration::from_millis(1)));
+    node.holder.asked(number, desk.now.plus(Duration::from_millis(1)), node.cluster.lease);
     let grant = Message::Grant { number, session, index: node.applied };
     node.handle_message(desk.now, &leader, &grant.encode(78));
     let actions: Vec<Action> = std::iter::from_fn(|| node.poll_action()).collect();

@@ -75,6 +75,24 @@ fn a_member_that_has_stepped_down_is_not_told_to_be_hot_again() {
 }
 
 #[test]
+fn a_hook_that_confirmed_is_not_run_again_until_the_log_knows() {
+    let (mut cluster, mut observed) = scene();
+    fencing(&mut cluster, Role::Hot);
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    group.spec.fence = Fence::Hook;
+    group.transition.as_mut().expect("set above").planned = false;
+    let mut told = |life: LocalLife, fenced: u64| {
+        let local = observed.members.get_mut(&HOT.into()).expect("it was here");
+        (local.life, local.ready, local.fenced) = (life, false, Epoch(fenced));
+        let asked = actions(&cluster, &observed, &"a".into()).into_iter().map(|(_, action)| action);
+        asked.filter(|action| matches!(action, EngineAction::Fence { .. })).count()
+    };
+    for life in [LocalLife::Running, LocalLife::Stopped(StopCause::Asked)] {
+        assert_eq!([told(life.clone(), 0), told(life.clone(), 3), told(life, 4)], [1, 1, 0], "a fence names the epoch that is next");
+    }
+}
+
+#[test]
 fn a_failed_promotion_does_not_hide_that_the_member_has_stepped_down() {
     let (mut cluster, mut observed) = scene();
     fencing(&mut cluster, Role::Warm);
@@ -186,4 +204,37 @@ fn s8_the_hook_of_a_lost_nodes_member_is_run_by_one_node_at_a_time_and_by_each_i
         ran.extend(whose);
     }
     assert!(ran == ["b", "c", "b", "c"] || ran == ["c", "b", "c", "b"], "{ran:?}");
+}
+
+#[test]
+fn s10_the_end_of_a_pause_is_seen_once_leases_bind_the_members_that_may_serve() {
+    let (mut cluster, mut observed) = scene();
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    (group.pause, group.resumes) = (Pause::Resuming { waiting: ["a".into()].into() }, 4);
+    let hot = group.members.get_mut(&HOT.into()).expect("a member");
+    (hot.role, hot.may_serve, hot.serving) = (Role::Hot, Some(Epoch(3)), true);
+    // Of another node's members this one can say nothing.
+    group.members.get_mut(&"clock/b".into()).expect("a member").may_serve = Some(Epoch(3));
+    observed.routers.insert("clock".into(), LocalRouter::default());
+    let seen = |cluster: &Cluster, observed: &Observed| {
+        let seen = Body::Answer(Answer::ResumeSeen { node: "a".into(), resume: 4 });
+        reports(cluster, observed, &"a".into()).contains(&("clock".into(), seen))
+    };
+    assert!(!seen(&cluster, &observed), "its guard was told of no deadline");
+    local(&mut observed).under_deadline = true;
+    assert!(seen(&cluster, &observed));
+    observed.leased = false;
+    assert!(!seen(&cluster, &observed), "without a lease there is none to count");
+    observed.leased = true;
+    local(&mut observed).life = LocalLife::Unknown;
+    assert!(!seen(&cluster, &observed), "it may run, under no deadline");
+    local(&mut observed).life = LocalLife::Stopped(StopCause::Asked);
+    local(&mut observed).under_deadline = false;
+    assert!(seen(&cluster, &observed), "what has ended needs no deadline");
+    (local(&mut observed).life, local(&mut observed).under_deadline) = (LocalLife::Running, false);
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    group.members.get_mut(&HOT.into()).expect("a member").may_serve = None;
+    assert!(seen(&cluster, &observed), "nor does what may serve nothing");
+    observed.members.clear();
+    assert!(seen(&cluster, &observed));
 }

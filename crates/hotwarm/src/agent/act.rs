@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
 use hotwarm_core::group::reason::Evidence;
-use hotwarm_core::ids::{Epoch, GroupName, MemberId, Mono, NodeId};
+use hotwarm_core::ids::{Epoch, GroupName, Incarnation, MemberId, Mono, NodeId};
 use hotwarm_core::node::{Action, Node, RouterEvent};
 use hotwarm_core::route::{RouteState, Routes};
 use tracing::{error, info, warn};
@@ -359,7 +359,7 @@ impl Hands {
             config: group.members.get(member)?.clone(),
             data: self.data.clone(),
             exe: self.exe.clone(),
-            prefix: self.prefix(node),
+            lives: engine::Lives { prefix: self.prefix(node), known: known(node, member) },
             failures: self.shared.failures.clone(),
         })
     }
@@ -450,6 +450,13 @@ async fn remember(path: PathBuf, cluster: u128) {
 pub(super) fn wall_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(0)
+}
+
+/// The latest life of a member that the log knows of.
+fn known(node: &Node, member: &MemberId) -> Incarnation {
+    let (cluster, _) = node.state();
+    let known = cluster.groups.get(&member.group()).and_then(|group| group.members.get(member));
+    known.map(|member| member.incarnation).unwrap_or_default()
 }
 
 fn member_of<'a>(config: &'a Config, member: &MemberId) -> Option<&'a config::Member> {

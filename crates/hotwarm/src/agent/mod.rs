@@ -50,6 +50,8 @@ use handle::{Shared, Tickets};
 /// Events of members that may wait.
 const MEMBER_EVENTS_MAX: usize = 1024;
 
+const SERIAL_BYTES_MAX: usize = 20;
+
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -71,6 +73,11 @@ pub enum StartError {
     NoCertificates { path: PathBuf, source: std::io::Error },
     #[error("list of revoked certificates {} not readable ({source}): correct its permissions, or remove it if none is revoked", .path.display())]
     Revoked { path: PathBuf, source: std::io::Error },
+    #[error(
+        "line {line} of {} is no certificate's serial number: write one a line, as `openssl x509 -noout -serial` prints it (serial=6593AB) or as 6593AB or 65:93:AB, and what else there is to say after a #",
+        .path.display()
+    )]
+    RevokedLine { path: PathBuf, line: usize },
     #[error("no thread ({0}): raise the limits on threads")]
     Thread(std::io::Error),
     #[error("node {0} is not in [cluster] nodes: correct the name or the file")]
@@ -182,29 +189,47 @@ fn start_transport(
         peers: config.cluster.nodes.clone(),
         cluster: config.cluster.name.clone(),
         security: security(config, &data.join("tls"))?,
+        revoked: read_revoked(&data.join("tls"))?,
     };
     let inbox = inbox.clone();
     let inbound = move |m: transport::Inbound| inbox.offer(Input::Message { from: m.from, bytes: m.bytes });
-    let revoked = read_revoked(&data.join("tls"))?;
-    let transport = Transport::start(options, Box::new(inbound))?;
-    transport.set_revoked(revoked);
-    Ok(transport)
+    Ok(Transport::start(options, Box::new(inbound))?)
 }
 
-/// The serial numbers in the file `revoked` beside the certificates: one a line, `#` begins a comment. No file: none.
+/// The serial numbers in the file `revoked` beside the certificates, in lower-case hexadecimal: one a line, `#` begins a comment. No file: none.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// It is there and cannot be read, or a line is no serial number: whoever wrote it believes a certificate revoked that is not.
 pub fn read_revoked(tls: &Path) -> Result<Vec<String>, StartError> {
     let path = tls.join("revoked");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            let serials = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim().to_owned());
-            Ok(serials.filter(|serial| !serial.is_empty()).collect())
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(StartError::Revoked { path, source }),
+    };
+    let mut serials = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let said = line.split('#').next().unwrap_or_default().trim();
+        if !said.is_empty() {
+            serials.push(serial(said).ok_or_else(|| StartError::RevokedLine { path: path.clone(), line: at + 1 })?);
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(source) => Err(StartError::Revoked { path, source }),
     }
+    Ok(serials)
+}
+
+/// A serial number as people and programs write it: `6593ab`, `65:93:AB`, `serial=6593AB`.
+fn serial(said: &str) -> Option<String> {
+    let number = match said.split_once('=') {
+        Some((name, number)) if name.eq_ignore_ascii_case("serial") => number,
+        Some(_) => return None,
+        None => said,
+    };
+    let pairs = number.contains(':');
+    let whole =
+        number.split(':').all(|part| !part.is_empty() && (!pairs || part.len() == 2) && part.bytes().all(|b| b.is_ascii_hexdigit()));
+    let digits = number.replace(':', "").to_ascii_lowercase();
+    // RFC 5280, section 4.1.2.2: more is something else, a fingerprint most likely.
+    (whole && digits.trim_start_matches('0').len() <= 2 * SERIAL_BYTES_MAX).then_some(digits)
 }
 
 /// Certificates where there are any; without them nothing but loopback, which the transport enforces.
@@ -318,9 +343,56 @@ mod tests {
         assert!(read_revoked(dir.path()).unwrap().is_empty());
         let file = dir.path().join("revoked");
         std::fs::write(&file, "# lost in the move\n0A:1B  # node c\n\n  77\n").unwrap();
-        assert_eq!(read_revoked(dir.path()).unwrap(), ["0A:1B", "77"]);
+        assert_eq!(read_revoked(dir.path()).unwrap(), ["0a1b", "77"]);
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
         assert!(matches!(read_revoked(dir.path()), Err(StartError::Revoked { .. })));
+    }
+
+    #[test]
+    fn a_revoked_certificate_is_named_as_programs_print_it_and_by_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |line: &str| {
+            std::fs::write(dir.path().join("revoked"), format!("77\n{line}\n\n78")).unwrap();
+            read_revoked(dir.path())
+        };
+        let longest = format!("00{}", "fe".repeat(20));
+        for (line, serial) in [
+            ("serial=6593EA", "6593ea"),
+            ("Serial=65:93:ea  # stolen", "6593ea"),
+            ("\t65:93:EA\r", "6593ea"),
+            ("6593eA", "6593ea"),
+            ("0", "0"),
+            (&longest, &longest),
+        ] {
+            assert_eq!(read(line).unwrap(), ["77", serial, "78"], "{line}");
+        }
+        let fingerprint = ["ab"; 32].join(":");
+        for line in [
+            "serial=",
+            "serial",
+            "serial 6593",
+            "serial: 6593",
+            "number=6593",
+            "6593 EA",
+            "0x6593",
+            "6593EG",
+            "65:9:3E",
+            "65::93",
+            ":65",
+            "65:",
+            "6593:EA",
+            "-6593",
+            "6593,EA",
+            "node.pem",
+            &fingerprint,
+        ] {
+            match read(line) {
+                Err(StartError::RevokedLine { line: 2, .. }) => {}
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        let told = read("node.pem").unwrap_err().to_string();
+        assert!(told.contains("line 2 of ") && told.contains("revoked is no certificate's serial number"), "{told}");
     }
 }

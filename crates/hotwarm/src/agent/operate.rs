@@ -67,10 +67,10 @@ impl Handle {
             return Err(ReloadError::None);
         }
         let tls = self.shared.data.join("tls");
-        let (material, revoked) = (read_tls(&tls)?, read_revoked(&tls)?);
-        let identity = pki::identity(&material.certificate)?;
         // Whatever becomes of the new ones: what is revoked counts no more.
-        self.shared.transport.set_revoked(revoked);
+        self.shared.transport.set_revoked(read_revoked(&tls)?);
+        let material = read_tls(&tls)?;
+        let identity = pki::identity(&material.certificate)?;
         self.reload_tls(&material)?;
         self.shared.certificate.store(Some(identity.clone()).into());
         Ok(identity)

@@ -58,12 +58,18 @@ fn group(group: &config::Group, zone: &dyn Fn(&NodeId) -> String) -> GroupSpec {
         positions: positions && group.mode.exclusive,
         acks: 0,
         bounds: Bounds {
-            drain_ms: millis(group.drain),
+            drain_ms: drain_ms(group),
             failovers_per_hour: group.failovers_per_hour,
             promote_ms: promote_ms(&group.engine),
             ..Bounds::default()
         },
     }
+}
+
+/// A connection of TCP may go on for ever, and newcomers wait while a switchover waits for it: half of what they may.
+fn drain_ms(group: &config::Group) -> u64 {
+    let waits = group.mode.exclusive && group.protocol == config::Protocol::Tcp;
+    millis(if waits { group.drain.min(group.park.time / 2) } else { group.drain })
 }
 
 /// A role that changes by a restart takes as long as an end with grace and a start may.
@@ -95,6 +101,25 @@ pub fn supervision(config: &Config) -> BTreeMap<GroupName, Supervision> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_of_tcp_hold_a_switchover_for_half_of_what_newcomers_wait() {
+        let drain_ms = |mode: &str, protocol: &str, more: &str| {
+            let text = format!(
+                "[cluster]\nname = \"x\"\nnodes = {{ a = \"127.0.0.1:7400\" }}\n[group.db]\nmode = {{ {mode} }}\nprotocol = \"{protocol}\"\n\
+                 check = {{ tcp = true }}\nmembers = {{ a1 = {{ node = \"a\", address = \"127.0.0.1:9000\" }}, a2 = {{ node = \"a\", address = \"127.0.0.1:9001\" }} }}\n\
+                 engine = {{ process = [\"/bin/db\"], on_role_change = {{ signal = \"SIGUSR1\" }} }}\n{more}"
+            );
+            let config = config::parse(&text, "test", None).expect("a configuration");
+            cluster(&config).groups.values().map(|group| group.bounds.drain_ms).collect::<Vec<_>>()
+        };
+        let (one, several) = ("hot = 1, warm = 1, spare = 0", "hot = 2, warm = 0, spare = 0");
+        let long = "park = { time = \"4s\" }\ndrain = \"1m\"";
+        assert_eq!(drain_ms(one, "tcp", long), [2_000]);
+        assert_eq!(drain_ms(one, "tcp", "drain = \"300ms\""), [300]);
+        // Nobody waits where others serve; a request of http has an end.
+        assert_eq!((drain_ms(several, "tcp", long), drain_ms(one, "http", long)), (vec![60_000], vec![60_000]));
+    }
 
     #[test]
     fn a_role_change_by_a_restart_may_take_an_end_and_a_start() {

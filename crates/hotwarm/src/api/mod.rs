@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, ORIGIN, TRANSFER_ENCODING};
+use hyper::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, ORIGIN, TRANSFER_ENCODING};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -108,7 +108,10 @@ fn router(app: App) -> axum::Router {
     let router = routes::TABLE.iter().fold(axum::Router::new(), |router, route| router.route(route.path, (route.handler)()));
     let unknown = |request: Request| async move { Refused::not_there(format!("no {} {}", request.method(), request.uri().path())) };
     let not_allowed = |request: Request| async move {
-        Refused::new(StatusCode::METHOD_NOT_ALLOWED, Code::BAD_REQUEST, format!("no {} {}", request.method(), request.uri().path()))
+        let allowed = request.extensions().get::<MatchedPath>().map(|path| routes::allowed(path.as_str())).unwrap_or_default();
+        let text = format!("no {} {}", request.method(), request.uri().path());
+        let refused = Refused::new(StatusCode::METHOD_NOT_ALLOWED, Code::BAD_REQUEST, text).hint(format!("it takes {allowed}"));
+        ([(ALLOW, allowed)], refused)
     };
     router
         .fallback(unknown)

@@ -10,13 +10,14 @@ use hotwarm_core::detect::{Ailment, Grade};
 use hotwarm_core::group::explain::explain;
 use hotwarm_core::group::state::{Group, Life, Member, Pause, Phase};
 use hotwarm_core::group::{self, Effect, Refusal, problem, reason};
-use hotwarm_core::ids::{MemberId, Millis, Role};
+use hotwarm_core::ids::{GroupName, MemberId, Millis, Role};
 use hotwarm_core::node::View;
 
 use super::types::*;
 use crate::agent::seen::{Failure, Room};
 use crate::agent::{Handle, Noted, Recorded};
 use crate::codes::Code;
+use crate::config::Engine;
 
 /// A hook that failed longer ago is not tried any more.
 const HOOK_FRESH: Duration = Duration::from_secs(60);
@@ -232,7 +233,7 @@ fn transition(t: &group::state::Transition) -> Transition {
 /// What the group's state shows, and what only this node knows: that its own listener is not open.
 pub(super) fn problems(agent: &Handle, group: &Group) -> Vec<Problem> {
     let of = |p: &problem::Problem| {
-        let (title, advice) = named(group, p);
+        let (title, advice) = named(group, p, is_external(agent, &group.spec.name));
         let severity = match p.severity {
             problem::Severity::Down => "down",
             problem::Severity::Bare => "bare",
@@ -269,8 +270,13 @@ fn failed_hooks(agent: &Handle, group: &Group) -> impl Iterator<Item = Problem> 
     })
 }
 
+/// True if something else than hotwarm runs the group's members, by the configuration in force.
+pub(super) fn is_external(agent: &Handle, group: &GroupName) -> bool {
+    agent.config().groups.get(group).is_some_and(|group| group.engine == Engine::External)
+}
+
 /// A problem of single members names them and what to do about each.
-fn named(group: &Group, problem: &problem::Problem) -> (String, String) {
+fn named(group: &Group, problem: &problem::Problem, external: bool) -> (String, String) {
     let name = group.spec.name.as_str();
     let those = |wanted: fn(&Member, &Refusal) -> bool| -> Vec<&MemberId> {
         let unfit = group.members.iter().filter(|(id, m)| group.unfit(id).is_some_and(|why| wanted(m, &why)));
@@ -283,6 +289,9 @@ fn named(group: &Group, problem: &problem::Problem) -> (String, String) {
         _ => Vec::new(),
     };
     let (mut title, mut advice) = (problem.title.to_owned(), problem.advice.replace("GROUP", name));
+    if external && problem.code == "member-missing" {
+        "look at MEMBER on node NODE: hotwarm does not run it, it probes it".clone_into(&mut advice);
+    }
     if problem.code == "router-cut" {
         title = format!("{title} ({})", group.doubts().join("; "));
     }
@@ -519,11 +528,10 @@ pub(super) fn traffic(agent: &Handle) -> Traffic {
 
 /// Up: a leader, a lease, a disk, and every group served, here too.
 pub(super) fn health(agent: &Handle, view: &View, room: Option<Room>) -> Health {
-    let may_found = agent.may_found();
     let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
     if !view.cluster.founded() {
         reasons.push("this node has not joined its cluster yet".to_owned());
-        if !may_found {
+        if !agent.may_found() {
             reasons.push("it may not found the cluster: `hotwarm init` and `hotwarm join` give one node the right to".to_owned());
         }
     }

@@ -11,6 +11,7 @@ use hyper::header::CONTENT_TYPE;
 use serde::Deserialize;
 
 use super::error::Refused;
+use super::extract::at_most;
 use super::types::{Configuration, Events, GroupStatus, Logs, NodeStatus, Status, Traffic, Why};
 use super::{App, metrics, openapi, picture, stream};
 use crate::agent::seen::{self, Place};
@@ -68,7 +69,10 @@ pub(super) fn no_group(view: &View, name: &str) -> Refused {
 
 /// `; is it web?`, where a name is nearly another.
 pub(super) fn meant<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let near = known.map(|known| (strsim::damerau_levenshtein(name, known), known)).filter(|(far, known)| far * 3 <= known.len().max(3));
+    // What is much longer is no slip, and to compare it would take as long as somebody likes.
+    let length = name.chars().count();
+    let alike = known.filter(|known| length * 3 <= known.chars().count().max(3) * 4);
+    let near = alike.map(|known| (strsim::damerau_levenshtein(name, known), known)).filter(|(far, known)| far * 3 <= known.len().max(3));
     near.min().map_or_else(String::new, |(_, known)| format!("; is it {known}?"))
 }
 
@@ -93,7 +97,7 @@ pub(super) struct EventsQuery {
 
 pub(super) async fn events(State(app): State<App>, query: Result<Query<EventsQuery>, QueryRejection>) -> Result<Response, Refused> {
     let Query(query) = query?;
-    let limit = query.limit.unwrap_or(EVENTS_DEFAULT).min(EVENTS_MAX);
+    let limit = at_most("limit", query.limit, EVENTS_DEFAULT, EVENTS_MAX)?;
     let group = query.group.clone();
     let wanted = stream::Wanted::group(query.group);
     let newest = *app.agent.records().watch().borrow();
@@ -129,7 +133,7 @@ pub(super) async fn logs(
     let Query(query) = query?;
     let member = MemberId::new(format!("{group}/{name}"));
     let place = place(&app, &member)?;
-    let lines = query.lines.unwrap_or(LINES_DEFAULT).min(LINES_MAX);
+    let lines = at_most("lines", query.lines, LINES_DEFAULT, LINES_MAX)?;
     if query.follow {
         return stream::logs(&app, place, lines).await;
     }
@@ -149,10 +153,15 @@ pub(super) fn unreadable(member: &MemberId, error: &std::io::Error) -> Refused {
 
 /// A member's output is where it runs, and the APIs of other nodes listen on loopback only.
 fn place(app: &App, member: &MemberId) -> Result<Place, Refused> {
+    let view = app.agent.view();
+    let known = view.cluster.groups.get(&member.group()).is_some_and(|group| group.members.contains_key(member));
+    if known && picture::is_external(&app.agent, &member.group()) {
+        let text = format!("hotwarm does not run {member} (engine = \"external\") and has no output of it");
+        return Err(Refused::not_there(text).hint("ask what runs it, such as `journalctl --unit UNIT` on its machine"));
+    }
     if let Some(place) = app.agent.place(member) {
         return Ok(place);
     }
-    let view = app.agent.view();
     let spec = view.cluster.groups.get(&member.group()).and_then(|g| g.spec.members.get(member));
     let Some(spec) = spec else { return Err(no_member(&view, member)) };
     let (node, me) = (&spec.node, app.agent.me());

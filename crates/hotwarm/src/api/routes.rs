@@ -26,6 +26,12 @@ const READ: Route =
     Route { method: "get", path: "", summary: "", query: &[], body: None, answer: "", others: &[], handler: || get(read::health) };
 const WRITE: Route = Route { method: "post", others: &[400, 404, 409, 503, 504], answer: "Done", ..READ };
 
+/// The methods of a path of the table, for the header `Allow` (RFC 9110, 15.5.6).
+pub(super) fn allowed(path: &str) -> String {
+    let methods = TABLE.iter().filter(|route| route.path == path).map(|route| if route.method == "get" { "GET, HEAD" } else { "POST" });
+    methods.collect::<Vec<_>>().join(", ")
+}
+
 /// Every row there is.
 pub(super) const TABLE: &[Route] = &[
     Route {
@@ -151,7 +157,7 @@ pub(super) const TABLE: &[Route] = &[
         path: "/api/v1/certificates/reload",
         summary: "Read this node's installed certificates again; nothing is interrupted.",
         answer: "Reloaded",
-        others: &[409],
+        others: &[400, 409],
         handler: || post(write::reload_certificates),
         ..WRITE
     },

@@ -12,7 +12,7 @@ use hotwarm_core::node::Command;
 use hyper::StatusCode;
 
 use super::error::Refused;
-use super::extract::Body;
+use super::extract::{Body, Nothing};
 use super::types::{Applied, Apply, Done, Reloaded, Resume, Switchover};
 use super::{App, picture, read};
 use crate::codes::Code;
@@ -37,7 +37,7 @@ pub(super) async fn switchover(State(app): State<App>, Path(group): Path<String>
     operator(&app, &group, Operator::Switchover { to }).await
 }
 
-pub(super) async fn pause(State(app): State<App>, Path(group): Path<String>) -> Answer {
+pub(super) async fn pause(State(app): State<App>, Path(group): Path<String>, Body(Nothing {}): Body<Nothing>) -> Answer {
     operator(&app, &group, Operator::Pause).await
 }
 
@@ -45,12 +45,16 @@ pub(super) async fn resume(State(app): State<App>, Path(group): Path<String>, Bo
     operator(&app, &group, Operator::Resume { force: asked.force }).await
 }
 
-pub(super) async fn drain_member(State(app): State<App>, Path(member): Path<(String, String)>) -> Answer {
+pub(super) async fn drain_member(State(app): State<App>, Path(member): Path<(String, String)>, Body(Nothing {}): Body<Nothing>) -> Answer {
     let (group, member) = known(&app, &member)?;
     operator(&app, &group, Operator::Drain { member }).await
 }
 
-pub(super) async fn undrain_member(State(app): State<App>, Path(member): Path<(String, String)>) -> Answer {
+pub(super) async fn undrain_member(
+    State(app): State<App>,
+    Path(member): Path<(String, String)>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Answer {
     let (group, member) = known(&app, &member)?;
     operator(&app, &group, Operator::Undrain { member }).await
 }
@@ -65,11 +69,11 @@ fn known(app: &App, (group, name): &(String, String)) -> Result<(String, MemberI
     }
 }
 
-pub(super) async fn drain_node(State(app): State<App>, Path(node): Path<String>) -> Answer {
+pub(super) async fn drain_node(State(app): State<App>, Path(node): Path<String>, Body(Nothing {}): Body<Nothing>) -> Answer {
     command(&app, Command::Drain { node: NodeId::new(node) }).await
 }
 
-pub(super) async fn undrain_node(State(app): State<App>, Path(node): Path<String>) -> Answer {
+pub(super) async fn undrain_node(State(app): State<App>, Path(node): Path<String>, Body(Nothing {}): Body<Nothing>) -> Answer {
     command(&app, Command::Undrain { node: NodeId::new(node) }).await
 }
 
@@ -78,7 +82,7 @@ pub(super) async fn configure(State(app): State<App>, Body(asked): Body<Apply>) 
     Ok(Json(Applied { revision: planned.revision, dry_run: asked.dry_run, changes: planned.changes, warnings: planned.warnings }))
 }
 
-pub(super) async fn reload_certificates(State(app): State<App>) -> Result<Json<Reloaded>, Refused> {
+pub(super) async fn reload_certificates(State(app): State<App>, Body(Nothing {}): Body<Nothing>) -> Result<Json<Reloaded>, Refused> {
     let agent = app.agent.clone();
     let reloaded = tokio::task::spawn_blocking(move || agent.reload_certificates()).await;
     let failed = |error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Code::API_DEFECT, format!("not reloaded: {error}"));

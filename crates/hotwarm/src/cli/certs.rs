@@ -116,10 +116,13 @@ fn renew(args: &RenewArgs, global: &Global) -> Result<(), Failure> {
     if nodes.is_empty() {
         nodes = config.cluster.nodes.keys().cloned().collect();
     }
+    let here = this_machine(global);
+    if let Some(layout) = &here {
+        belongs(&ca, &args.ca_key, layout)?;
+    }
     if !args.dir.is_dir() {
         files::folder(&args.dir, 0o700)?;
     }
-    let here = this_machine(global);
     let (mut written, mut own) = (Vec::new(), None);
     for node in &nodes {
         let path = args.dir.join(format!("{node}.join"));
@@ -156,10 +159,29 @@ fn renew(args: &RenewArgs, global: &Global) -> Result<(), Failure> {
     )
 }
 
+/// Refuses a CA key that is not the one that this machine's node trusts: the other nodes would refuse what it signs.
+fn belongs(ca: &pki::Ca, key: &Path, layout: &Layout) -> Result<(), Failure> {
+    let path = layout.tls("ca.pem");
+    // On a machine that is no node, or where it may not be read, nothing is known of it.
+    let Ok(Some(trusted)) = files::read_if_there(&path) else { return Ok(()) };
+    if trusted == ca.certificate() || !pki::identity(&trusted).is_ok_and(|identity| identity.cluster == ca.cluster()) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is the key of another authority of that name ({}) than {}, which this node trusts ({})",
+        key.display(),
+        join::authority(Some(ca.certificate())),
+        path.display(),
+        join::authority(Some(&trusted))
+    );
+    Err(Failure::failed(Code::CA_KEY, message)
+        .hint("give the ca.key that `hotwarm init` wrote for this cluster; nothing was written, and the certificates that are there go on"))
+}
+
 /// Where the keys of the node that this machine is would be; `None` on a machine that is no node.
 fn this_machine(global: &Global) -> Option<Layout> {
     let text = read_config(&global.config).ok()?;
-    let node = std::env::var("HOTWARM_NODE").ok().map(NodeId::new).or_else(|| super::installed_name(global));
+    let node = std::env::var("HOTWARM_NODE").ok().map(NodeId::new).or_else(|| super::installed_name(&global.config));
     let config = config::parse(&text, "", node.as_ref()).ok()?;
     Some(Layout::new(Path::new("/"), &global.config, &config.node.data))
 }

@@ -1,6 +1,6 @@
 //! `hotwarm check`: everything that is wrong with a configuration, and which losses it survives.
 //!
-//! It reads one file and changes nothing.
+//! It reads one file, looks at this machine's data directory, and changes nothing.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::Args;
 use hotwarm_core::ids::NodeId;
 
 use super::failure::{Failure, print, tell};
-use super::{Global, NodeArg, read_config};
+use super::{Global, NodeArg, installed_name, read_config};
 use crate::config::{self, Parsed};
 
 /// Tell everything that is wrong with a configuration file, and which losses the design survives
@@ -25,7 +25,8 @@ pub(super) fn check(args: &CheckArgs, global: &Global) -> Result<(), Failure> {
     let path = args.file.as_ref().unwrap_or(&global.config);
     let text = read_config(path)?;
     let node = args.node.node.as_deref().map(NodeId::new);
-    let Parsed { config, found } = config::examine(&text, &path.to_string_lossy(), node.as_ref());
+    let here = installed_name(path);
+    let Parsed { config, found } = config::examine_here(&text, &path.to_string_lossy(), node.as_ref(), here.as_ref());
     let report = config.as_ref().map(config::losses);
     if global.json {
         let result = serde_json::json!({

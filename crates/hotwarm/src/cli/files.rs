@@ -36,7 +36,8 @@ pub(super) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure>
     })
 }
 
-/// Replaces the files of a folder, all at once: whoever reads it, also after a crash, finds all old or all new ones. What else was in it goes.
+/// Replaces the named files of a folder, all at once: whoever reads it, also after a crash, finds all old or all new ones. Other files in it
+/// stay (which certificates are revoked is told in one); folders go.
 pub(super) fn replace_folder(path: &Path, files: &[(&str, &[u8], u32)]) -> Result<(), Failure> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -51,6 +52,7 @@ pub(super) fn replace_folder(path: &Path, files: &[(&str, &[u8], u32)]) -> Resul
     for (name, bytes, mode) in files {
         write(&new.join(name), bytes, *mode)?;
     }
+    keep_others(path, &new)?;
     let swapped = if path.exists() {
         rustix::fs::renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, path, rustix::fs::RenameFlags::EXCHANGE)
     } else {
@@ -67,6 +69,23 @@ pub(super) fn replace_folder(path: &Path, files: &[(&str, &[u8], u32)]) -> Resul
     path.parent().map_or(Ok(()), |above| File::open(above)?.sync_all()).map_err(|error| refused(path, &error))?;
     // What was replaced: an old key.
     remove()
+}
+
+/// Gives the new folder what only the old one has.
+fn keep_others(old: &Path, new: &Path) -> Result<(), Failure> {
+    if !old.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(old).map_err(|error| refused(old, &error))? {
+        let entry = entry.map_err(|error| refused(old, &error))?;
+        let (from, to) = (entry.path(), new.join(entry.file_name()));
+        let is_folder = entry.file_type().map_err(|error| refused(&from, &error))?.is_dir();
+        // Half of what a crash left is nobody's.
+        if !is_folder && !to.exists() && from.extension().is_none_or(|end| end != "partial") {
+            fs::hard_link(&from, &to).map_err(|error| refused(&from, &error))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_partial(partial: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
@@ -120,5 +139,29 @@ pub(super) fn refused(path: &Path, error: &std::io::Error) -> Failure {
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => failure.hint("try again with sudo"),
         _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_replaced_and_keeps_what_is_not_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("tls");
+        let replaced = |key: &[u8]| replace_folder(&at, &[("node.key", key, SECRET)]).unwrap_or_else(|failure| panic!("{failure}"));
+        replaced(b"old");
+        fs::write(at.join("revoked"), "0A:1B\n").unwrap();
+        fs::set_permissions(at.join("revoked"), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::write(at.join("node.key.partial"), "ol").unwrap();
+        for key in [&b"new"[..], b"newer"] {
+            replaced(key);
+            assert_eq!(fs::read(at.join("node.key")).unwrap(), key);
+            assert_eq!(fs::read_to_string(at.join("revoked")).unwrap(), "0A:1B\n");
+        }
+        assert_eq!(fs::metadata(at.join("revoked")).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(&at).unwrap().count(), 2, "nothing half written is kept");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use super::failure::{Exit, Failure, print, tell};
 use super::{DEFAULT_CONFIG, Global, files, unit};
 use crate::api::client::Client;
-use crate::api::types::Reloaded;
+use crate::api::types::{Reloaded, Status};
 use crate::codes::Code;
 use crate::config::{self, pki};
 
@@ -41,7 +41,9 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn new(root: &Path, config: &Path, data: &Path) -> Self {
         let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
-        Self { config: if config == Path::new(DEFAULT_CONFIG) { below(config) } else { config.to_owned() }, data: below(data) }
+        // Absolute: the unit that names it is read elsewhere.
+        let given = || std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+        Self { config: if config == Path::new(DEFAULT_CONFIG) { below(config) } else { given() }, data: below(data) }
     }
 
     pub(super) fn tls(&self, name: &str) -> PathBuf {
@@ -66,6 +68,9 @@ pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<(), Failure> {
         return Err(Failure::refused(Code::FILE_EXISTS, format!("{} is there and says something else", layout.config.display()))
             .hint("move it away; what the cluster runs with is changed by `hotwarm apply`"));
     }
+    if !renewal {
+        suits(&layout.data)?;
+    }
     files::folder(&layout.data, 0o700)?;
     if let Some(user) = args.user.as_deref().filter(|_| !renewal) {
         unit::give(&layout.data, user)?;
@@ -74,6 +79,16 @@ pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<(), Failure> {
     let unit = unit::write(&args.root, args.unit, &layout.config, args.user.as_deref())?;
     let in_force = if renewal { Some(put_in_force(&layout, &file, global)?) } else { None };
     report(&layout, &file, in_force, unit.as_deref(), global)
+}
+
+/// Refuses what is not hotwarm's before its mode, its owner or anything in it is changed.
+fn suits(data: &Path) -> Result<(), Failure> {
+    config::data::fit(data).map_err(|unfit| match unfit {
+        config::data::Unfit::Unreadable { path, source } => files::refused(&path, &source),
+        unfit => Failure::refused(Code::DATA_DIRECTORY, unfit.to_string()).hint(
+            "nothing was changed; make the files anew with `hotwarm init --data` and a directory of hotwarm's own, or empty this one if nobody needs it",
+        ),
+    })
 }
 
 /// When a renewed certificate counts.
@@ -105,10 +120,13 @@ pub(super) fn put_in_force(layout: &Layout, file: &pki::JoinFile, global: &Globa
     let Some(client) = global.api.as_deref().map_or_else(|| Ok(own()), |url| Client::new(url).map(Some))? else {
         return Ok(InForce::NextStart);
     };
+    // Who answers there may be another's program, or a node of another cluster: nothing is asked of it.
+    if !client.get::<Status>("/api/v1/status").is_ok_and(|status| is_node(&status, file)) {
+        return Ok(InForce::NextStart);
+    }
     let installed = pki::identity(&file.issued.certificate).map_err(|error| Failure::failed(Code::CERTIFICATE, error.to_string()))?;
     match client.post::<Reloaded>("/api/v1/certificates/reload", &serde_json::json!({})).map_err(Failure::from) {
         Ok(reloaded) if reloaded.certificate.serial == installed.serial => Ok(InForce::Now),
-        // Another node's answer, at an address that is not this one's.
         Ok(_) => Ok(InForce::NextStart),
         Err(failure) if failure.exit == Exit::Unreachable => Ok(InForce::NextStart),
         Err(mut failure) => {
@@ -116,6 +134,11 @@ pub(super) fn put_in_force(layout: &Layout, file: &pki::JoinFile, global: &Globa
             Err(failure.hint("its log says more; a restart reads the files again: sudo systemctl restart hotwarm"))
         }
     }
+}
+
+/// True for what the node tells that the file is for. Before it hears of its cluster it knows no name.
+fn is_node(status: &Status, file: &pki::JoinFile) -> bool {
+    status.node.name == file.node.as_str() && (status.cluster.name.is_empty() || status.cluster.name == file.cluster)
 }
 
 /// True if the machine is this node already.
@@ -128,10 +151,28 @@ pub(super) fn renews(layout: &Layout, file: &pki::JoinFile) -> Result<bool, Fail
     if identity.cluster == file.cluster && identity.node.as_ref() == Some(&file.node) && ca.as_deref() == Some(&file.ca) {
         return Ok(true);
     }
+    if identity.cluster == file.cluster && identity.node.as_ref() == Some(&file.node) {
+        let message = format!(
+            "this machine is node {} of cluster {} and trusts another authority ({}) than the one that signed the file ({})",
+            file.node,
+            file.cluster,
+            authority(ca.as_deref()),
+            authority(Some(&file.ca))
+        );
+        return Err(Failure::refused(Code::OTHER_CLUSTER, message).hint(
+            "the file was made with another ca.key: make it with the one that `hotwarm init` wrote for this cluster; two clusters may have one name",
+        ));
+    }
     let is = identity.node.map_or_else(|| "a CA".to_owned(), |node| format!("node {node}"));
     let message = format!("this machine is {is} of a cluster {}, the file is for node {} of {}", identity.cluster, file.node, file.cluster);
     Err(Failure::refused(Code::OTHER_CLUSTER, message)
         .hint(format!("run `hotwarm leave` first, or move {} away if that cluster is gone", layout.data.display())))
+}
+
+/// An authority's certificate as people can compare it.
+pub(super) fn authority(certificate: Option<&str>) -> String {
+    let shown = certificate.map(|pem| pki::fingerprint(pem).map_or_else(|_| "damaged".to_owned(), |print| format!("SHA-256 {print}...")));
+    shown.unwrap_or_else(|| "its ca.pem is missing".to_owned())
 }
 
 pub(super) fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> Result<(), Failure> {
@@ -146,14 +187,15 @@ pub(super) fn install(layout: &Layout, file: &pki::JoinFile, renewal: bool) -> R
             files::write(&layout.data.join("bootstrap"), format!("{}\n", right.as_str()).as_bytes(), files::SECRET)?;
         }
     }
-    files::replace_folder(
-        &layout.data.join("tls"),
-        &[
-            ("ca.pem", file.ca.as_bytes(), files::PUBLIC),
-            ("node.key", file.issued.key.as_bytes(), files::SECRET),
-            ("node.pem", file.issued.certificate.as_bytes(), files::PUBLIC),
-        ],
-    )
+    // What an operator revoked stays revoked.
+    let revoked = files::read_if_there(&layout.tls("revoked"))?;
+    let mut all = vec![
+        ("ca.pem", file.ca.as_bytes(), files::PUBLIC),
+        ("node.key", file.issued.key.as_bytes(), files::SECRET),
+        ("node.pem", file.issued.certificate.as_bytes(), files::PUBLIC),
+    ];
+    all.extend(revoked.as_ref().map(|list| ("revoked", list.as_bytes(), files::PUBLIC)));
+    files::replace_folder(&layout.data.join("tls"), &all)
 }
 
 fn report(layout: &Layout, file: &pki::JoinFile, in_force: Option<InForce>, unit: Option<&Path>, global: &Global) -> Result<(), Failure> {
@@ -177,12 +219,46 @@ fn report(layout: &Layout, file: &pki::JoinFile, in_force: Option<InForce>, unit
               remove the unit and join again from there",
         );
     }
-    let next = if unit.is_some() { "sudo systemctl enable --now hotwarm" } else { "hotwarm run" };
     print(&format!(
-        "this machine is node {} of {}\n  {}\n  {}/tls\nnext:\n  {next}\n  hotwarm status\nthe join file holds a private key: delete it\n",
+        "this machine is node {} of {}\n  {}\n  {}/tls\nnext:\n{}the join file holds a private key: delete it\n",
         file.node,
         file.cluster,
         layout.config.display(),
         layout.data.display(),
+        next_steps(&layout.config, unit.is_some(), global)
     ))
+}
+
+/// The commands that come next, for the configuration that this machine has.
+fn next_steps(config: &Path, unit: bool, global: &Global) -> String {
+    let config = match global.config == Path::new(DEFAULT_CONFIG) {
+        true => String::new(),
+        false => format!(" --config {}", shell_word(&config.display().to_string())),
+    };
+    let run = if unit { "sudo systemctl enable --now hotwarm".to_owned() } else { format!("hotwarm run{config}") };
+    format!("  {run}\n  hotwarm status{config}\n")
+}
+
+/// `text` as a shell reads it back.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_commands_name_the_configuration_that_was_installed() {
+        let next = |config: &str, unit| {
+            let global = Global { config: config.into(), api: None, json: false };
+            next_steps(&Layout::new(Path::new("/"), &global.config, Path::new("/data/x")).config, unit, &global)
+        };
+        assert_eq!(next(DEFAULT_CONFIG, false), "  hotwarm run\n  hotwarm status\n");
+        assert_eq!(next("/srv/a b's.toml", false).lines().next().unwrap(), "  hotwarm run --config '/srv/a b'\\''s.toml'");
+        let here = std::env::current_dir().unwrap().join("x.toml");
+        let relative = next("x.toml", true);
+        assert!(relative.starts_with("  sudo systemctl enable --now hotwarm\n") && relative.contains(here.to_str().unwrap()), "{relative}");
+    }
 }

@@ -2,15 +2,21 @@
 //!
 //! Only the member's own node has it; another says which that is.
 
+use std::io::{self, IsTerminal};
+
 use clap::Args;
 
 use super::Global;
 use super::failure::{Failure, print, tell};
 use super::remote::{client, member, print_json};
+use super::table::foreign;
 use crate::api::client::Client;
 use crate::api::types::{LogLine, Logs, Status};
 
 /// Show what a member wrote on its standard output and error
+///
+/// On a terminal, control characters other than tabs are shown as \x1b, so that a member's output changes neither colours nor title;
+/// elsewhere they pass as they are. A member of an `external` engine has no output here: hotwarm does not run it.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
     /// Group and member, such as web/a
@@ -37,10 +43,11 @@ fn tell_why_it_does_not_run(client: &Client, name: &str) -> Result<(), Failure> 
 pub(super) fn logs(args: &LogsArgs, global: &Global) -> Result<(), Failure> {
     let path = format!("/api/v1/members/{}/logs?lines={}", member(&args.member)?, args.lines);
     let client = client(global)?;
+    let terminal = io::stdout().is_terminal();
     if args.follow {
         let mut stream = client.stream(&format!("{path}&follow=true"))?;
         while let Some(line) = stream.next_object::<LogLine>()? {
-            print(&if global.json { format!("{}\n", serde_json::json!(line)) } else { format!("{}\n", line.line) })?;
+            print(&if global.json { format!("{}\n", serde_json::json!(line)) } else { format!("{}\n", foreign(&line.line, terminal)) })?;
         }
         return Ok(());
     }
@@ -48,6 +55,6 @@ pub(super) fn logs(args: &LogsArgs, global: &Global) -> Result<(), Failure> {
     if global.json {
         return print_json(&logs);
     }
-    print(&logs.lines.iter().map(|line| format!("{line}\n")).collect::<String>())?;
+    print(&logs.lines.iter().map(|line| format!("{}\n", foreign(line, terminal))).collect::<String>())?;
     tell_why_it_does_not_run(&client, &args.member)
 }

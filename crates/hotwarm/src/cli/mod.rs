@@ -178,7 +178,7 @@ pub fn definition() -> clap::Command {
 /// The file cannot be read, is wrong, or nobody says which node this is.
 pub fn load(global: &Global, node: &NodeArg) -> Result<(Config, NodeId), Failure> {
     let text = read_config(&global.config)?;
-    let node = node.node.as_deref().map(NodeId::new).or_else(|| installed_name(global).filter(|_| !names_itself(&text)));
+    let node = node.node.as_deref().map(NodeId::new).or_else(|| installed_name(&global.config).filter(|_| !names_itself(&text)));
     let Parsed { config, found } = config::examine(&text, &global.config.to_string_lossy(), node.as_ref());
     let Some(config) = config else { return Err(Failure::from(found)) };
     for warning in &found.warnings {
@@ -196,16 +196,18 @@ fn names_itself(text: &str) -> bool {
     config::parse(text, "", None).is_ok_and(|config| config.node.name.is_some())
 }
 
-fn installed_name(global: &Global) -> Option<NodeId> {
-    let text = std::fs::read_to_string(files::name_file(&global.config)).ok()?;
+/// What `join` wrote beside the configuration.
+fn installed_name(config: &std::path::Path) -> Option<NodeId> {
+    let text = std::fs::read_to_string(files::name_file(config)).ok()?;
     Some(text.trim()).filter(|name| !name.is_empty()).map(NodeId::new)
 }
 
 fn read_config(path: &std::path::Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
+    let bytes = std::fs::read(path).map_err(|error| {
         Failure::failed(Code::UNREADABLE_CONFIG, format!("{} cannot be read: {error}", path.display()))
             .hint("give --config FILE; a first one is written by `hotwarm init NAME --nodes a=IP,b=IP,c=IP`")
-    })
+    })?;
+    Ok(config::text_of(bytes, &path.to_string_lossy())?)
 }
 
 /// A duration argument: `10s`, `250ms`.

@@ -10,7 +10,7 @@ use super::failure::{Failure, print};
 use super::remote::{client, part, print_json, wait};
 use super::{Global, table};
 use crate::api::client::Client;
-use crate::api::types::{Done, GroupStatus, Resume};
+use crate::api::types::{Done, GroupStatus, Resume, Status};
 use crate::codes::Code;
 
 /// Stop deciding by itself: no promotion, no lease expiry; the way back is `resume`
@@ -47,9 +47,23 @@ fn groups(client: &Client, one: Option<&str>) -> Result<Vec<String>, Failure> {
         }
         None => {
             let all: Vec<GroupStatus> = client.get("/api/v1/groups")?;
-            Ok(all.into_iter().map(|group| group.name).collect())
+            match all.is_empty() {
+                true => Err(nothing_here(&client.get("/api/v1/status")?)),
+                false => Ok(all.into_iter().map(|group| group.name).collect()),
+            }
         }
     }
+}
+
+/// Why there is no group to act on.
+fn nothing_here(status: &Status) -> Failure {
+    let node = &status.node.name;
+    if status.cluster.id.bytes().all(|digit| digit == b'0') {
+        let text = format!("node {node} has not heard of its cluster yet and knows no group: nothing was done");
+        return Failure::refused(Code::NOT_FOUNDED, text)
+            .hint("`hotwarm status` tells what it waits for; another node may know more: --api URL");
+    }
+    Failure::refused(Code::NOT_THERE, "the cluster has no group: nothing was done").hint("groups are brought in by `hotwarm apply FILE`")
 }
 
 pub(super) fn pause(args: &PauseArgs, global: &Global) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ pub(super) fn client(global: &Global) -> Result<Client, Failure> {
     }
     let text = read_config(&global.config).map_err(|failure| failure.hint("give --api URL, or --config FILE"))?;
     // The name chooses among the overrides of [node]; without one the file's own [node] counts.
-    let node = std::env::var("HOTWARM_NODE").ok().map(hotwarm_core::ids::NodeId::new).or_else(|| installed_name(global));
+    let node = std::env::var("HOTWARM_NODE").ok().map(hotwarm_core::ids::NodeId::new).or_else(|| installed_name(&global.config));
     let config = config::parse(&text, &global.config.to_string_lossy(), node.as_ref())?;
     Ok(Client::at(config.node.api).telling(waiting))
 }

@@ -94,6 +94,21 @@ pub(super) fn or_dash(text: Option<&str>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()
 }
 
+/// A line of somebody else's, for standard output: on a terminal, what would move the cursor or change its colours is shown as `\x1b`.
+pub(super) fn foreign(line: &str, terminal: bool) -> String {
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        match c {
+            '\t' => out.push(c),
+            c if terminal && c.is_control() => {
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// Says what will happen and asks; `yes` answers before.
 pub(super) fn ask(what: &str, yes: bool) -> Result<(), Failure> {
     if yes {
@@ -135,5 +150,12 @@ mod tests {
         table.row([("längere".to_owned(), Tone::Bad), plain("")]);
         assert_eq!(table.text(false), "NAME     X\na [2J    1\nlängere\n");
         assert_eq!(table.text(true).lines().nth(2).unwrap(), "\u{1b}[31mlängere\u{1b}[0m");
+    }
+
+    #[test]
+    fn a_members_line_does_nothing_to_a_terminal_and_reaches_a_program_as_it_is() {
+        let line = "a\tä \u{1b}]0;title\u{7}\u{9b}2J\r";
+        assert_eq!(foreign(line, true), "a\tä \\x1b]0;title\\x07\\x9b2J\\x0d");
+        assert_eq!(foreign(line, false), line);
     }
 }

@@ -174,6 +174,40 @@ fn join_refuses_what_belongs_elsewhere_and_changes_nothing() {
     assert!(!taken.join("var").exists());
 }
 
+/// Two authorities of one cluster's name are told apart before anything is written.
+#[test]
+fn another_authoritys_key_renews_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (first, second) = (temp.path().join("first"), temp.path().join("second"));
+    let data = temp.path().join("data/hotwarm");
+    let [shop, other] = [&first, &second].map(|folder| {
+        let (folder, data) = (folder.to_str().unwrap(), data.to_str().unwrap());
+        run(&["init", "shop", "--nodes", "a=10.0.0.1,b=10.0.0.2,c=10.0.0.3", "--dir", folder, "--data", data]).unwrap();
+        Path::new(folder).join("shop")
+    });
+    let config = temp.path().join("etc/hotwarm.toml");
+    let with = |arguments: &[&str]| run(&[&["--config", config.to_str().unwrap()], arguments].concat());
+    with(&["join", shop.join("a.join").to_str().unwrap()]).unwrap();
+    fs::write(data.join("tls/revoked"), "77\n").unwrap();
+    let renewed = temp.path().join("renewed");
+    let renew = |key: PathBuf| with(&["certs", "renew", "--ca-key", key.to_str().unwrap(), "--dir", renewed.to_str().unwrap()]);
+    let prints = [&shop, &other].map(|folder| {
+        let ca = config::pki::Ca::from_pem(&fs::read_to_string(folder.join("ca.key")).unwrap()).unwrap();
+        config::pki::fingerprint(ca.certificate()).unwrap()
+    });
+    let told = renew(other.join("ca.key")).unwrap_err();
+    assert_eq!((told.exit, told.code), (Exit::Failed, Some(Code::CA_KEY)));
+    assert!(prints.iter().all(|print| told.to_string().contains(print)) && !renewed.exists(), "{told}");
+    let told = with(&["join", other.join("a.join").to_str().unwrap()]).unwrap_err();
+    assert_eq!((told.exit, told.code), (Exit::Refused, Some(Code::OTHER_CLUSTER)));
+    assert!(prints.iter().all(|print| told.to_string().contains(print)), "{told}");
+    let old = fs::read_to_string(data.join("tls/node.pem")).unwrap();
+    renew(shop.join("ca.key")).unwrap();
+    assert_ne!(fs::read_to_string(data.join("tls/node.pem")).unwrap(), old);
+    assert_eq!(fs::read_to_string(data.join("tls/revoked")).unwrap(), "77\n", "what is revoked stays revoked");
+    assert!(renewed.join("b.join").exists());
+}
+
 #[test]
 fn check_tells_good_from_bad() {
     let temp = tempfile::tempdir().unwrap();
@@ -186,6 +220,9 @@ fn check_tells_good_from_bad() {
     let failure = run(&["check", bad.to_str().unwrap()]).unwrap_err();
     assert_eq!(failure.exit, Exit::Failed);
     assert!(failure.to_string().contains("HW0102"));
+    fs::write(&bad, b"[cluster]\nname = \"sh\xf6p\"\n").unwrap();
+    let told = run(&["check", bad.to_str().unwrap()]).unwrap_err().to_string();
+    assert!(told.contains("HW0101") && told.contains("bad.toml:2:11") && told.contains("0xf6") && told.contains("UTF-8"), "{told}");
     assert_eq!(run(&["check", "/nowhere/hotwarm.toml"]).unwrap_err().code, Some(Code::UNREADABLE_CONFIG));
 }
 
@@ -226,4 +263,44 @@ fn a_unit_of_a_user_comes_with_a_data_directory_of_that_user() {
     }
     let unit = fs::read_to_string(root.join("etc/systemd/system/hotwarm.service")).unwrap();
     assert!(unit.contains(&format!("User={user}\n")) && unit.contains("AmbientCapabilities=CAP_NET_BIND_SERVICE\n"), "{unit}");
+}
+
+/// A mistyped data directory costs nothing: no mode is changed, nothing is put there, nothing of the node is written.
+#[test]
+fn what_is_not_hotwarms_is_no_data_directory() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    let root = temp.path().join("root");
+    let data = root.join("var/lib/hotwarm");
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("photo.jpg"), "x").unwrap();
+    fs::set_permissions(&data, PermissionsExt::from_mode(0o755)).unwrap();
+    let refused = join(&shop.join("a.join"), &root).unwrap_err();
+    assert_eq!((refused.exit, refused.code), (Exit::Refused, Some(Code::DATA_DIRECTORY)));
+    assert!(refused.to_string().contains("photo.jpg"), "{refused}");
+    assert_eq!((mode(&data), fs::read_dir(&data).unwrap().count()), (0o755, 1));
+    assert!(!root.join("etc").exists());
+
+    let file = temp.path().join("hotwarm.toml");
+    let shown = data.display().to_string();
+    let check = |other: &str, node: &str| {
+        let text = fs::read_to_string(shop.join("hotwarm.toml")).unwrap();
+        let text = text.replace("data = \"/var/lib/hotwarm\"", &format!("data = \"{shown}\"\n[node.b]\ndata = \"{other}\""));
+        fs::write(&file, text).unwrap();
+        let mut arguments = vec!["check", file.to_str().unwrap()];
+        arguments.extend(["--node", node].into_iter().filter(|_| !node.is_empty()));
+        run(&arguments)
+    };
+    let photo = data.join("photo.jpg").display().to_string();
+    let told = check(&photo, "").unwrap_err().to_string();
+    assert!(
+        told.contains("photo.jpg\", which is not hotwarm's") && told.contains("is no directory") && told.contains("2 errors"),
+        "{told}"
+    );
+    // Another node's directory is on another machine.
+    assert!(check(&photo, "b").unwrap_err().to_string().contains("1 error"));
+    check("/srv/hotwarm-of-b", "b").unwrap();
+    fs::write(temp.path().join("node"), "b\n").unwrap();
+    check("/srv/hotwarm-of-b", "").unwrap();
+    assert!(check("/srv/hotwarm-of-b", "a").is_err());
 }

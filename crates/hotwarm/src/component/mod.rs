@@ -118,7 +118,12 @@ async fn connection(stream: TcpStream, program: Arc<Program>) {
         async move { Ok::<_, std::convert::Infallible>(program.answer(request).await) }
     });
     // A client's errors are the client's.
-    let _ = http1::Builder::new().timer(TokioTimer::new()).pipeline_flush(true).serve_connection(TokioIo::new(stream), service).await;
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
 }
 
 enum Program {

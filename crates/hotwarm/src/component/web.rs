@@ -1,13 +1,15 @@
-//! The component `web`: says who answered, can be slow, echoes what it is sent.
+//! The component `web`: says who answered, can be slow, echoes what it is sent, also after an upgrade.
 //!
 //! It keeps nothing but a counter. Main path: [`Web::answer`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response};
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 
 use super::{Body, Options, json};
 
@@ -30,6 +32,9 @@ impl Web {
             return json(200, "{\"ok\":true}".to_owned());
         }
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if request.headers().contains_key(UPGRADE) {
+            return echo(request);
+        }
         if request.method() == Method::POST {
             return Response::new(request.into_body().boxed());
         }
@@ -43,6 +48,23 @@ impl Web {
         let pid = std::process::id();
         json(200, serde_json::json!({ "name": name, "pid": pid, "requests": number }).to_string())
     }
+}
+
+/// Switches to whatever protocol is wished, and sends back what comes.
+fn echo(mut request: Request<Incoming>) -> Response<Body> {
+    let wished = request.headers()[UPGRADE].clone();
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let (mut from, mut to) = tokio::io::split(TokioIo::new(upgraded));
+        // A client's errors are the client's.
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    });
+    let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(UPGRADE, wished);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response
 }
 
 fn slow(query: Option<&str>) -> Duration {

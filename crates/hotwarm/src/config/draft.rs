@@ -40,6 +40,8 @@ pub(super) struct Draft<'t> {
     /// The API of each node, as `[node]` and `[node.NAME]` say.
     pub(super) apis: BTreeMap<NodeId, At<SocketAddr>>,
     pub(super) api: Option<At<SocketAddr>>,
+    /// Every data directory that the file names, with the node it is for; without one, that of the nodes that have none of their own.
+    pub(super) data: Vec<(Option<NodeId>, At<PathBuf>)>,
     pub(super) groups: Vec<DraftGroup<'t>>,
 }
 
@@ -91,6 +93,7 @@ pub(super) fn draft<'t>(file: &'t Table, findings: &mut Findings) -> Option<Draf
         node,
         apis: BTreeMap::new(),
         api: node.address("api").map(|api| At { value: *api, span: node.field("api").span.clone() }),
+        data: data_at(None, node).into_iter().collect(),
         groups: Vec::new(),
         nodes,
     };
@@ -137,6 +140,9 @@ impl<'t> Draft<'t> {
         for entry in &self.node.rest {
             let node = self.known_node(entry, findings);
             let table = entry.value.as_ref().and_then(Value::table);
+            if let (Some(node), Some(table)) = (&node, table) {
+                self.data.extend(data_at(Some(node), table));
+            }
             if let (Some(node), Some(table)) = (node, table)
                 && let Some(api) = table.address("api")
             {
@@ -318,6 +324,11 @@ impl DraftGroup<'_> {
 /// A whole number of the schema, whose range fits the model's type.
 fn count<T: TryFrom<i64>>(table: &Table, key: &str) -> Option<T> {
     T::try_from(*table.whole(key)?).ok()
+}
+
+fn data_at(node: Option<&NodeId>, table: &Table) -> Option<(Option<NodeId>, At<PathBuf>)> {
+    let value = PathBuf::from(table.text("data")?);
+    Some((node.cloned(), At { value, span: table.field("data").span.clone() }))
 }
 
 fn duration_at(table: &Table, key: &str) -> At<Duration> {

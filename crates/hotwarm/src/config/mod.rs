@@ -1,8 +1,9 @@
 //! The one configuration file: TOML in, a validated [`Config`] out, or every error at once with line and column.
 //!
-//! Main path: [`parse`] -> `read` (values by the schema) -> `draft` (names resolved) -> `rules` (what cannot be kept) -> [`Config`]. It reads no
-//! file and opens no socket; what is wrong it says, and it never guesses.
+//! Main path: [`parse`] -> `read` (values by the schema) -> `draft` (names resolved) -> `rules` (what cannot be kept) -> [`Config`]. It opens
+//! no socket and reads no file; [`examine_here`] alone looks at this machine's directories. What is wrong it says, and it never guesses.
 
+pub mod data;
 mod diagnostic;
 mod draft;
 mod edit;
@@ -45,6 +46,22 @@ pub fn is_name(text: &str) -> bool {
 /// Bytes of the longest file that is read: it must fit a record of the control log with room to spare (S13).
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
+/// The text of a configuration file.
+///
+/// # Errors
+/// It is not UTF-8: where it first is not.
+pub fn text_of(bytes: Vec<u8>, file_name: &str) -> Result<String, Errors> {
+    String::from_utf8(bytes).map_err(|error| {
+        let (at, wrong) = (error.utf8_error().valid_up_to(), error.as_bytes());
+        let mut findings = diagnostic::Findings::default();
+        findings
+            .error(Code::SYNTAX, &(at..at + 1), format!("not TOML: the byte 0x{:02x} is not text in UTF-8", wrong[at]))
+            .expected("text in UTF-8")
+            .hint("save the file as UTF-8, or remove what is not text; everything else is checked once it can be read");
+        findings.finish(file_name, &String::from_utf8_lossy(wrong))
+    })
+}
+
 /// What a file came to.
 #[derive(Debug)]
 pub struct Parsed {
@@ -66,8 +83,19 @@ pub fn parse(text: &str, file_name: &str, node: Option<&NodeId>) -> Result<Confi
 /// Like [`parse`], with the warnings also where nothing is wrong.
 #[must_use]
 pub fn examine(text: &str, file_name: &str, node: Option<&NodeId>) -> Parsed {
+    judged(text, file_name, node, |_, _| {})
+}
+
+/// Like [`examine`], and looks whether the data directory can be one on this machine, which is the node `here`; all of them, where nobody
+/// knows which node it is.
+#[must_use]
+pub fn examine_here(text: &str, file_name: &str, node: Option<&NodeId>, here: Option<&NodeId>) -> Parsed {
+    judged(text, file_name, node, |draft, findings| rules::judge_here(draft, node.or(here), findings))
+}
+
+fn judged(text: &str, file_name: &str, node: Option<&NodeId>, more: impl FnOnce(&draft::Draft<'_>, &mut diagnostic::Findings)) -> Parsed {
     let mut findings = diagnostic::Findings::default();
-    let config = config(text, node, &mut findings);
+    let config = config(text, node, more, &mut findings);
     let config = config.filter(|_| !findings.has_errors());
     if config.is_none() && !findings.has_errors() {
         // A hole without a report is a defect of ours; the user still learns that the file was not taken.
@@ -76,7 +104,12 @@ pub fn examine(text: &str, file_name: &str, node: Option<&NodeId>) -> Parsed {
     Parsed { config, found: findings.finish(file_name, text) }
 }
 
-fn config(text: &str, node: Option<&NodeId>, findings: &mut diagnostic::Findings) -> Option<Config> {
+fn config(
+    text: &str,
+    node: Option<&NodeId>,
+    more: impl FnOnce(&draft::Draft<'_>, &mut diagnostic::Findings),
+    findings: &mut diagnostic::Findings,
+) -> Option<Config> {
     if text.len() > TEXT_BYTES_MAX {
         findings.error_nowhere(Code::SYNTAX, format!("the file has {} bytes", text.len())).expected(format!("{TEXT_BYTES_MAX} at most"));
         return None;
@@ -84,6 +117,7 @@ fn config(text: &str, node: Option<&NodeId>, findings: &mut diagnostic::Findings
     let table = read::read(text, findings)?;
     let draft = draft::draft(&table, findings)?;
     rules::judge(&draft, node, findings);
+    more(&draft, findings);
     if findings.has_errors() {
         return None;
     }

@@ -61,7 +61,7 @@ pub struct Group {
     pub timeouts: Timeouts,
     pub fence: Fence,
     pub objective: Objective,
-    /// How long a switchover or drain waits for requests in flight; default 10 s.
+    /// How long a switchover or drain waits for requests in flight; default 5 s.
     pub drain: Duration,
     /// The member dies when its node's lease ends, even if the agent hangs: default for every group that allows one hot member.
     pub stateful: bool,

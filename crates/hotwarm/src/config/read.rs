@@ -238,6 +238,10 @@ impl Reader<'_> {
         if argv.first().is_none_or(String::is_empty) {
             return self.bad_value(kind, path, span, "it names no program", None);
         }
+        if argv[0].contains('/') && !argv[0].starts_with('/') {
+            let why = format!("`{}` would be looked for below a working directory", argv[0]);
+            return self.bad_value(kind, path, &array[0].span(), &why, None);
+        }
         Some(Value::Argv(argv))
     }
 

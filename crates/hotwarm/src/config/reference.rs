@@ -13,6 +13,23 @@ Durations are whole numbers with a unit: `250ms`, `10s`, `2m`, `1h`, `7d`. Sizes
 are IP addresses with a port; names are 1 to 32 of `a-z`, `0-9`, `-`. Programs are lists, never shell lines.
 ";
 
+/// What `engine::place::environment` puts there; a test of it compares the two.
+const ENVIRONMENT: &str = "
+## Environment of members and hooks
+
+A member's program, its hooks (`command`, `on_role_change.command`, `fence`) and a `check.command` are started in the directory `/` (a program in its `directory`)
+with this environment, and nothing else of hotwarm's own:
+
+- `HOTWARM_GROUP`: the group, such as `ledger`.
+- `HOTWARM_MEMBER`: the member with its group, such as `ledger/a`.
+- `HOTWARM_ROLE`: `hot` or `warm`; what the member is to be from now on. A program that runs on is told of a change by `on_role_change`; a `check.command` should not rely on it.
+- `HOTWARM_EPOCH`: the epoch of that role; it only ever grows within a group. For a fence: no older epoch may serve any more.
+- `HOTWARM_LISTEN`: the member's address, such as `10.0.0.1:9100`: where its program has to listen.
+- `HOTWARM_INCARNATION`: the number of the member's life, new at each start.
+- `PATH` (where hotwarm has none, the usual one), `LANG`, `LC_ALL`, `TZ`, `HOME`, `TMPDIR`: hotwarm's own, if it has them.
+- What the engine's `env` says; it wins over the line before, and cannot set `HOTWARM_...`.
+";
+
 /// The page as Markdown.
 #[must_use]
 pub fn page() -> String {
@@ -20,6 +37,7 @@ pub fn page() -> String {
     for section in [&schema::CLUSTER, &schema::NODE, &schema::GROUP] {
         with_tables(section, &mut page);
     }
+    page.push_str(ENVIRONMENT);
     page
 }
 

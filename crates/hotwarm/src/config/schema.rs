@@ -101,7 +101,7 @@ impl Kind {
             Self::Text => "a text".into(),
             Self::Path => "an absolute path".into(),
             Self::UrlPath => "a path such as \"/healthz\"".into(),
-            Self::Argv => "a program and its arguments: [\"/path/program\", \"argument\"]".into(),
+            Self::Argv => "a program (its full path, or a name in PATH) and its arguments: [\"/path/program\", \"argument\"]".into(),
             Self::Signal => "one of \"SIGHUP\", \"SIGUSR1\", \"SIGUSR2\", \"SIGWINCH\", \"SIGCONT\"".into(),
             Self::HashKey => "\"client-ip\" or \"header:NAME\"".into(),
             Self::Choice([one]) => format!("\"{one}\""),
@@ -281,7 +281,14 @@ pub(super) static GROUP: Section = plain(
             "{ command = [\"/usr/local/bin/power-off\"] }",
         ),
         key("objective", Table(&OBJECTIVE), Is("{}"), "What the group should reach; drills measure it.", "{ rto = \"2s\" }"),
-        key("drain", Duration(0, HOUR), Is("\"10s\""), "How long a switchover or drain waits for requests in flight.", "\"10s\""),
+        key(
+            "drain",
+            Duration(0, HOUR),
+            Is("\"5s\""),
+            "How long a switchover or drain waits for requests in flight; less than `park.time`, for where one member is hot all others wait \
+             meanwhile. Connections of tcp: at most half of `park.time` there. Upgraded connections (WebSocket): not at all there.",
+            "\"5s\"",
+        ),
         key(
             "stateful",
             Flag,
@@ -334,7 +341,7 @@ static ENGINE: Section = Section {
             "process",
             Argv,
             Absent("not a supervised program"),
-            "A program that stays in the foreground; no shell. It is started with `HOTWARM_GROUP`, `HOTWARM_MEMBER`, `HOTWARM_ROLE`, `HOTWARM_EPOCH` and `HOTWARM_LISTEN`.",
+            "A program that stays in the foreground; no shell. See *Environment of members and hooks* below.",
             "[\"nginx\", \"-g\", \"daemon off;\"]",
         ),
         key(

@@ -72,7 +72,7 @@ fn defaults_are_what_the_manual_says() {
     );
     assert_eq!(web.park, Park { time: Duration::from_secs(10), requests: 1_000, bytes: 16 << 20 });
     assert_eq!(web.http, HttpLimits { head_bytes: 16 << 10, headers: 100, connections: 10_000 });
-    assert_eq!((web.drain, web.failovers_per_hour, web.stateful), (Duration::from_secs(10), 6, false));
+    assert_eq!((web.drain, web.failovers_per_hour, web.stateful), (Duration::from_secs(5), 6, false));
     let Engine::Process(process) = &web.engine else { panic!("{:?}", web.engine) };
     assert_eq!((process.grace, process.start_timeout), (Duration::from_secs(5), Duration::from_secs(30)));
     assert_eq!(process.restart, Restart { delay: Duration::from_millis(100), delay_max: Duration::from_secs(10) });

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
@@ -115,11 +116,66 @@ pub fn is_dead(pid: u32) -> bool {
     matches!(state(pid), None | Some('Z' | 'X'))
 }
 
+/// A command that undoes a fault: run when this is dropped, or when this process has ended, however that came about.
+#[derive(Debug)]
+struct Afterwards {
+    command: String,
+    shell: Option<Child>,
+}
+
+impl Afterwards {
+    fn begin(command: String) -> io::Result<Self> {
+        // Its standard input ends with this process. What ends this one by a signal to a whole group or session is not for it.
+        let script = format!("trap '' HUP INT TERM; read _; {command}");
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let shell = Some(shell.spawn().map_err(|error| io::Error::new(error.kind(), format!("/bin/sh, which is to undo it: {error}")))?);
+        Ok(Self { command, shell })
+    }
+
+    /// There is nothing to undo.
+    fn cancel(mut self) -> io::Result<()> {
+        let Some(mut shell) = self.shell.take() else { return Ok(()) };
+        shell.kill()?;
+        shell.wait().map(drop)
+    }
+}
+
+impl Drop for Afterwards {
+    fn drop(&mut self) {
+        let Some(mut shell) = self.shell.take() else { return };
+        drop(shell.stdin.take());
+        if !shell.wait().is_ok_and(|status| status.success()) {
+            eprintln!("what the drill did is not undone: run `{}`", self.command);
+        }
+    }
+}
+
+/// A process that is stopped; it goes on when this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    _goes_on: Afterwards,
+}
+
+impl Frozen {
+    /// Stops a process.
+    ///
+    /// # Errors
+    /// There is none of that number, or it is another user's.
+    pub fn begin(pid: u32) -> io::Result<Self> {
+        let goes_on = Afterwards::begin(format!("kill -CONT {pid} || :"))?;
+        signal(pid, Signal::STOP)?;
+        Ok(Self { _goes_on: goes_on })
+    }
+}
+
 const TABLE: &str = "hotwarm_drill";
 
 /// A node cut off; the cut ends when this is dropped.
 #[derive(Debug)]
-pub struct Cut(());
+pub struct Cut {
+    _is_joined: Afterwards,
+}
 
 impl Cut {
     /// Drops every packet between this machine's node, which listens for its peers at `own`, and `peers`, in both directions and on the
@@ -145,16 +201,14 @@ impl Cut {
             drop("in", "saddr", *peer, "sport");
             drop("out", "daddr", *peer, "dport");
         }
-        nft(&rules)?;
-        Ok(Self(()))
-    }
-}
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        // Left behind, the table would keep the node cut off: say how to remove it.
-        if let Err(error) = nft(&format!("delete table inet {TABLE}\n")) {
-            eprintln!("the cut is not removed ({error}): run `nft delete table inet {TABLE}`");
+        let is_joined = Afterwards::begin(format!("nft delete table inet {TABLE}"))?;
+        match nft(&rules) {
+            Ok(()) => Ok(Self { _is_joined: is_joined }),
+            Err(error) => {
+                // What matters is why nothing was cut.
+                let _ = is_joined.cancel();
+                Err(error)
+            }
         }
     }
 }

@@ -116,7 +116,7 @@ pub fn run(apis: &Apis, plan: &Plan, hands: &mut dyn Hands) -> Result<Report, Dr
     hands.progress(&format!("fault: {}", plan.describe()));
     let whole = wait_until_whole(apis, plan, &target, undo, fault.instant, hands);
     std::thread::sleep(AFTER);
-    let events = observer.get::<Events>(&format!("/api/v1/events?after={}&limit=5000", before.number));
+    let events = observer.get::<Events>(&format!("/api/v1/events?after={}&limit=1000", before.number));
     let events = match events {
         Ok(events) => events.events,
         // The node that would tell is the one that was killed; what clients saw is known all the same.
@@ -146,7 +146,7 @@ struct Moments {
 /// What undoes the fault. What was killed is proved dead before.
 enum Undo {
     Nothing,
-    Continue(u32),
+    Continue(fault::Frozen),
     Cut(fault::Cut),
     Revive,
 }
@@ -301,9 +301,9 @@ fn act(apis: &Apis, plan: &Plan, target: &Target) -> Result<Undo, DrillError> {
         }
         Fault::Freeze => {
             let pid = pid_of(apis, plan, target)?;
-            fault::signal(pid, Signal::STOP).map_err(failed("stopping"))?;
+            let frozen = fault::Frozen::begin(pid).map_err(failed("stopping"))?;
             took_effect("the process is not stopped", || fault::is_dead(pid) || fault::state(pid) == Some('T'))?;
-            Ok(Undo::Continue(pid))
+            Ok(Undo::Continue(frozen))
         }
         Fault::NodeKill => {
             let pid = pid_of(apis, plan, target)?;
@@ -385,7 +385,7 @@ fn wait_until_whole(
 fn end(undo: Undo, target: &Target, hands: &mut dyn Hands) -> bool {
     match undo {
         Undo::Nothing => {}
-        Undo::Continue(pid) => drop(fault::signal(pid, Signal::CONT)),
+        Undo::Continue(frozen) => drop(frozen),
         Undo::Cut(cut) => {
             drop(cut);
             hands.progress("the cut is over");

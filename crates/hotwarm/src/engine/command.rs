@@ -147,7 +147,7 @@ impl Task {
 
     fn look(&mut self) {
         let presence = self.presence;
-        let (place, prefix, probe) = (self.place.clone(), self.spec.prefix, self.probe_spec());
+        let (place, lives, probe) = (self.place.clone(), self.spec.lives, self.probe_spec());
         let known = self.life.incarnation != Incarnation(0);
         // One failed check is no verdict, and what follows from it ends a member that was hot.
         let times = if self.was_hot() { probe.check.fall } else { 1 };
@@ -160,7 +160,7 @@ impl Task {
                 (false, _) => Err("not found running".to_owned()),
                 // S4: as far as anybody knows it is the same life.
                 (true, true) => Ok(String::new()),
-                (true, false) => number(place, prefix).await,
+                (true, false) => number(place, lives).await,
             }
         });
         self.doing = Some((Doing::Looking, job));
@@ -261,13 +261,13 @@ impl Task {
     }
 
     fn start(&mut self, epoch: Epoch) {
-        let (place, prefix, argv) = (self.place.clone(), self.spec.prefix, self.hooks.start.clone());
+        let (place, lives, argv) = (self.place.clone(), self.spec.lives, self.hooks.start.clone());
         let life = Life { incarnation: self.life.incarnation, role: Role::Warm, epoch };
         let mut hook = self.hook(argv.clone().unwrap_or_default(), life, false);
         let (spec, env) = (self.spec.clone(), BTreeMap::new());
         let job = Job::spawn(async move {
             store_role(place.clone(), Role::Warm, epoch).await?;
-            let number = number(place, prefix).await?;
+            let number = number(place, lives).await?;
             if argv.is_some() {
                 let incarnation = Incarnation(number.parse().unwrap_or(0));
                 hook.env = place::environment(&spec.member, spec.config.address, Life { incarnation, ..life }, &env);
@@ -446,10 +446,10 @@ impl Task {
     }
 
     fn retry_looking(&mut self) {
-        let (place, prefix) = (self.place.clone(), self.spec.prefix);
+        let (place, lives) = (self.place.clone(), self.spec.lives);
         let job = Job::spawn(async move {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            number(place, prefix).await
+            number(place, lives).await
         });
         self.doing = Some((Doing::Looking, job));
     }
@@ -506,6 +506,10 @@ impl Task {
     }
 
     fn show(&self) {
+        if matches!(self.doing, Some((Doing::Looking, _))) {
+            // Not known yet.
+            return;
+        }
         let Life { incarnation, role, epoch } = self.life;
         let role = if self.running { role } else { Role::Spare };
         let ready = self.ready.as_ref().map(|verdict| *verdict == Verdict::Ready);
@@ -536,9 +540,9 @@ async fn is_there(probe: &probe::Spec, times: u32) -> bool {
 }
 
 /// The number of a new life, durable (S4), as text: what every job answers with.
-async fn number(place: Place, prefix: u32) -> Result<String, String> {
+async fn number(place: Place, lives: place::Lives) -> Result<String, String> {
     let dir: PathBuf = place.dir.clone();
-    let stored = blocking(move || place::next_incarnation(&place, prefix)).await;
+    let stored = blocking(move || place::next_incarnation(&place, lives)).await;
     stored.map(|incarnation| incarnation.to_string()).map_err(|e| {
         format!("the number of the next life could not be stored in {}: {e}; check the disk of the data directory", dir.display())
     })

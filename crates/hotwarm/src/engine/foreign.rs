@@ -14,7 +14,7 @@ use super::{Events, SpawnSpec, command, external};
 use crate::child::hook::{self, Hook};
 use crate::config::{Engine, Hooks};
 
-/// After a failure, before it may be tried again.
+/// After a run, before the next: a failure is tried again, and what confirmed is told to the others first.
 const PAUSE: Duration = Duration::from_secs(2);
 
 const FENCE: &str = "fence";
@@ -27,7 +27,7 @@ pub struct Fencing {
 }
 
 impl Fencing {
-    /// It runs for `epoch`, or has failed a moment ago.
+    /// It runs for `epoch`, or has ended a moment ago.
     #[must_use]
     pub fn is_under_way(&self, epoch: Epoch) -> bool {
         self.epoch == epoch && !self.job.is_finished()
@@ -57,9 +57,9 @@ pub fn fence(spec: &SpawnSpec, epoch: Epoch, incarnation: Incarnation, events: E
             }
             Err(error) => {
                 failures.failed(&member, FENCE, &format!("{}; run from here, for its node is lost", error.of(FENCE)));
-                tokio::time::sleep(PAUSE).await;
             }
         }
+        tokio::time::sleep(PAUSE).await;
     });
     Some(Fencing { epoch, job })
 }

@@ -28,7 +28,7 @@ mod place;
 mod process;
 pub mod stray;
 
-pub use place::Place;
+pub use place::{Lives, Place};
 
 /// Actions that may wait for a member's task, which takes them at once.
 const ACTIONS_MAX: usize = 64;
@@ -59,8 +59,8 @@ pub struct SpawnSpec {
     pub data: PathBuf,
     /// The program that is executed with the argument `guard`: `/proc/self/exe`, or the built program in tests.
     pub exe: PathBuf,
-    /// The upper half of the member's incarnations: new with every data directory.
-    pub prefix: u32,
+    /// What its incarnations are made of.
+    pub lives: Lives,
     /// Where hooks that fail are told.
     pub failures: failures::Failures,
 }
@@ -100,7 +100,9 @@ pub fn spawn_after(spec: SpawnSpec, events: Events, before: Handle) -> Handle {
 fn begin(spec: SpawnSpec, events: Events, before: Option<Handle>) -> Handle {
     let (actions, inbox) = mpsc::channel(ACTIONS_MAX);
     let control = Control::default();
-    let (view, seen) = watch::channel(View::default());
+    // What was known holds until the new task has found out: a member that only changes hands has not stopped meanwhile.
+    let known = before.as_ref().map(|before| before.view.borrow().clone()).unwrap_or_default();
+    let (view, seen) = watch::channel(known);
     let (member, steers) = (spec.member.clone(), control.clone());
     let wires = Wires { actions: inbox, outbox: outbox::Outbox::new(spec.member.clone(), events), control, view };
     let task = tokio::spawn(async move {

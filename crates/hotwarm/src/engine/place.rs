@@ -45,12 +45,26 @@ pub(super) fn last_incarnation(place: &Place) -> Incarnation {
     Incarnation(text.trim().parse().unwrap_or(0))
 }
 
-/// The number of a new life, on disk when this returns (S4). It has the node's `prefix` above and a counter below, which goes on from the
-/// latest one whatever its prefix: so it is new also after the data directory was wiped or restored.
-pub(super) fn next_incarnation(place: &Place, prefix: u32) -> io::Result<Incarnation> {
+/// What the numbers of a member's lives are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Lives {
+    /// The upper half of each, this node's own.
+    pub prefix: u32,
+    /// The latest that the log knew of when this member's engine began; 0 for none.
+    pub known: Incarnation,
+}
+
+/// More lives than the log can have heard of since an engine began.
+const LIVES_UNHEARD: u64 = 1 << 10;
+
+/// The number of a new life, on disk when this returns (S4). It has the node's prefix above and a counter below, which goes on from the
+/// latest one whatever its prefix: so it is new also after the data directory was wiped or restored; and also where the log knows more of it
+/// than the disk does.
+pub(super) fn next_incarnation(place: &Place, lives: Lives) -> io::Result<Incarnation> {
     place.make()?;
-    let counter = (last_incarnation(place).0 & u64::from(u32::MAX)) + 1;
-    let next = Incarnation((u64::from(prefix) << 32) | (counter & u64::from(u32::MAX)));
+    let [here, known] = [last_incarnation(place), lives.known].map(|life| life.0 & u64::from(u32::MAX));
+    let last = if here < known { known + LIVES_UNHEARD } else { here };
+    let next = Incarnation((u64::from(lives.prefix) << 32) | ((last + 1) & u64::from(u32::MAX)));
     store(place, INCARNATION_FILE, &next.to_string())?;
     Ok(next)
 }
@@ -120,13 +134,34 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let place = Place::of(data.path(), &MemberId::new("web/a"));
         assert_eq!(last_incarnation(&place), Incarnation(0));
-        let first = next_incarnation(&place, 7).unwrap();
+        let of = |prefix| Lives { prefix, known: Incarnation(0) };
+        let first = next_incarnation(&place, of(7)).unwrap();
         assert_eq!(first, Incarnation((7 << 32) | 1));
         assert_eq!(last_incarnation(&place), first);
-        assert_eq!(next_incarnation(&place, 7).unwrap(), Incarnation((7 << 32) | 2));
-        assert_eq!(next_incarnation(&place, 9).unwrap(), Incarnation((9 << 32) | 3));
+        assert_eq!(next_incarnation(&place, of(7)).unwrap(), Incarnation((7 << 32) | 2));
+        assert_eq!(next_incarnation(&place, of(9)).unwrap(), Incarnation((9 << 32) | 3));
         fs::write(place.dir.join(INCARNATION_FILE), "torn").unwrap();
-        assert_eq!(next_incarnation(&place, 11).unwrap(), Incarnation((11 << 32) | 1));
+        assert_eq!(next_incarnation(&place, of(11)).unwrap(), Incarnation((11 << 32) | 1));
+    }
+
+    #[test]
+    fn where_the_numbers_were_deleted_those_that_the_log_knows_are_not_used_again() {
+        let data = tempfile::tempdir().unwrap();
+        let place = Place::of(data.path(), &MemberId::new("web/a"));
+        let lives = Lives { prefix: 7, known: Incarnation((7 << 32) | 40) };
+        let next = next_incarnation(&place, lives).unwrap();
+        assert!(next > lives.known, "{next}");
+        assert_eq!(next_incarnation(&place, lives).unwrap(), Incarnation(next.0 + 1), "once, then it counts as ever");
+    }
+
+    #[test]
+    fn the_manual_names_every_variable() {
+        let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/configuration.md")).unwrap();
+        let page = page.split("## Environment of members and hooks").nth(1).expect("the section");
+        let life = Life { incarnation: Incarnation(5), role: Role::Warm, epoch: Epoch(2) };
+        for (name, _) in environment(&MemberId::new("web/a"), "127.0.0.1:80".parse().unwrap(), life, &BTreeMap::new()) {
+            assert!(page.contains(&format!("`{name}`")), "{name}");
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(super) struct Target {
     pub fenced: AtomicBool,
     /// Requests sent or about to be sent to it, over all threads; of TCP, connections.
     pub in_flight: AtomicUsize,
+    /// Of those, what a switchover waits for: not upgraded connections, which have no end of their own.
+    pub unfinished: AtomicUsize,
     pub health: Health,
 }
 
@@ -41,6 +43,7 @@ impl Target {
             epoch,
             fenced: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
             health: Health::default(),
         }
     }
@@ -310,21 +313,30 @@ impl Group {
         self.seen.iter().map(|seen| seen.load(Ordering::SeqCst)).min().unwrap_or(0)
     }
 
-    /// Every thread parks new requests and none is in flight.
+    /// Every thread parks new requests and none is in flight; an upgraded connection may be.
     pub(super) fn is_drained(&self) -> bool {
         let install = self.install.load();
         install.state != State::Open
             && self.slowest() >= install.version
-            && install.targets.iter().all(|target| target.in_flight.load(Ordering::SeqCst) == 0)
+            && install.targets.iter().all(|target| target.unfinished.load(Ordering::SeqCst) == 0)
     }
 
     /// Nothing of what is to finish is in flight, and nothing new comes: in a group that drains, at any member; in one that is open, at
-    /// the members that take no new requests.
+    /// the members that take no new requests. While a group drains everybody waits: so what has no end of its own is not waited for, nor
+    /// anything once half the room to wait is taken, for the rest is needed until another is hot. Where others serve, it is.
     fn has_finished(&self, install: &Install) -> bool {
-        let finishes = |target: &&Arc<Target>| install.state == State::Draining || target.weight.load(Ordering::Relaxed) == 0;
+        let draining = install.state == State::Draining;
+        let finishes = |target: &&Arc<Target>| draining || target.weight.load(Ordering::Relaxed) == 0;
+        let count = |target: &Arc<Target>| if draining { &target.unfinished } else { &target.in_flight }.load(Ordering::SeqCst);
         let mut finishing = install.targets.iter().filter(finishes).peekable();
-        let asked = install.state == State::Draining || finishing.peek().is_some();
-        asked && self.slowest() >= install.version && finishing.all(|target| target.in_flight.load(Ordering::SeqCst) == 0)
+        let asked = draining || finishing.peek().is_some();
+        let enough = draining && self.is_half_full(&install.settings.park);
+        asked && self.slowest() >= install.version && (enough || finishing.all(|target| count(target) == 0))
+    }
+
+    fn is_half_full(&self, park: &config::Park) -> bool {
+        let (parked, bytes) = (self.parked.load(Ordering::SeqCst), self.parked_bytes.load(Ordering::SeqCst));
+        parked >= park.requests.div_ceil(2) || bytes >= park.bytes.div_ceil(2)
     }
 
     /// Says once that what was to finish has, if it has.

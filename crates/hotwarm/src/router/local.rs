@@ -301,8 +301,10 @@ impl LocalGroup {
         let chosen = self.balancer.borrow_mut().choose(now, hash, tried, table.exclusive);
         let Some(target) = chosen else { return Admission::Wait };
         target.shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        target.shared.unfinished.fetch_add(1, Ordering::SeqCst);
         *seat.target.borrow_mut() = Some(Rc::clone(&target));
-        let flight = Flight { group: Rc::clone(self), seat: Rc::clone(seat), target, exclusive: table.exclusive, answer: Cell::new(None) };
+        let (group, seat, exclusive) = (Rc::clone(self), Rc::clone(seat), table.exclusive);
+        let flight = Flight { group, seat, target, exclusive, endless: Cell::new(false), answer: Cell::new(None) };
         drop(table);
         // Fenced by another thread while this one chose: it has not switched yet, and parks until it has.
         if flight.is_over() { Admission::Wait } else { Admission::Go(flight) }
@@ -428,6 +430,8 @@ pub(super) struct Flight {
     pub target: Rc<LocalTarget>,
     seat: Rc<Seat>,
     exclusive: bool,
+    /// What is passed has no end of its own.
+    endless: Cell<bool>,
     answer: Cell<Option<Answer>>,
 }
 
@@ -445,21 +449,36 @@ impl Flight {
         self.target.latency.borrow_mut().record(answer.at, answer.latency);
         self.answer.set(Some(answer));
     }
+
+    /// It became a connection without an end of its own: a switchover waits for it no longer, for all others would wait with it.
+    pub(super) fn never_ends(&self) {
+        if !self.endless.replace(true) && self.target.shared.unfinished.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.say_drained();
+        }
+    }
+
+    /// The last that was waited for has let go, if anything is waited for.
+    fn say_drained(&self) {
+        let draining = || self.group.group.install.load().state == State::Draining;
+        if self.target.shared.weight.load(Ordering::Relaxed) == 0 || draining() {
+            self.group.group.say_drained(&*self.group.shared.events);
+        }
+    }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         self.group.balancer.borrow_mut().ended(self.target.slot.get(), self.answer.get());
         self.seat.target.borrow_mut().take();
-        let left = self.target.shared.in_flight.fetch_sub(1, Ordering::SeqCst) - 1;
+        let shared = &self.target.shared;
+        let last = shared.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
+        let last_unfinished = !self.endless.get() && shared.unfinished.fetch_sub(1, Ordering::SeqCst) == 1;
         if self.seat.cut.replace(false) {
             self.group.cutting.set(self.group.cutting.get() - 1);
             self.group.say_switched();
         }
-        let finishes =
-            || self.target.shared.weight.load(Ordering::Relaxed) == 0 || self.group.group.install.load().state == State::Draining;
-        if left == 0 && finishes() {
-            self.group.group.say_drained(&*self.group.shared.events);
+        if last || last_unfinished {
+            self.say_drained();
         }
     }
 }

@@ -75,8 +75,8 @@ pub enum Kind {
 pub enum Event {
     /// No thread admits or relays anything of `group` for `epoch` or an older one any more (S8).
     Closed { group: GroupName, epoch: Epoch },
-    /// Nothing of what is to finish is in flight on any thread: of a group that drains, whose new requests park, nothing at all; of one that
-    /// is open, nothing at members of weight 0.
+    /// Nothing of what is to finish is in flight on any thread: of a group that drains, whose new requests park, nothing but upgraded
+    /// connections, or half of what may park does; of one that is open, nothing at members of weight 0.
     Drained { group: GroupName, epoch: Epoch },
     /// Testimony; bad ones at most one per member and kind in 50 ms. `Ok` takes back what was told, and is told once.
     Evidence { member: MemberId, epoch: Epoch, kind: Kind, detail: String },
@@ -254,7 +254,7 @@ impl Handle {
         Arc::clone(&self.inner.shared.lease)
     }
 
-    /// True when the group is draining (or held), every thread has switched, and no request is in flight.
+    /// True when the group is draining (or held), every thread has switched, and no request is in flight; an upgraded connection may be.
     ///
     /// # Errors
     /// When the group is not open.
@@ -262,7 +262,7 @@ impl Handle {
         Ok(self.inner.shared.group(name)?.is_drained())
     }
 
-    /// True if the group is not open, and no thread holds anything of it any more.
+    /// True if the group is not open, and no thread admits anything of it any more, nor, where one member is hot, releases anything (S8).
     #[must_use]
     pub fn is_closed(&self, name: &GroupName) -> bool {
         let shared = &self.inner.shared;

@@ -38,6 +38,7 @@ impl Queue {
         group.counters.parked.add(1);
         self.recall(seat);
         self.waiting.borrow_mut().push_back(Rc::clone(seat));
+        shared.say_drained(&*group.shared.events);
         Some(ticket)
     }
 
@@ -95,7 +96,9 @@ impl Ticket {
             return true;
         }
         let more = self.bytes - before;
-        shared.parked_bytes.fetch_add(more, Ordering::Relaxed) + more <= self.group.settings().park.bytes
+        let bytes = shared.parked_bytes.fetch_add(more, Ordering::Relaxed) + more;
+        shared.say_drained(&*self.group.shared.events);
+        bytes <= self.group.settings().park.bytes
     }
 
     /// Released, but no member could be used after all: back to the front, as the oldest. Looked at again soon even if no news of a

@@ -1,7 +1,7 @@
 //! The data directory: one owner at a time, a version, the node's incarnation, the cluster it belongs to, the right to bootstrap (S11).
 //!
-//! Must never leave a half-written file behind a valid name, nor open a directory that is not hotwarm's or that another process uses. The
-//! main path enters at [`DataDir::open`]; [`write_atomic`] serves everyone who keeps a small file.
+//! Must never leave a half-written file behind a valid name, nor open a directory that is not hotwarm's or that another process uses, nor
+//! change anything about one before it is known to be hotwarm's. The main path enters at [`DataDir::open`]; [`write_atomic`] serves everyone who keeps a small file.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
@@ -12,10 +12,10 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tracing::{info, warn};
 
+use crate::config::data::{Unfit, fit};
+
 /// What the VERSION file says.
 const VERSION: &str = "hotwarm data 1";
-/// What may be in a directory that is not yet hotwarm's: what `join` and an interrupted first start leave.
-const BEFORE_FIRST_START: [&str; 7] = ["lock", "tls", "tls.new", "run", "bootstrap", "incarnation", "lost+found"];
 /// Ends the name of a file that is being written.
 const TMP: &str = ".tmp";
 
@@ -24,8 +24,8 @@ const TMP: &str = ".tmp";
 pub enum DirError {
     #[error("data directory {} in use by another hotwarm ({holder}): stop it, or give each node its own [node] data", .path.display())]
     InUse { path: PathBuf, holder: String },
-    #[error("directory {} holds \"{found}\" and no VERSION, so it is not hotwarm's: give [node] data an empty directory", .path.display())]
-    NotOurs { path: PathBuf, found: String },
+    #[error("{0}: give [node] data a directory that is new or empty; nothing was changed")]
+    NotOurs(#[from] Unfit),
     #[error("data directory {} of version \"{found}\", this hotwarm reads \"{VERSION}\": run the hotwarm that wrote it", .path.display())]
     Version { path: PathBuf, found: String },
     #[error("data directory {} of user {owner}, hotwarm runs as user {me}: chown it, or run as that user", .path.display())]
@@ -58,6 +58,10 @@ impl DataDir {
     /// # Errors
     /// When another process has it, it is not hotwarm's, of another version, or the disk fails.
     pub fn open(path: &Path) -> Result<Self, DirError> {
+        fit(path).map_err(|unfit| match (owned_by_another(path), unfit) {
+            (Some(error), Unfit::Unreadable { .. }) => error,
+            (_, unfit) => unfit.into(),
+        })?;
         create_private(path)?;
         let lock = lock(path)?;
         clear_unfinished(path)?;
@@ -153,15 +157,19 @@ fn create_private(path: &Path) -> Result<(), DirError> {
         sync_dir(parent)?;
     }
     let metadata = fs::metadata(path).map_err(failed("reading", path))?;
-    let me = rustix::process::geteuid().as_raw();
-    if metadata.uid() != me {
-        return Err(DirError::Owner { path: path.to_owned(), owner: metadata.uid(), me });
+    if let Some(error) = owned_by_another(path) {
+        return Err(error);
     }
     if metadata.mode() & 0o077 != 0 {
         info!("closing {} to other users (mode 0700)", path.display());
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed("changing the mode of", path))?;
     }
     Ok(())
+}
+
+fn owned_by_another(path: &Path) -> Option<DirError> {
+    let (owner, me) = (fs::metadata(path).ok()?.uid(), rustix::process::geteuid().as_raw());
+    (owner != me).then(|| DirError::Owner { path: path.to_owned(), owner, me })
 }
 
 fn lock(path: &Path) -> Result<File, DirError> {
@@ -186,12 +194,6 @@ fn lock(path: &Path) -> Result<File, DirError> {
 }
 
 fn first_start(path: &Path) -> Result<(), DirError> {
-    for entry in fs::read_dir(path).map_err(failed("reading", path))? {
-        let found = entry.map_err(failed("reading", path))?.file_name().to_string_lossy().into_owned();
-        if !BEFORE_FIRST_START.contains(&found.as_str()) {
-            return Err(DirError::NotOurs { path: path.to_owned(), found });
-        }
-    }
     let mut random = [0; 16];
     // Blocks until the kernel's generator is seeded: two machines cloned from one image must not be born equal.
     let filled = getrandom(&mut random, GetRandomFlags::empty()).map_err(|e| failed("drawing an incarnation for", path)(e.into()))?;
@@ -306,9 +308,13 @@ mod tests {
     fn what_is_not_ours_is_refused() {
         let tmp = tempfile::tempdir().unwrap();
         fs::write(tmp.path().join("photo.jpg"), "x").unwrap();
+        fs::set_permissions(tmp.path(), Permissions::from_mode(0o755)).unwrap();
         assert!(DataDir::open(tmp.path()).unwrap_err().to_string().contains("photo.jpg"));
+        assert_eq!(fs::metadata(tmp.path()).unwrap().mode() & 0o777, 0o755, "another's directory stays as open as it was");
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 1, "and nothing is put into it");
         fs::remove_file(tmp.path().join("photo.jpg")).unwrap();
         drop(DataDir::open(tmp.path()).unwrap());
+        assert_eq!(fs::metadata(tmp.path()).unwrap().mode() & 0o777, 0o700, "hotwarm's own is closed to others");
         fs::write(tmp.path().join("VERSION"), "hotwarm data 2\n").unwrap();
         assert!(DataDir::open(tmp.path()).unwrap_err().to_string().contains("\"hotwarm data 2\""));
         fs::write(tmp.path().join("VERSION"), format!("{VERSION}\n")).unwrap();

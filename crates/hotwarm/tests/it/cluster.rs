@@ -201,6 +201,11 @@ impl Cluster {
         self.site.machines.iter().find(|m| m.name == name).expect("a machine of this site")
     }
 
+    /// Where a member is.
+    pub(crate) fn node_of(&self, member: &str) -> &'static str {
+        self.names().into_iter().find(|name| member.ends_with(&format!("/{name}"))).expect("a member on a node of its name")
+    }
+
     pub(crate) fn config(&self, name: &str) -> &Path {
         &self.configs[name]
     }

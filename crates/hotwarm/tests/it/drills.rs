@@ -1,8 +1,11 @@
 //! Drills test what they say, or say that they did not: each on the machine of what it strikes.
 
+use std::process::Stdio;
+
 use hotwarm::api::types::Status;
 
 use crate::cluster::{Cluster, PATIENCE, Site, alone};
+use crate::command::hotwarm;
 use crate::faults::EXPECTED as OF_FAULTS;
 use crate::netns::join_all;
 
@@ -13,7 +16,7 @@ fn machines() -> Cluster {
 
 fn node_of(cluster: &Cluster) -> &'static str {
     let hot = cluster.hot("clock", &[]).expect("one that serves");
-    cluster.names().into_iter().find(|name| hot.ends_with(&format!("/{name}"))).unwrap()
+    cluster.node_of(&hot)
 }
 
 /// On another machine it is refused; on its own, the node really hears nobody, says so itself, and is back afterwards.
@@ -57,6 +60,22 @@ fn a_cut_node_is_cut_and_says_so() {
     assert!(line(&why, &format!("clock/{node} ")).contains("it was") && !why.contains("it is\n"), "{why}");
     cluster.wait_whole();
     assert_ne!(node_of(&cluster), node, "another took over");
+    cluster.finish(OF_FAULTS);
+}
+
+/// Nobody who ends a drill, or loses the terminal that it runs in, leaves a node cut off.
+#[test]
+fn a_cut_ends_with_its_drill_however_that_ends() {
+    let _alone = alone();
+    let cluster = machines();
+    let node = node_of(&cluster);
+    let mut drill = hotwarm();
+    drill.arg("--config").arg(cluster.config(node)).args(["drill", "cut", node, "--yes", "--for", "1h"]);
+    let mut drill = cluster.on(node, move || drill.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    cluster.wait_status(node, "the node to know that it is cut off", |status| status.node.cut_off_ms.is_some());
+    drill.kill().unwrap();
+    drill.wait().unwrap();
+    cluster.wait_settled();
     cluster.finish(OF_FAULTS);
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hotwarm::clock;
-use hotwarm::config::{Engine, RoleChange};
+use hotwarm::config::{CheckKind, Engine, RoleChange};
 use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
 use hotwarm_core::ids::{Attempt, Epoch, Incarnation, Role};
 use rustix::process::Signal;
@@ -136,10 +136,7 @@ async fn a_new_agent_adopts_a_member_that_never_stopped_serving() {
 #[tokio::test]
 async fn an_end_while_no_agent_was_there_is_told_to_the_next() {
     let site = Site::new(Engine::Process(component("web")));
-    let mut first = site.agent();
-    let incarnation = first.start().await;
-    let pid = first.pid();
-    drop(first);
+    let (incarnation, pid) = site.left_running().await;
     signal(pid, Signal::KILL);
     wait_for("the member's end", || !is_alive(pid)).await;
     let mut second = site.agent();
@@ -385,10 +382,7 @@ async fn another_user_is_become_whole_or_refused_with_advice() {
 #[tokio::test]
 async fn nothing_is_started_beside_what_a_wiped_directory_has_forgotten() {
     let site = Site::new(Engine::Process(component("web")));
-    let mut first = site.agent();
-    first.start().await;
-    let pid = first.pid();
-    drop(first);
+    let (_, pid) = site.left_running().await;
     std::fs::remove_dir_all(site.place().dir).unwrap();
     let mut second = site.agent();
     assert_eq!(second.hear_stopped().await, (Incarnation(0), StopCause::Absent));
@@ -430,14 +424,45 @@ async fn a_member_whose_guard_is_being_born_is_handed_over_whole() {
     }
 }
 
+/// People and the agent look at it at any moment: one that only changes hands is not to be missed.
+#[tokio::test]
+async fn a_member_that_is_handed_over_is_seen_to_run_all_the_while() {
+    for engine in [Engine::Process(component("web")), Engine::Command(hooks())] {
+        let is_process = matches!(engine, Engine::Process(_));
+        let mut site = Site::new(engine);
+        if !is_process {
+            site.group.check.kind = CheckKind::Command(words("true"));
+        }
+        let mut agent = site.agent();
+        if is_process {
+            agent.start().await;
+        } else {
+            agent.hear_fact().await;
+        }
+        let known = agent.handle.view.borrow().clone();
+        agent = site.agent_after(agent);
+        let mut view = agent.handle.view.clone();
+        assert_eq!(*view.borrow_and_update(), known);
+        // Something to do before it has been found.
+        agent.tell(EngineAction::Deadline { until: None }).await;
+        loop {
+            tokio::select! {
+                biased;
+                _ = view.changed() => assert!(view.borrow_and_update().running),
+                event = agent.hear_fact() => break assert_eq!(event.incarnation(), known.incarnation),
+            }
+        }
+        if is_process {
+            agent.end().await;
+        }
+    }
+}
+
 /// A member that was given to another node while no agent was here: whoever comes next ends the old copy.
 #[tokio::test]
 async fn a_member_that_is_this_nodes_no_more_is_found_and_ended() {
     let site = Site::new(Engine::Process(component("web")));
-    let mut agent = site.agent();
-    agent.start().await;
-    let pid = agent.pid();
-    drop(agent);
+    let (_, pid) = site.left_running().await;
     let found = hotwarm::engine::stray::find(site.dir.path());
     assert_eq!(found, [site.member()]);
     let _ending = hotwarm::engine::stray::end(site.dir.path(), site.member());

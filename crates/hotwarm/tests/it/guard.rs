@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use hotwarm::fence::guard::frame::{FromGuard, Inbox, Spec, State, Status, ToGuard, encode};
 use hotwarm::fence::guard::{SOCKET_FILE, short_path};
@@ -91,9 +92,29 @@ fn spec(dir: &Path, script: &str) -> Spec {
 
 fn guard() -> (Child, Line) {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    (guard_at(theirs), Line::new(ours))
+}
+
+/// A guard that hears its agent there.
+fn guard_at(line: UnixStream) -> Child {
     let mut command = Command::new(HOTWARM);
-    command.arg("guard").stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
-    (command.spawn().unwrap(), Line::new(ours))
+    command.arg("guard").stdin(Stdio::from(OwnedFd::from(line))).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// Waits until the guard has ended; one that does not is killed, and its member with it.
+fn ended(mut guard: Child, else_what: &str) -> ExitStatus {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = guard.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > until {
+            guard.kill().unwrap();
+            panic!("{else_what}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn start(spec: Spec) -> (Child, Line, Pid) {
@@ -178,23 +199,33 @@ fn one_member_has_one_guard() {
 #[test]
 fn an_acknowledgement_is_heard_from_an_agent_that_has_hung_up() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut guard, mut line, pid) = start(spec(dir.path(), "exec sleep 1000"));
+    let (guard, mut line, pid) = start(spec(dir.path(), "exec sleep 1000"));
     let guard_pid = Pid::from_child(&guard);
     signal(guard_pid, Signal::STOP);
     signal(pid, Signal::KILL);
-    let until = std::time::Instant::now() + PATIENCE;
+    let until = Instant::now() + PATIENCE;
     while is_alive(pid) {
-        assert!(std::time::Instant::now() < until, "killed");
+        assert!(Instant::now() < until, "killed");
         std::thread::yield_now();
     }
     line.say(&ToGuard::Stop { grace_ms: 0 });
     line.say(&ToGuard::Acknowledge);
     drop(line);
     signal(guard_pid, Signal::CONT);
-    while guard.try_wait().unwrap().is_none() {
-        assert!(std::time::Instant::now() < until, "it still waits for an agent to hear of the end");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    ended(guard, "it still waits for an agent to hear of the end");
+}
+
+/// An agent that came before this guard had the lock took it that nobody is being born, and may start the member itself.
+#[test]
+fn a_guard_whose_agent_is_gone_starts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let started = dir.path().join("started");
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut line = Line::new(ours);
+    line.say(&ToGuard::Spec(Box::new(spec(dir.path(), &format!("echo > {}; exec sleep 1000", started.display())))));
+    drop(line);
+    assert!(!ended(guard_at(theirs), "it guards a member of which no agent knows").success());
+    assert!(!started.exists());
 }
 
 #[test]
@@ -229,9 +260,9 @@ fn a_killed_guard_takes_its_program_with_it() {
     let (mut guard, _line, pid) = start(spec(dir.path(), "exec sleep 1000"));
     guard.kill().unwrap();
     guard.wait().unwrap();
-    let until = std::time::Instant::now() + PATIENCE;
+    let until = Instant::now() + PATIENCE;
     while is_alive(pid) {
-        assert!(std::time::Instant::now() < until, "it outlives its guard");
+        assert!(Instant::now() < until, "it outlives its guard");
         std::thread::yield_now();
     }
 }

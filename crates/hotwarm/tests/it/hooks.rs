@@ -237,7 +237,8 @@ async fn what_was_hot_and_does_not_answer_a_new_agent_is_stopped_before_it_count
     site.group.check.kind = hotwarm::config::CheckKind::Command(shell("exit 1"));
     let mut second = site.agent();
     assert_eq!(second.hear_fact().await, MemberEvent::Stopped { incarnation, cause: StopCause::Asked });
-    assert!(!is_alive(pid));
+    // The hook does not wait for what it killed.
+    wait_for("the member's end", || !is_alive(pid)).await;
 }
 
 #[tokio::test]
@@ -296,7 +297,9 @@ fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
     let listeners: Vec<_> = site.machines.iter().map(|machine| (machine.name, free_address())).collect();
     let table = |all: &[(&str, SocketAddr)]| all.iter().map(|(n, a)| format!("{n} = \"{a}\"")).collect::<Vec<_>>().join(", ");
     let (fences, proof) = (site.dir.path().join("fences"), site.dir.path().join("proof"));
-    let fence = shell(&format!("echo $HOTWARM_MEMBER >> {}; test -e {}", fences.display(), proof.display()));
+    // It takes a moment: who is asked again meanwhile must not cut it short.
+    let (told, proved) = (fences.display(), proof.display());
+    let fence = shell(&format!("echo $HOTWARM_MEMBER >> {told}; sleep 0.3; echo ended >> {told}; test -e {proved}"));
     site.groups = format!(
         "[group.db]\nmode = \"hot-warm\"\nprotocol = \"http\"\ncheck = {{ http = \"/healthz\" }}\nengine = \"external\"\n\
          fence = {{ command = {fence:?} }}\nlisten = {{ {} }}\nmembers = {{ {} }}\n",
@@ -307,28 +310,85 @@ fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
     let mut cluster = site.start();
     cluster.wait_whole();
     let old = cluster.hot("db", &[]).unwrap();
-    let node = cluster.names().into_iter().find(|name| old.ends_with(&format!("/{name}"))).unwrap();
+    let node = cluster.node_of(&old);
     let told = cluster.run(node, &["why", "db"]).out;
     assert!(told.contains(&format!("takes over, once the fence command of {old} has confirmed")), "{told}");
     assert!(!told.contains("nobody serves"), "{told}");
     cluster.kill_node(node);
-    let asked = || std::fs::read_to_string(&fences).unwrap_or_default().lines().count();
-    cluster.wait_until("a second try of the fence", || asked() >= 2);
-    assert_eq!(cluster.hot("db", &[node]).unwrap_or(old.clone()), old, "another serves before the fence has confirmed");
+    let runs = || std::fs::read_to_string(&fences).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    cluster.wait_until("a third try of the fence", || {
+        assert_eq!(cluster.hot("db", &[node]).unwrap_or(old.clone()), old, "another serves before the fence has confirmed");
+        runs().iter().filter(|line| *line == "ended").count() >= 3
+    });
     // It is said what is waited for, where it is run, and there how it fails.
     let why = |name: &str| cluster.run(name, &["why", "db"]).out;
     let failed = |text: &str| text.contains(&format!("down     {old}: fence hook /bin/sh failed with exit code 1"));
-    let runs = |text: &str| text.contains(&format!("proof that {old} serves no more (its fence command, which node "));
-    cluster.wait_until("why to name the hook and its exit code", || cluster.running().any(|name| failed(&why(name)) && runs(&why(name))));
-    assert!(cluster.running().all(|name| runs(&why(name))), "{:?}", cluster.running().map(why).collect::<Vec<_>>());
+    let named = |text: &str| text.contains(&format!("proof that {old} serves no more (its fence command, which node "));
+    cluster.wait_until("why to name the hook and its exit code", || cluster.running().any(|name| failed(&why(name)) && named(&why(name))));
+    assert!(cluster.running().all(|name| named(&why(name))), "{:?}", cluster.running().map(why).collect::<Vec<_>>());
     let logged = "fence hook /bin/sh failed with exit code 1; its output is in the member's log; run from here, for its node is lost";
     cluster.wait_until("a log to say so", || cluster.names().iter().any(|name| cluster.log(name).contains(logged)));
     std::fs::write(&proof, "").unwrap();
     cluster.wait_until("another to serve", || cluster.hot("db", &[node]).is_some_and(|hot| hot != old));
-    assert!(std::fs::read_to_string(&fences).unwrap().lines().all(|line| line == old));
+    let runs = runs();
+    assert!(runs.chunks(2).all(|run| run == [old.as_str(), "ended"]), "one after the other, each to its end: {runs:?}");
+    // Nobody is sent for output that hotwarm does not have.
+    let other = cluster.names().into_iter().find(|name| *name != node).unwrap();
+    let told = cluster.run(other, &["logs", &old]);
+    assert!(told.exit == 1 && told.err.contains(&format!("hotwarm does not run {old}")), "{}", told.err);
+    for asked in ["status", "why db"] {
+        let shown = cluster.done(other, &asked.split(' ').collect::<Vec<_>>());
+        assert!(shown.contains(&format!("look at {old} on node {node}")) && !shown.contains("hotwarm logs"), "{shown}");
+    }
     cluster.finish(&[
         ("not connected:", "the peer was killed"),
         ("fence hook /bin/sh failed with exit code 1", "it is told to, at first"),
         ("reason=\"fence-waits\"", "as long as it fails"),
     ]);
+}
+
+/// A database that hotwarm does not start, as its operator describes it by hooks: the position of each member is what a file says.
+#[test]
+fn a_switchover_among_members_with_positions_never_leaves_the_service_parked() {
+    let mut site = crate::cluster::Site::new(3);
+    let addresses: Vec<_> = site.machines.iter().map(|machine| (machine.name, free_address())).collect();
+    let listeners: Vec<_> = site.machines.iter().map(|machine| (machine.name, free_address())).collect();
+    let table = |all: &[(&str, SocketAddr)]| all.iter().map(|(n, a)| format!("{n} = \"{a}\"")).collect::<Vec<_>>().join(", ");
+    let positions = site.dir.path().join("positions");
+    let position = shell(&format!("cat {}/${{HOTWARM_MEMBER#db/}}", positions.display()));
+    let hooks = format!("promote = [\"true\"], demote = [\"true\"], fence = [\"true\"], position = {position:?}");
+    site.groups = format!(
+        "[group.db]\nmode = \"hot-warm\"\nprotocol = \"http\"\ncheck = {{ http = \"/healthz\" }}\nengine = {{ command = {{ {hooks} }} }}\n\
+         listen = {{ {} }}\nmembers = {{ {} }}\n",
+        table(&listeners),
+        table(&addresses)
+    );
+    let at = |name: &str, position: u64| {
+        std::fs::create_dir_all(&positions).unwrap();
+        std::fs::write(positions.join(name), format!("{position}\n")).unwrap();
+    };
+    ["a", "b", "c"].iter().for_each(|name| at(name, 100));
+    let _programs: Vec<Outside> = addresses.iter().map(|(_, address)| Outside::run(*address)).collect();
+    let cluster = site.start_whole();
+    let old = cluster.hot("db", &[]).unwrap();
+    let others: Vec<&str> = cluster.names().into_iter().filter(|name| !old.ends_with(&format!("/{name}"))).collect();
+    let told = cluster.done(others[0], &["switchover", "db", "--to", others[0], "--yes"]);
+    assert!(told.contains(&format!("db/{} serves", others[0])), "{told}");
+    cluster.wait_whole();
+
+    // One that is behind is not promoted at the price of data, and whoever asked for it hears of it.
+    at(others[1], 7);
+    let behind = cluster.run("a", &["switchover", "db", "--to", others[1], "--yes"]);
+    assert!(behind.exit == 1 && behind.err.contains("its data is behind (7 of 100)"), "{} {}", behind.exit, behind.err);
+    cluster.wait_whole();
+
+    // Nobody can say: the one that stepped down serves again.
+    std::fs::remove_dir_all(&positions).unwrap();
+    let hot = cluster.hot("db", &[]).unwrap();
+    let unknown = cluster.run("a", &["switchover", "db", "--yes"]);
+    assert!(unknown.exit == 1 && unknown.err.contains("0 members can tell how far their data reaches"), "{} {}", unknown.exit, unknown.err);
+    cluster.wait_whole();
+    assert_eq!(cluster.hot("db", &[]).unwrap(), hot);
+    let asked = "asked for above";
+    cluster.finish(&[("not connected:", "the others end"), ("too-few-reports", asked), ("switchover given up", asked)]);
 }

@@ -56,7 +56,11 @@ fn a_listener_is_taken_away_and_one_whose_port_is_taken_is_told_and_tried_again(
     let (code, health) = cluster.client("c").get_text("/health").unwrap();
     assert!(code == 503 && health.contains("node c does not serve its clients"), "{health}");
     assert!(cluster.done("c", &["why", "clock"]).contains("no address to listen on"));
+    // One that cannot listen is waited for by nobody either: it has admitted nothing (S8).
+    cluster.done("a", &["switchover", "clock", "--yes"]);
+    cluster.wait_settled();
     assert_eq!(cluster.client("a").get_text("/health").unwrap().0, 200, "only c's clients suffer");
+    assert_eq!(["a", "c"].map(|node| cluster.run(node, &["status", "--check"]).exit), [0, 1]);
     drop(taken);
     cluster.wait_until("c listens again", || listens(address));
     assert_eq!(status_of(address, "/"), "200", "with the routes in force");

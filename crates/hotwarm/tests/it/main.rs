@@ -20,5 +20,6 @@ mod nginx;
 mod operator;
 mod recorder;
 mod schema;
+mod switchover;
 mod upgrade;
 mod wipe;

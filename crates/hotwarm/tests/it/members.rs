@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use hotwarm::config::*;
 use hotwarm::engine::failures::Failures;
-use hotwarm::engine::{self, Handle, Place, SpawnSpec};
+use hotwarm::engine::{self, Handle, Lives, Place, SpawnSpec};
 use hotwarm::fence::guard::frame::{ToGuard, encode};
 use hotwarm::fence::guard::{SOCKET_FILE, short_path};
 use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
@@ -130,6 +130,12 @@ impl Site {
         Agent { handle: engine::spawn(self.spec(), events), heard }
     }
 
+    /// The member as an agent leaves it that starts it and goes: its life, and its program.
+    pub(crate) async fn left_running(&self) -> (Incarnation, Pid) {
+        let mut agent = self.agent();
+        (agent.start().await, agent.pid())
+    }
+
     /// The same agent's next task for the member, as when the group's configuration changes.
     pub(crate) fn agent_after(&self, before: Agent) -> Agent {
         let (events, heard) = mpsc::channel(64);
@@ -144,7 +150,7 @@ impl Site {
             config,
             data: self.dir.path().to_path_buf(),
             exe: PathBuf::from(HOTWARM),
-            prefix: self.prefix,
+            lives: Lives { prefix: self.prefix, known: Incarnation(0) },
             failures: Failures::default(),
         }
     }

@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hotwarm::api::types::Reloaded;
 use hotwarm::drill::Load;
+use rustix::process::Pid;
+use serde_json::json;
 
 use crate::cluster::{Cluster, Site, all_answered, alone, private};
 use crate::command::done;
@@ -21,6 +24,11 @@ const EXPECTED: &[(&str, &str)] = &[
     ("not connected:", "packets to the peer are dropped"),
     ("HW0509", "a node whose renewals or grants are dropped holds no lease"),
     ("was ended here by its guard", "it was hot on a node that is cut off"),
+];
+const REVOKED: &[(&str, &str)] = &[
+    ("is revoked", "the certificate that node c goes on with"),
+    ("connection refused:", "by node c, or of it"),
+    ("connection closed:", "the same, of those that stood"),
 ];
 const RATE: u32 = 40;
 
@@ -66,8 +74,7 @@ impl Stage {
 
     fn hot_node(&self) -> (&'static str, String) {
         let hot = self.cluster.hot("clock", &[]).expect("one that serves");
-        let node = self.cluster.names().into_iter().find(|node| hot.ends_with(&format!("/{node}"))).unwrap();
-        (node, hot)
+        (self.cluster.node_of(&hot), hot)
     }
 
     fn epoch(&self) -> u64 {
@@ -79,6 +86,16 @@ impl Stage {
     fn load(&self, group: &str, but: &str) -> Load {
         let addresses = self.cluster.listen(group).into_iter().filter(|(name, _)| name != but).map(|(_, address)| address).collect();
         self.lan.on("switch", || Load::start(addresses, RATE)).unwrap()
+    }
+
+    /// Waits until the others serve without `node`, whose member `hot` was the process `pid`: it must be dead before.
+    fn wait_replaced(&self, node: &str, hot: &str, pid: Pid) {
+        self.cluster.wait_until("the majority to serve without it", || {
+            let now = self.cluster.hot("clock", &[node]).filter(|now| now != hot);
+            // Read in this order: at the latest then it must have been dead.
+            assert!(now.is_none() || !is_alive(pid), "{hot} lives while {now:?} serves");
+            now.is_some() && self.recorder.newest().is_some_and(|reply| reply.said.name != hot)
+        });
     }
 
     /// One question from a client beside a node, at that node's own listener.
@@ -139,6 +156,60 @@ fn renewed_certificates_are_taken_up_without_a_restart() {
     cluster.finish(EXPECTED);
 }
 
+/// A list of revoked certificates counts from a reload on, from a start on, and still after a renewal of the certificates beside it; a new
+/// certificate of the node is let in.
+#[test]
+fn a_revoked_certificate_is_refused_until_its_node_has_another() {
+    let _alone = alone();
+    let mut cluster = join_all(Site::in_namespaces(3).web_and_clock());
+    let file = |name: &str| cluster.file(name).to_str().unwrap().to_owned();
+    let (key, folder, roots) = (file("it/ca.key"), file(""), ["a", "b", "c"].map(|name| (name, file(name))));
+    let root = |name| &roots.iter().find(|(of, _)| *of == name).expect("a node of three").1;
+    let serial = cluster.status_of("c").unwrap().node.certificate.expect("a certificate").serial;
+    for node in ["a", "b"] {
+        fs::write(cluster.machine(node).data.join("tls/revoked"), format!("{serial}  # stolen\n")).unwrap();
+    }
+    let refused = |cluster: &Cluster, by| cluster.log(by).matches("is revoked").count();
+    let refuses_c = |cluster: &Cluster, node, before| {
+        cluster.wait_until("c to be refused", || refused(cluster, node) > before);
+        cluster.wait_status(node, "c to be heard no more", |status| status.nodes.iter().any(|other| other.name == "c" && !other.heard));
+    };
+    // A list with a line that nobody understands revokes nothing, and says so: at a reload, and at a start.
+    let (list, whole) = (cluster.machine("a").data.join("tls/revoked"), format!("serial={}  # stolen\n", serial.to_uppercase()));
+    fs::write(&list, format!("{whole}c.pem\n")).unwrap();
+    let reload = |cluster: &Cluster| cluster.on("a", || cluster.client("a").post::<Reloaded>("/api/v1/certificates/reload", &json!({})));
+    let told = reload(&cluster).unwrap_err().to_string();
+    assert!(told.contains("line 2 of ") && told.contains("no certificate's serial number"), "{told}");
+    cluster.kill_agent("a");
+    cluster.start("a");
+    cluster.forget_agent("a");
+    assert!(cluster.log("a").contains("the node does not start") && cluster.log("a").contains("line 2 of "));
+    fs::write(&list, "").unwrap();
+    cluster.start("a");
+    cluster.wait_settled();
+    assert_eq!(refused(&cluster, "a"), 0);
+    fs::write(&list, whole).unwrap();
+    // Whatever is wrong with the certificates beside it.
+    let (own, aside) = (cluster.machine("a").data.join("tls/node.pem"), cluster.file("aside"));
+    fs::rename(&own, &aside).unwrap();
+    assert!(reload(&cluster).unwrap_err().to_string().contains("no certificates"));
+    fs::rename(&aside, &own).unwrap();
+    refuses_c(&cluster, "a", 0);
+    cluster.kill_agent("b");
+    cluster.start("b");
+    refuses_c(&cluster, "b", 0);
+    // A renewal replaces what lies beside the list.
+    let renew = ["certs", "renew", "--ca-key", &key, "--dir", &folder, "--node"];
+    let installed = cluster.run_plain("a", &[&renew[..], &["a"]].concat()).out;
+    assert!(installed.contains("in force now"), "{installed}");
+    refuses_c(&cluster, "a", refused(&cluster, "a"));
+    done(&[&renew[..], &["c"]].concat());
+    let renewed = cluster.on("c", || done(&["join", &format!("{folder}/c.join"), "--root", root("c")]));
+    assert!(renewed.contains("in force now"), "{renewed}");
+    cluster.wait_settled();
+    cluster.finish(&[EXPECTED, REVOKED].concat());
+}
+
 /// The hot member's node loses its link: its member ends before another serves, the majority's clients wait and are answered, and what
 /// serves on every node goes on beside the node that is cut off (fail-static).
 #[test]
@@ -150,12 +221,7 @@ fn a_node_off_the_network_stops_what_must_not_go_on_and_keeps_the_rest() {
     let (web, pid) = (cluster.listen("web")[node], cluster.member_pid(&hot).unwrap());
     let loads = vec![stage.load("web", node), stage.load("clock", node)];
     stage.lan.cut(node);
-    cluster.wait_until("the majority to serve without it", || {
-        let now = cluster.hot("clock", &[node]).filter(|now| *now != hot);
-        // Read in this order: at the latest then it must have been dead.
-        assert!(now.is_none() || !is_alive(pid), "{hot} lives while {now:?} serves");
-        now.is_some() && stage.recorder.newest().is_some_and(|reply| reply.said.name != hot)
-    });
+    stage.wait_replaced(node, &hot, pid);
     assert!(stage.asks_beside(node, web), "fail-static: what needs no lease goes on");
     stage.lan.join(node);
     cluster.wait_settled();
@@ -224,12 +290,7 @@ fn a_node_that_can_call_and_not_be_called_is_replaced() {
     let pid = cluster.member_pid(&hot).unwrap();
     let loads = vec![stage.load("web", node), stage.load("clock", node)];
     stage.lan.block(node, cluster.machine(node).peer.port());
-    cluster.wait_until("the majority to serve without it", || {
-        let now = cluster.hot("clock", &[node]).filter(|now| *now != hot);
-        // Read in this order: at the latest then it must have been dead.
-        assert!(now.is_none() || !is_alive(pid), "{hot} lives while {now:?} serves");
-        now.is_some() && stage.recorder.newest().is_some_and(|reply| reply.said.name != hot)
-    });
+    stage.wait_replaced(node, &hot, pid);
     stage.lan.undeafen(node);
     cluster.wait_settled();
     stage.end(loads);

@@ -120,7 +120,15 @@ fn is_refused_with_a_code_and_a_page(cluster: &Cluster) {
     assert!(cluster.refused("a", &["accept-loss", "web"]).contains("HW0413"));
     let error: Value = serde_json::from_str(&cluster.refused("a", &["--json", "switchover", "web", "--yes"])).unwrap();
     assert_eq!(error["code"], "HW0406");
-    for path in ["/nothing", "/api/v1/events?limit=many", "/api/v1/events?lmit=1", "/api/v1/members/web/z/logs", "/api/v1/groups/z/why"] {
+    for path in [
+        "/nothing",
+        "/api/v1/events?limit=many",
+        "/api/v1/events?limit=1001",
+        "/api/v1/members/web/a/logs?lines=10001",
+        "/api/v1/events?lmit=1",
+        "/api/v1/members/web/z/logs",
+        "/api/v1/groups/z/why",
+    ] {
         let (status, text) = cluster.client("a").get_text(path).unwrap();
         assert!((400..500).contains(&status) && text.contains("\"page\":\"docs/reference/errors/HW04"), "{path}: {status} {text}");
     }
@@ -139,6 +147,30 @@ fn is_refused_with_a_code_and_a_page(cluster: &Cluster) {
     assert_eq!(asked(&[plain], &["-d", "{}", &resume]), "415", "what a page may send without asking");
     assert_eq!(asked(&["Content-Type: application/json"], &["-d", "{}", &resume]), "200");
     assert_eq!(asked(&[], &["-X", "POST", &resume]), "200");
+    let json = "Content-Type: application/json";
+    let writes = [
+        "groups/web/switchover",
+        "groups/web/pause",
+        "groups/web/resume",
+        "members/web/a/drain",
+        "members/web/a/undrain",
+        "nodes/c/drain",
+        "nodes/c/undrain",
+        "config",
+        "certificates/reload",
+    ];
+    for write in writes {
+        for body in ["[]", "{\"unknown\":1}"] {
+            assert_eq!(asked(&[json], &["-d", body, &format!("{url}/api/v1/{write}")]), "400", "{write} {body}");
+        }
+    }
+    for (path, method, allowed) in
+        [("config", "DELETE", "GET, HEAD, POST"), ("groups/web/pause", "GET", "POST"), ("status", "POST", "GET, HEAD")]
+    {
+        let curl = Command::new("curl").args(["-si", "-X", method, &format!("{url}/api/v1/{path}")]).output().unwrap();
+        let head = String::from_utf8(curl.stdout).unwrap();
+        assert!(head.starts_with("HTTP/1.1 405") && head.contains(&format!("\r\nallow: {allowed}\r\n")), "{head}");
+    }
 }
 
 /// What is not there is said alike by every command, before anybody is asked, with what may have been meant.
@@ -332,6 +364,10 @@ fn removes_a_group(cluster: &Cluster) {
 fn nodes_of_which_none_may_found_a_cluster_say_so() {
     let mut cluster = Site::new(2).web().start_with(|first| std::fs::remove_file(first.data.join("bootstrap")).unwrap());
     cluster.wait_status("b", "an answer", |status| status.node.cannot_found);
+    for command in ["pause", "resume"] {
+        let told = cluster.refused("b", if command == "pause" { &["pause", "--yes"] } else { &["resume"] });
+        assert!(told.contains("HW0313") && told.contains("nothing was done"), "{command}: {told}");
+    }
     let told = cluster.run("b", &["status", "--check"]);
     assert!(told.exit == 1 && told.out.contains("may not found the cluster"), "{}", told.out);
     cluster.wait_until("the log to say so", || cluster.log("a").contains("may not found one"));

@@ -1,7 +1,9 @@
 //! An agent that is replaced while its members run, as an upgrade does: killed without a word and started again.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
+use hotwarm::api::types::Configuration;
 use rustix::process::Pid;
 
 use crate::cluster::{Cluster, Site, all_answered, alone};
@@ -60,7 +62,7 @@ fn without_an_agent_a_stateful_hot_member_ends_and_the_others_live_on() {
     let mut cluster = Site::new(3).web_and_clock().start_whole();
     let recorder = Recorder::watch(&cluster);
     let hot = cluster.hot("clock", &[]).expect("one that serves");
-    let node = cluster.names().into_iter().find(|node| hot.ends_with(&format!("/{node}"))).unwrap();
+    let node = cluster.node_of(&hot);
     let (web, pid) = (pid_of(&cluster, &format!("web/{node}")), pid_of(&cluster, &hot));
     cluster.kill_agent(node);
     cluster.wait_until("another to serve", || {
@@ -75,5 +77,25 @@ fn without_an_agent_a_stateful_hot_member_ends_and_the_others_live_on() {
     assert_eq!(pid_of(&cluster, &format!("web/{node}")), web, "adopted, not started anew");
     assert_ne!(pid_of(&cluster, &hot), pid);
     recorder.judge();
+    cluster.finish(EXPECTED);
+}
+
+/// A member is taken from a node whose agent is away. Nobody told its guard, and in a group of several hot ones no deadline ends it.
+#[test]
+fn what_was_taken_from_a_node_while_its_agent_was_away_is_ended_by_the_next_agent() {
+    let _alone = alone();
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
+    let pid = pid_of(&cluster, "web/c");
+    cluster.kill_agent("c");
+    let now: Configuration = cluster.client("a").get("/api/v1/config").unwrap();
+    let member = format!(", c = \"{}\"", cluster.group("web").members.iter().find(|member| member.name == "web/c").unwrap().address);
+    assert_eq!(now.text.matches(&member).count(), 1);
+    let file = cluster.file("without.toml");
+    fs::write(&file, now.text.replace(&member, "")).unwrap();
+    cluster.done("a", &["apply", file.to_str().unwrap(), "--yes"]);
+    assert!(is_alive(pid));
+    cluster.start("c");
+    cluster.wait_until("the old copy's end", || !is_alive(pid));
+    cluster.wait_settled();
     cluster.finish(EXPECTED);
 }

@@ -3,10 +3,12 @@
 use std::fs;
 
 use hotwarm::api::types::{Done, Status};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::cluster::{Site, alone, members, private};
 use crate::faults::EXPECTED as OF_FAULTS;
+use crate::members::signal;
 
 const EXPECTED: &[(&str, &str)] = &[OF_FAULTS[0]];
 
@@ -51,5 +53,26 @@ fn each_node_in_turn_comes_back_from_an_empty_directory() {
         assert!(epoch(&now).iter().zip(epoch(&known)).all(|(now, known)| *now >= known), "epochs only grow");
         println!("{name} is back");
     }
+    cluster.finish(EXPECTED);
+}
+
+/// What members leave in `run` is deleted while the log stays: their next lives are new to the log all the same (S4).
+#[test]
+fn a_node_whose_members_have_forgotten_their_lives_gets_them_back() {
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
+    let node = "b";
+    // Lives after the first: the numbers to come would be lower.
+    for _ in 0..2 {
+        let first = ["web/b", "clock/b"].map(|member| cluster.member_pid(member).unwrap());
+        first.iter().for_each(|pid| signal(*pid, Signal::KILL));
+        cluster.wait_until("new lives", || {
+            ["web/b", "clock/b"].iter().zip(first).all(|(member, before)| cluster.member_pid(member).is_some_and(|pid| pid != before))
+        });
+        cluster.wait_whole();
+    }
+    cluster.kill_node(node);
+    fs::remove_dir_all(cluster.machine(node).data.join("run")).unwrap();
+    cluster.start(node);
+    cluster.wait_whole();
     cluster.finish(EXPECTED);
 }

@@ -190,6 +190,16 @@ pub fn identity(certificate: &str) -> Result<Identity, Error> {
     identity_der(&der(certificate)?)
 }
 
+/// How a certificate (PEM) begins that two people compare: the first 8 bytes of its SHA-256, as `openssl x509 -fingerprint -sha256` prints them.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn fingerprint(certificate: &str) -> Result<String, Error> {
+    let suite = rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("a suite of TLS 1.3");
+    let hash = suite.common.hash_provider.hash(&der(certificate)?);
+    Ok(hash.as_ref()[..8].iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":"))
+}
+
 /// Who a certificate (DER) is for. It verifies no signature: the TLS library did, or the caller must.
 ///
 /// # Errors

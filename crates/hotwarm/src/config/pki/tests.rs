@@ -87,6 +87,21 @@ fn what_does_not_belong_together_is_refused() {
     assert!(late.contains("certs renew"), "{late}");
 }
 
+/// As `openssl x509 -noout -fingerprint -sha256` prints it of the same certificate.
+#[test]
+fn a_fingerprint_is_the_one_that_openssl_prints() {
+    let (ca, _) = made("a", false);
+    let mut openssl = std::process::Command::new("openssl")
+        .args(["x509", "-noout", "-fingerprint", "-sha256"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut openssl.stdin.take().unwrap(), ca.certificate().as_bytes()).unwrap();
+    let printed = String::from_utf8(openssl.wait_with_output().unwrap().stdout).unwrap();
+    assert!(printed.split('=').nth(1).unwrap().starts_with(&fingerprint(ca.certificate()).unwrap()), "{printed}");
+}
+
 #[test]
 fn a_damaged_text_is_refused_and_never_panics() {
     let now = SystemTime::now();

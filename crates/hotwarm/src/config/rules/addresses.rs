@@ -14,6 +14,7 @@ use crate::codes::Code;
 
 pub(super) fn judge(draft: &Draft<'_>, findings: &mut Findings) {
     reachable(draft, findings);
+    at_home(draft, findings);
     let mut machines: BTreeMap<IpAddr, Vec<&NodeId>> = BTreeMap::new();
     for (node, at) in &draft.nodes {
         if let Some(address) = at.address {
@@ -100,22 +101,65 @@ fn reachable(draft: &Draft<'_>, findings: &mut Findings) {
     let spread = peers.iter().any(|peer| !loopback(*peer));
     for (node, at) in &draft.nodes {
         let Some(address) = at.address else { continue };
-        if address.ip().is_unspecified() {
-            unreachable(&at.span, format!("node {node} cannot be reached at {address}"), findings);
+        if let Some(what) = nobodys(address) {
+            unreachable(&at.span, format!("node {node} cannot be reached at {address}{what}"), findings);
         } else if spread && loopback(address) {
             unreachable(&at.span, format!("the other nodes cannot reach node {node} at {address}"), findings);
         }
     }
     for (member, at) in draft.groups.iter().flat_map(|group| &group.members) {
         let address = at.value.address;
-        if address.ip().is_unspecified() {
-            unreachable(&at.span, format!("member {member} cannot be reached at {address}"), findings);
+        if let Some(what) = nobodys(address) {
+            unreachable(&at.span, format!("member {member} cannot be reached at {address}{what}"), findings);
         } else if spread && peers.len() > 1 && loopback(address) {
             unreachable(&at.span, format!("the routers of other nodes cannot reach member {member} at {address}"), findings);
         }
     }
+    // One listener for all nodes is told of once.
+    let mut told = Vec::new();
+    for (group, at) in draft.groups.iter().flat_map(|group| group.listen.values().map(move |at| (group, at))) {
+        if let Some(what) = nobodys(at.value).filter(|_| !at.value.ip().is_unspecified() && !told.contains(&&at.span)) {
+            told.push(&at.span);
+            findings
+                .error(Code::UNREACHABLE_ADDRESS, &at.span, format!("clients cannot reach group {} at {}{what}", group.name, at.value))
+                .expected(format!("\"0.0.0.0:{}\", or an address of the machine", at.value.port()));
+        }
+    }
     for group in draft.groups.iter().filter(|group| group.table.address("listen").is_some() && group.listen.len() > 1) {
         one_address(draft, group.listen.values().next().map(|at| (at.value, &at.span)), findings);
+    }
+}
+
+/// Why no machine answers at the address; the words follow it. `Some("")` where the address says so itself.
+fn nobodys(address: SocketAddr) -> Option<&'static str> {
+    let ip = address.ip().to_canonical();
+    match ip {
+        _ if ip.is_unspecified() => Some(""),
+        _ if ip.is_multicast() => Some(", a multicast address"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some(", the broadcast address"),
+        _ => None,
+    }
+}
+
+/// A member runs, or is looked after, on its own node: at another node's address its life would be tied to the wrong machine.
+fn at_home(draft: &Draft<'_>, findings: &mut Findings) {
+    let ips: Vec<(&NodeId, IpAddr)> =
+        draft.nodes.iter().filter_map(|(node, at)| at.address.map(|address| (node, address.ip().to_canonical()))).collect();
+    for (member, at) in draft.groups.iter().flat_map(|group| &group.members) {
+        let (node, ip) = (&at.value.node, at.value.address.ip().to_canonical());
+        let Some((_, home)) = ips.iter().find(|(name, _)| *name == node).filter(|(_, home)| *home != ip && !ip.is_loopback()) else {
+            continue;
+        };
+        if let Some((other, _)) = ips.iter().find(|(_, other)| *other == ip && !ip.is_unspecified()) {
+            findings
+                .error(
+                    Code::OTHER_NODES_ADDRESS,
+                    &at.span,
+                    format!("member {member} is on node {node} and has the address of node {other}"),
+                )
+                .expected(format!("an address of node {node}, such as \"{}\"", SocketAddr::new(*home, at.value.address.port())))
+                .hint(format!("or give the member to that node: {{ node = \"{other}\", address = \"{}\" }}", at.value.address));
+        }
     }
 }
 

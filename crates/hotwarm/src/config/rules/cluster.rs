@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use hotwarm_core::ids::NodeId;
 
+use super::super::data::{Unfit, fit, is_system};
 use super::super::diagnostic::{Findings, Span};
 use super::super::draft::Draft;
 use super::super::units::show_duration;
@@ -15,6 +16,7 @@ pub(super) fn judge(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Fin
     votes(draft, findings);
     lease(draft, findings);
     apis(draft, findings);
+    data(draft, findings);
 }
 
 fn names(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
@@ -49,6 +51,15 @@ fn names(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
 fn votes(draft: &Draft<'_>, findings: &mut Findings) {
     let voters = draft.voters().len();
     let span: &Span = &draft.nodes_span;
+    if voters > 0
+        && draft.voters().iter().all(|voter| draft.witness.contains_key(voter))
+        && let Some(witness) = draft.witness.values().min_by_key(|span| span.start)
+    {
+        findings
+            .error(Code::NO_HOST, witness, "every voter is a witness, and a witness holds no member")
+            .expected("at least one voter that is not in witness")
+            .hint("two machines and one witness are the smallest cluster that survives the loss of one");
+    }
     match (draft.nodes.len(), voters) {
         (_, 0) => {
             findings
@@ -76,6 +87,39 @@ fn votes(draft: &Draft<'_>, findings: &mut Findings) {
         }
         _ => {}
     }
+}
+
+fn data(draft: &Draft<'_>, findings: &mut Findings) {
+    for (_, at) in draft.data.iter().filter(|(_, at)| is_system(&at.value)) {
+        no_data(&at.span, &Unfit::System { path: at.value.clone() }, findings);
+    }
+}
+
+/// What this machine's directories say against being data directories.
+pub(super) fn data_here(draft: &Draft<'_>, here: Option<&NodeId>, findings: &mut Findings) {
+    let own = draft.own_name().map(|own| own.value);
+    let here = here.or(own.as_ref());
+    let has_own = here.is_some_and(|here| draft.data.iter().any(|(node, _)| node.as_ref() == Some(here)));
+    for (node, at) in &draft.data {
+        let meant = here.is_none() || if has_own { node.as_ref() == here } else { node.is_none() };
+        if !meant || is_system(&at.value) {
+            continue;
+        }
+        match fit(&at.value) {
+            // Who may not look there cannot tell.
+            Ok(()) | Err(Unfit::Unreadable { .. }) => {}
+            Err(unfit) => no_data(&at.span, &unfit, findings),
+        }
+    }
+}
+
+fn no_data(span: &Span, unfit: &Unfit, findings: &mut Findings) {
+    let finding = findings.error(Code::DATA_DIRECTORY, span, unfit.to_string());
+    finding.expected("a directory that is new, empty or hotwarm's already, at least two names deep").hint(match unfit {
+        Unfit::System { .. } | Unfit::Unreadable { .. } => "\"/var/lib/hotwarm\" is the usual one",
+        Unfit::NotADirectory { .. } => "move the file away, or give another path",
+        Unfit::Foreign { .. } => "hotwarm closes its directory to everyone else (mode 0700): give it one of its own",
+    });
 }
 
 fn lease(draft: &Draft<'_>, findings: &mut Findings) {

@@ -20,9 +20,11 @@ const PROMOTION: Duration = Duration::from_millis(190);
 pub(super) fn judge(draft: &Draft<'_>, group: &DraftGroup<'_>, findings: &mut Findings) {
     counts(group, findings);
     role_change(group, findings);
+    hooks(group, findings);
     fence(group, findings);
     objective(draft, group, findings);
     protocol(group, findings);
+    drain(group, findings);
     if group.listen.is_empty() && group.table.lacks("listen") {
         findings
             .warn(Code::NO_LISTENER, &group.span, format!("group {} has no listener", group.name))
@@ -109,6 +111,18 @@ fn role_change(group: &DraftGroup<'_>, findings: &mut Findings) {
             )
             .expected("on_role_change = { signal = \"SIGUSR1\" }, or http, command, restart")
             .hint("with protocol = \"http\" the router gates them and none is needed");
+    }
+}
+
+fn hooks(group: &DraftGroup<'_>, findings: &mut Findings) {
+    let all = ["start", "stop", "promote", "demote", "fence", "position"];
+    if let Some(hooks) = group.table.table("engine").and_then(|engine| engine.table("command"))
+        && all.iter().all(|hook| hooks.lacks(hook))
+    {
+        findings
+            .error(Code::MISSING_KEY, &hooks.span, format!("the engine of {} has no hook, so it would do nothing", group.name))
+            .expected(format!("one or more of {}", all.join(", ")))
+            .hint("engine = \"external\" is for members that hotwarm only probes");
     }
 }
 
@@ -202,6 +216,28 @@ fn park(group: &DraftGroup<'_>, rto: Duration, findings: &mut Findings) {
     }
 }
 
+/// While a switchover waits for a slow request, all others wait with it.
+fn drain(group: &DraftGroup<'_>, findings: &mut Findings) {
+    let Some((drain, park)) = group.table.duration("drain").zip(group.table.table("park")) else { return };
+    if let Some(time) = park.duration("time")
+        && drain >= time
+        && !drain.is_zero()
+        && group.exclusive()
+        && group.protocol == Some(Protocol::Http)
+        && !group.listen.is_empty()
+    {
+        let said = if group.table.given("drain") { &group.table.field("drain").span } else { &park.field("time").span };
+        let (drain, time) = (show_duration(*drain), show_duration(*time));
+        findings
+            .warn(
+                Code::PARK_TOO_SHORT,
+                said,
+                format!("a switchover waits up to {drain} for a slow request, and all others wait {time} at most"),
+            )
+            .hint("those get an error then, at the first slow one; set drain to less than time in park");
+    }
+}
+
 /// The shortest pause that can be promised when a whole node is lost: with one hot member at a time its lease is waited out (S2, S3),
 /// otherwise the others serve on and only have to notice. Rounded up to 10 ms.
 #[must_use]
@@ -226,6 +262,12 @@ fn protocol(group: &DraftGroup<'_>, findings: &mut Findings) {
             findings
                 .error(Code::CHOOSE_ONE, &check.field(key).span, format!("`{key}` without `http` checks nothing"))
                 .expected("http = \"/path\" beside it");
+        }
+        if check.entries("status").is_some_and(<[_]>::is_empty) {
+            findings
+                .error(Code::BAD_VALUE, &check.field("status").span, "no code would be a healthy answer")
+                .expected("one code or more, such as [200]")
+                .hint("without status, 200 to 399 are");
         }
         for key in ["tcp"].into_iter().filter(|key| check.flag(key) == Some(&false)) {
             findings

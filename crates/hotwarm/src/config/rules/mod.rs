@@ -25,6 +25,11 @@ pub(super) fn judge(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Fin
     }
 }
 
+/// Runs the rules about this machine, which is `here` if that is known.
+pub(super) fn judge_here(draft: &Draft<'_>, here: Option<&NodeId>, findings: &mut Findings) {
+    cluster::data_here(draft, here, findings);
+}
+
 /// `lease` must span several heartbeats, or one lost packet ends it.
 const HEARTBEATS_PER_LEASE: u32 = 4;
 

@@ -264,11 +264,11 @@ impl Task {
     }
 
     fn begin_birth(&mut self, birth: Birth) {
-        let (place, prefix, one) = (self.place.clone(), self.spec.prefix, Arc::clone(&self.numbering));
+        let (place, lives, one) = (self.place.clone(), self.spec.lives, Arc::clone(&self.numbering));
         let work = move || {
             // One at a time: a write that was given up by an order to stop may still hang at the disk.
             let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
-            place::next_incarnation(&place, prefix)
+            place::next_incarnation(&place, lives)
         };
         let job = Job::spawn(async move { tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e))) });
         self.stage = Stage::Numbering { job, birth };
@@ -526,6 +526,9 @@ impl Task {
 
     fn show(&self) {
         let view = match &self.stage {
+            // Whether it runs is not known before it was sought and its guard has said so.
+            Stage::Seeking { lost: None, .. } => return,
+            Stage::Living(living) if living.answered && !living.told_running => return,
             Stage::Living(living) => View {
                 incarnation: living.incarnation,
                 running: living.told_running,

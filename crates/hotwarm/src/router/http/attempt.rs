@@ -116,6 +116,7 @@ impl<'a> Attempt<'a> {
             Some(up) => up,
             None => connect(client, flight, &settings).await?,
         };
+        course.connected();
         let input = Buf::new(&client.group().buffers);
         client.output.clear();
         client.written = 0;

@@ -61,6 +61,11 @@ impl Course {
         }
     }
 
+    /// There is a connection: the request waits no more. Until then it keeps its place, for a member that cannot be reached is no member.
+    pub(super) fn connected(&mut self) {
+        self.ticket = None;
+    }
+
     /// Body bytes were handed to the kernel: kept, as long as they are few.
     pub(super) fn keep(&mut self, bytes: &[u8]) {
         if !self.repeatable {
@@ -92,7 +97,6 @@ async fn drive(client: &mut Client, request: &Request, course: &mut Course) -> A
             Err(Stop::Gone) => return client.gone(),
             Err(Stop::Problem(problem)) => return answer(client, request, course, problem).await,
         };
-        course.ticket = None;
         flight.target.counters.requests.add(1);
         let end = match Attempt::start(client, request, course, &flight).await {
             Ok(mut attempt) => {
@@ -104,6 +108,7 @@ async fn drive(client: &mut Client, request: &Request, course: &mut Course) -> A
         match end {
             End::Complete { keep } => return if keep { After::Keep } else { After::Close },
             End::Tunnel { up, input } => {
+                flight.never_ends();
                 return client.tunnel(up, input, &flight).await;
             }
             End::Truncated(why) => {

@@ -60,6 +60,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, place: Place) {
         }
     };
     guest.seated.seat.settle(&group);
+    // Not before: who cannot be connected waits on, in its place.
     guest.ticket = None;
     let buffers = [Buf::new(&group.buffers), Buf::new(&group.buffers)];
     let idle = group.settings().timeouts.idle;
@@ -91,7 +92,6 @@ impl Guest {
         loop {
             match group.admit(&self.seated.seat, clock::now(), hash, &self.tried) {
                 Admission::Go(flight) => {
-                    self.ticket = None;
                     flight.target.counters.requests.add(1);
                     match self.connect(&flight).await? {
                         Ok(up) => return Ok((flight, up)),

@@ -386,16 +386,8 @@ async fn a_body_under_way_stops_when_the_lease_ends() {
 
 #[tokio::test]
 async fn draining_lets_finish_and_says_when_it_is_done() {
-    let release = Arc::new(tokio::sync::Notify::new());
-    let told = Arc::clone(&release);
-    let old = Member::raw("old", move |mut stream, _| {
-        let told = Arc::clone(&told);
-        async move {
-            told.notified().await;
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold").await.unwrap();
-        }
-    })
-    .await;
+    let release = Arc::default();
+    let old = Member::released("old", &release).await;
     let new = Member::good("new").await;
     let stage = Stage::new(config(true, Protocol::Http), 2).leased();
     stage.open(1, &[&old]);
@@ -407,10 +399,11 @@ async fn draining_lets_finish_and_says_when_it_is_done() {
     let second = tokio::spawn(async move { get(address, "/").await });
     stage.parked(1).await;
     let name = GroupName::new("web");
-    assert!(!stage.handle.drained(&name).unwrap());
+    let said = |event: &Event| *event == Event::Drained { group: GroupName::new("web"), epoch: Epoch(1) };
+    assert!(!stage.handle.drained(&name).unwrap() && !stage.seen(said));
     release.notify_one();
     assert_eq!(first.reply().await.unwrap().text(), "old");
-    stage.heard(|event| *event == Event::Drained { group: GroupName::new("web"), epoch: Epoch(1) }).await;
+    stage.heard(said).await;
     assert!(stage.handle.drained(&name).unwrap());
     stage.open(2, &[&new]);
     assert_eq!(second.await.unwrap().unwrap().header("x-member"), Some("new"));
@@ -418,16 +411,8 @@ async fn draining_lets_finish_and_says_when_it_is_done() {
 
 #[tokio::test]
 async fn a_drained_member_of_several_finishes_and_it_is_said_when() {
-    let release = Arc::new(tokio::sync::Notify::new());
-    let told = Arc::clone(&release);
-    let old = Member::raw("old", move |mut stream, _| {
-        let told = Arc::clone(&told);
-        async move {
-            told.notified().await;
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold").await.unwrap();
-        }
-    })
-    .await;
+    let release = Arc::default();
+    let old = Member::released("old", &release).await;
     let (idle, new) = (Member::good("idle").await, Member::good("new").await);
     let stage = Stage::new(config(false, Protocol::Http), 2);
     stage.open(1, &[&old]);
@@ -450,6 +435,18 @@ async fn a_drained_member_of_several_finishes_and_it_is_said_when() {
     // One that is idle has finished as soon as every thread knows of it.
     stage.routes(3, drained("idle"), &[&idle, &new]);
     stage.heard(said(3)).await;
+}
+
+/// Whoever opens the new member waits for each router to have closed what was before, also for one that never knew of it (S8).
+#[tokio::test]
+async fn a_router_that_begins_anew_or_skips_an_epoch_has_closed_all_before() {
+    let member = Member::good("a").await;
+    let stage = Stage::new(config(true, Protocol::Http), 2).leased();
+    for epoch in [5, 8] {
+        stage.open(epoch, &[&member]);
+        stage.heard(|event| matches!(event, Event::Closed { epoch: Epoch(closed), .. } if closed + 1 == epoch)).await;
+        assert!(!stage.seen(|event| matches!(event, Event::Closed { epoch: Epoch(closed), .. } if *closed >= epoch)));
+    }
 }
 
 #[tokio::test]

@@ -119,6 +119,19 @@ impl Member {
         self.seen.load(Ordering::SeqCst)
     }
 
+    /// Answers its name to each first request of a connection, when it is released.
+    pub(super) async fn released(name: &'static str, release: &Arc<tokio::sync::Notify>) -> Self {
+        let told = Arc::clone(release);
+        Self::raw(name, move |mut stream, _| {
+            let told = Arc::clone(&told);
+            async move {
+                told.notified().await;
+                stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()).as_bytes()).await.unwrap();
+            }
+        })
+        .await
+    }
+
     /// Waits until so many requests have come.
     pub(super) async fn hangs(&self, count: usize) {
         super::stage::until("requests at the member", || async { self.count() == count }).await;

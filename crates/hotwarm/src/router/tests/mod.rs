@@ -8,6 +8,7 @@ mod member;
 mod stage;
 
 mod basic;
+mod drains;
 mod failover;
 mod parking;
 mod streams;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::AsyncWriteExt;
 
 use super::client::{Client, ask, get};
@@ -170,6 +171,55 @@ async fn closing_a_group_with_one_hot_member_cuts_and_says_so() {
     stage.heard(|event| matches!(event, Event::Closed { epoch: Epoch(3), .. })).await;
     assert_eq!(client.reply().await.unwrap().code(), "HW0811");
     until("every thread has let go", || async { stage.handle.is_closed(&stage.config.name) }).await;
+}
+
+#[tokio::test]
+async fn a_group_that_closes_before_its_threads_know_of_it_is_closed_all_the_same() {
+    let stage = Stage::new(config(true, Protocol::Http), 4);
+    let name = &stage.config.name;
+    for _ in 0..100 {
+        stage.handle.close(name);
+        until("closed", || async { stage.handle.is_closed(name) }).await;
+        stage.handle.open(&stage.config, "127.0.0.1:0".parse().unwrap()).unwrap();
+    }
+}
+
+/// The body of `without_descriptors_a_request_waits_its_time_and_no_longer`, in a process of its own: their limit is a process's.
+#[tokio::test]
+async fn in_a_process_of_its_own() {
+    if std::env::var_os("HOTWARM_TEST_PROCESS").is_none() {
+        return;
+    }
+    for protocol in [Protocol::Http, Protocol::Tcp] {
+        let member = Member::good("a").await;
+        let mut config = config(true, protocol);
+        config.park.time = Duration::from_secs(1);
+        let stage = Stage::new(config, 1).leased();
+        let mut client = Client::to(stage.address).await;
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        stage.parked(1).await;
+        let before = getrlimit(Resource::Nofile);
+        let used = std::fs::read_dir("/proc/self/fd").unwrap();
+        let highest = used.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap()).max();
+        setrlimit(Resource::Nofile, Rlimit { current: highest.map(|fd| fd + 1), ..before }).unwrap();
+        let all: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        stage.open(1, &[&member]);
+        match protocol {
+            Protocol::Http => assert_eq!(client.reply().await.unwrap().code(), "HW0807"),
+            Protocol::Tcp => assert!(client.ends().await),
+        }
+        let tries = stage.stats().members[0].connects;
+        assert!((1..500).contains(&tries), "{tries} tries: did it rest between them?");
+        drop(all);
+        setrlimit(Resource::Nofile, before).unwrap();
+    }
+}
+
+#[test]
+fn without_descriptors_a_request_waits_its_time_and_no_longer() {
+    let mut inside = std::process::Command::new(std::env::current_exe().unwrap());
+    inside.args(["--exact", "router::tests::parking::in_a_process_of_its_own", "--nocapture"]).env("HOTWARM_TEST_PROCESS", "1");
+    assert!(inside.status().unwrap().success());
 }
 
 #[tokio::test]

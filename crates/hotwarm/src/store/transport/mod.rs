@@ -56,6 +56,8 @@ pub struct Options {
     pub peers: BTreeMap<NodeId, SocketAddr>,
     pub cluster: String,
     pub security: Security,
+    /// Serial numbers of certificates that count no more: known before anybody is listened to.
+    pub revoked: Vec<String>,
 }
 
 /// One message that arrived, and who sent it (as proven by its certificate under TLS).
@@ -132,6 +134,10 @@ struct Counters {
     inbound_dropped: AtomicU64,
     refused: AtomicU64,
     bad_connections: AtomicU64,
+}
+
+fn normal_serials(serials: impl IntoIterator<Item = impl AsRef<str>>) -> BTreeSet<String> {
+    serials.into_iter().map(|serial| tls::normal_serial(serial.as_ref())).collect()
 }
 
 /// Numbers that grow when connections must look again.
@@ -248,7 +254,7 @@ impl Transport {
     /// # Errors
     /// When an address is beyond loopback without TLS, the port is taken, or the TLS material does not fit.
     pub fn start(options: Options, inbound: InboundFn) -> Result<Handle, TransportError> {
-        let Options { me, listen, peers, cluster, security } = options;
+        let Options { me, listen, peers, cluster, security, revoked } = options;
         let tls = match &security {
             Security::Loopback => {
                 loopback_only("this node", listen)?;
@@ -269,7 +275,7 @@ impl Transport {
             me,
             cluster,
             tls: ArcSwapOption::new(tls),
-            revoked: ArcSwap::default(),
+            revoked: ArcSwap::from_pointee(normal_serials(revoked)),
             changes: watch::Sender::new(Generation::default()),
             peers: ArcSwap::default(),
             removed: ArcSwap::default(),
@@ -384,8 +390,7 @@ impl Handle {
 
     /// Replaces the list of revoked certificates (serial numbers in hexadecimal). Standing connections of a revoked one end at once.
     pub fn set_revoked(&self, serials: impl IntoIterator<Item = impl AsRef<str>>) {
-        let serials = serials.into_iter().map(|serial| tls::normal_serial(serial.as_ref())).collect();
-        self.0.shared.revoked.store(Arc::new(serials));
+        self.0.shared.revoked.store(Arc::new(normal_serials(serials)));
         self.0.shared.changes.send_modify(|generation| generation.revoked += 1);
     }
 
