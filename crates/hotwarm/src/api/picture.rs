@@ -256,11 +256,11 @@ pub(super) fn problems(agent: &Handle, group: &Group) -> Vec<Problem> {
     unleased.into_iter().chain(unopened).chain(failed_hooks(agent, group)).chain(problem::of(group).map(of)).collect()
 }
 
-/// Hooks that fail here now; a fence only while it is waited for.
+/// Hooks that fail here now; those of a change of the hot member only while it is under way.
 fn failed_hooks(agent: &Handle, group: &Group) -> impl Iterator<Item = Problem> {
     let (now, me) = (crate::clock::now(), agent.me().clone());
     let waits = group.transition.is_some();
-    let matters = move |failure: &Failure| now.since(failure.at) < HOOK_FRESH && (waits || failure.hook != "fence");
+    let matters = move |failure: &Failure| now.since(failure.at) < HOOK_FRESH && (waits || matches!(failure.hook, "start" | "stop"));
     let failed = agent.failed_hooks(&group.spec.name).into_iter().filter(matters);
     failed.map(move |Failure { member, hook, text, at, times, .. }| Problem {
         code: Code::HOOK_FAILED.to_string(),
