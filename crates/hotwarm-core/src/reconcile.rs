@@ -114,20 +114,31 @@ fn orphans<'a>(cluster: &'a Cluster, observed: &'a Observed, me: &'a NodeId) -> 
 /// A member whose node is lost and which only its hook can fence is fenced from another: one at a time, the next one each time that the
 /// group insists, for a hook may work here and not there.
 fn fence_for_others(group: &Group, observed: &Observed, me: &NodeId) -> Vec<(MemberId, EngineAction)> {
-    let Some(Phase::Fencing { until }) = group.transition.as_ref().map(|t| &t.phase) else { return Vec::new() };
     if group.spec.fence != Fence::Hook || !observed.leased {
         return Vec::new();
     }
-    let up = |node: &NodeId| {
-        let view = group.node(node);
-        !view.lapsed && !view.silent
-    };
-    let able: BTreeSet<&NodeId> = group.spec.members.values().map(|m| &m.node).filter(|node| up(node)).collect();
-    let turn = until.0 / group.spec.bounds.promote_ms.max(1);
-    let whose = able.iter().nth(usize::try_from(turn).unwrap_or(0) % able.len().max(1));
-    let lost = group.may_serve().filter(|(id, _)| group.node_of(id).is_some_and(|node| !up(node)));
     let epoch = group.epoch.next();
-    lost.filter(|_| whose == Some(&me)).map(|(id, _)| (id.clone(), EngineAction::Fence { epoch })).collect()
+    let lost = group.may_serve().filter(|(id, _)| group.node_of(id).is_some_and(|node| !is_up(group, node)));
+    lost.filter(|(id, _)| group.fence_runs_on(id) == Some(me)).map(|(id, _)| (id.clone(), EngineAction::Fence { epoch })).collect()
+}
+
+fn is_up(group: &Group, node: &NodeId) -> bool {
+    let view = group.node(node);
+    !view.lapsed && !view.silent
+}
+
+impl Group {
+    /// The node whose turn it is to run the member's fence command while the group is fencing: the member's own, or another if that is lost.
+    #[must_use]
+    pub fn fence_runs_on(&self, member: &MemberId) -> Option<&NodeId> {
+        let Some(Phase::Fencing { until }) = self.transition.as_ref().map(|t| &t.phase) else { return None };
+        if let Some(own) = self.node_of(member).filter(|node| is_up(self, node)) {
+            return Some(own);
+        }
+        let able: BTreeSet<&NodeId> = self.spec.members.values().map(|m| &m.node).filter(|node| is_up(self, node)).collect();
+        let turn = usize::try_from(until.0 / self.spec.bounds.promote_ms.max(1)).unwrap_or(0);
+        able.iter().nth(turn % able.len().max(1)).copied()
+    }
 }
 
 /// It is hot for `epoch`. That it was found so when it was adopted suffices only if it served before: whoever adopts it does not know

@@ -118,6 +118,8 @@ codes! {
     LISTENER_REFUSED = 506, "a group's listener does not open";
     CLUSTER_NOT_REMEMBERED = 507, "the cluster's identity was not written";
     DISK_LOW = 508, "little room on the disk of the data directory";
+    LEASE_ENDED = 509, "this node holds no lease";
+    HOOK_FAILED = 510, "a hook of a member fails";
     REQUEST_MALFORMED = 801, "the request is not HTTP/1.1";
     METHOD_NOT_OFFERED = 802, "the method is not offered";
     VERSION_NOT_SPOKEN = 803, "the HTTP version is not spoken";

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::reason::{Evidence, Refusal};
-use super::state::{Group, Member};
+use super::state::{Group, Life, Member};
 use crate::ids::{Attempt, MemberId, NodeId, Position, Role};
 
 /// Testimony of this many nodes makes a suspicion: one alone may be the one that is cut off.
@@ -65,6 +65,13 @@ impl Group {
             return Some(Refusal::NotReady { why: member.why_unready.clone() });
         }
         self.suspected(member).then_some(Refusal::Suspected)
+    }
+
+    /// A spare that would be started if a member were missing: its node is up, it is not drained, and its last start did not fail.
+    #[must_use]
+    pub fn startable(&self, id: &MemberId) -> bool {
+        let failed = |member: &Member| matches!(&member.life, Life::Stopped(cause) if cause.is_failure());
+        self.unfit(id) == Some(Refusal::Spare) && self.members.get(id).is_some_and(|member| !failed(member))
     }
 
     fn held_down(&self, member: &Member) -> Option<Refusal> {

@@ -1,14 +1,17 @@
 //! Why the group is as it is, and what would happen if a member died now: the same `step`, tried on a copy.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::candidate::Need;
-use super::input::{Answer, Body, Input, Life as Told, NodeInput};
-use super::reason::Refusal;
-use super::state::{Group, Phase};
+use super::input::{Answer, Body, Input, Life as Told, NodeInput, Testimony};
+use super::reason::{Evidence, Refusal};
+use super::spec::Fence;
+use super::state::{Group, Member, Phase};
 use super::{Effect, Reason, step};
 use crate::action::StopCause;
-use crate::ids::{MemberId, Role};
+use crate::ids::{Incarnation, MemberId, Role};
 
 /// What `hotwarm why` shows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,8 +48,13 @@ pub fn explain(group: &Group) -> Explanation {
     }
 }
 
+/// Who serves is hot, however lately it failed: a hold-down keeps nobody from going on.
 fn standing(group: &Group, id: &MemberId) -> Option<Refusal> {
+    let serves = group.members.get(id).is_some_and(|m| m.role == Role::Hot && m.serving);
     group.unfit(id).or_else(|| {
+        if serves {
+            return None;
+        }
         let held_down = group.candidate(Need::Live, None, &Default::default()).1.into_iter().find(|(other, _)| other == id);
         held_down.map(|(_, why)| why).filter(|why| matches!(why, Refusal::Unstable { .. }))
     })
@@ -77,7 +85,7 @@ fn waits_for(group: &Group) -> String {
             let stale = group.stale_routers.iter().map(ToString::to_string).collect::<Vec<_>>();
             let mut waits = Vec::new();
             if !told.is_empty() {
-                waits.push(format!("proof that {} serves no more", names(told)));
+                waits.push(format!("proof that {} serves no more{}", names(told), whose_hook(group)));
             }
             if !stale.is_empty() && !group.stale_reach_nobody {
                 waits.push(format!("the routers of {} to close", names(stale)));
@@ -90,12 +98,20 @@ fn waits_for(group: &Group) -> String {
     format!("attempt {}: {}; {what}", t.attempt, t.why)
 }
 
+/// Where only a fence command can tell: which node runs it, for that node's log and `why` tell how it fails.
+fn whose_hook(group: &Group) -> String {
+    let runs = group.may_serve().filter_map(|(id, _)| group.fence_runs_on(id)).map(|node| node.as_str()).collect::<BTreeSet<_>>();
+    if runs.is_empty() || group.spec.fence != Fence::Hook {
+        return String::new();
+    }
+    format!(" (its fence command, which node {} runs now)", runs.into_iter().collect::<Vec<_>>().join(", "))
+}
+
 fn what_if(group: &Group) -> Vec<WhatIf> {
     let serving = group.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving);
     let mut all: Vec<WhatIf> = Vec::new();
     for (id, member) in serving {
-        let died = Told::Stopped { member: id.clone(), incarnation: member.incarnation, cause: StopCause::Signal(9) };
-        all.push(try_inputs(group, id, format!("{id} is killed"), vec![Body::Life(died)]));
+        all.push(try_inputs(group, id, format!("{id} is killed"), death(group, id, member)));
         if let Some(node) = group.node_of(id) {
             let lost = vec![Body::Node(NodeInput::Silent { node: node.clone() }), Body::Node(NodeInput::Lapsed { node: node.clone() })];
             all.push(try_inputs(group, id, format!("node {node} dies"), lost));
@@ -104,11 +120,25 @@ fn what_if(group: &Group) -> Vec<WhatIf> {
     all
 }
 
+/// Where no supervisor of ours sees its end, all that is known of it is that its check fails and a router is refused.
+fn death(group: &Group, id: &MemberId, member: &Member) -> Vec<Body> {
+    let (member, incarnation) = (id.clone(), member.incarnation);
+    if group.spec.fence == Fence::Supervisor {
+        return vec![Body::Life(Told::Stopped { member, incarnation, cause: StopCause::Signal(9) })];
+    }
+    let unready = Told::Unready { member: member.clone(), incarnation, why: "connection refused".to_owned() };
+    let witness = group.node_of(id).cloned();
+    let refused =
+        witness.map(|witness| Testimony::Suspect { member, incarnation, epoch: group.epoch, witness, evidence: Evidence::Refused });
+    refused.map(Body::Testimony).into_iter().chain([Body::Life(unready)]).collect()
+}
+
 /// Applies `inputs` to a copy, lets routers and candidates answer as they should, and tells who serves then.
 fn try_inputs(group: &Group, gone: &MemberId, event: String, inputs: Vec<Body>) -> WhatIf {
     let mut g = group.clone();
     let mut reasons = Vec::new();
     let mut pending = inputs;
+    let (mut started, mut hook) = (Vec::new(), false);
     // Each round answers what the last one asked for; a failover takes three.
     let mut at = group.at;
     for _ in 0..8 {
@@ -122,13 +152,20 @@ fn try_inputs(group: &Group, gone: &MemberId, event: String, inputs: Vec<Body>) 
             let (next, effects) = step(g, &Input { at, body });
             g = next;
             reasons.extend(effects.iter().filter_map(|e| if let Effect::Because(r) = e { Some(r.clone()) } else { None }));
+            started.extend(effects.iter().filter_map(|e| if let Effect::Start { member } = e { Some(member.clone()) } else { None }));
+            hook |= g.spec.fence == Fence::Hook && effects.iter().any(|e| matches!(e, Effect::Fence { member, .. } if member == gone));
             pending.extend(good_answers(&g, &effects));
         }
     }
     let serving: Vec<&str> =
         g.members.iter().filter(|(id, m)| *id != gone && m.role == Role::Hot && m.serving).map(|(id, _)| id.as_str()).collect();
     let outcome = match (serving.is_empty(), g.closed) {
-        (false, false) if group.spec.exclusive => format!("{} takes over", serving[0]),
+        (false, false) if group.spec.exclusive => {
+            let once = if hook { format!(", once the fence command of {gone} has confirmed") } else { String::new() };
+            let first = if started.iter().any(|id| id.as_str() == serving[0]) { "spare " } else { "" };
+            let is_started = if first.is_empty() { "" } else { "is started, then " };
+            format!("{first}{} {is_started}takes over{once}", serving[0])
+        }
         (false, false) => format!("{} go{} on", serving.join(", "), if serving.len() == 1 { "es" } else { "" }),
         _ => match g.refusal.as_ref().filter(|why| !matches!(why, Reason::LastOne { .. })) {
             Some(why) => format!("nobody serves, and requests park: {why}"),
@@ -144,6 +181,15 @@ fn good_answers(g: &Group, effects: &[Effect]) -> Vec<Body> {
         match effect {
             Effect::Close { epoch } => {
                 answers.extend(g.stale_routers.iter().map(|node| Body::Answer(Answer::RouterClosed { node: node.clone(), epoch: *epoch })));
+            }
+            Effect::Start { member } => {
+                let incarnation = Incarnation(g.members.get(member).map_or(0, |m| m.incarnation.0) + 1);
+                answers.push(Body::Life(Told::Started { member: member.clone(), incarnation }));
+                answers.push(Body::Life(Told::Ready { member: member.clone(), incarnation }));
+            }
+            // Its own node runs the fence command, or another if that one is lost.
+            Effect::Fence { member, epoch } if g.spec.fence == Fence::Hook => {
+                answers.push(Body::Answer(Answer::Fenced { member: member.clone(), epoch: *epoch }));
             }
             Effect::Promote { member, epoch, attempt } => {
                 let incarnation = g.members.get(member).map(|m| m.incarnation).unwrap_or_default();

@@ -25,8 +25,10 @@ pub enum Severity {
     Notice,
 }
 
-fn ready_warm(group: &Group) -> usize {
-    group.members.iter().filter(|(id, m)| m.role == Role::Warm && group.unfit(id).is_none()).count()
+/// Those that could take over: warm and well, or a spare that is started first.
+fn able(group: &Group) -> usize {
+    let warm = |id: &MemberId| group.members.get(id).is_some_and(|m| m.role == Role::Warm && group.unfit(id).is_none());
+    group.members.keys().filter(|id| warm(id) || group.startable(id)).count()
 }
 
 fn hot_serving(group: &Group) -> usize {
@@ -99,15 +101,15 @@ pub const TABLE: [Problem; 14] = [
         code: "no-warm",
         severity: Severity::Bare,
         title: "no member could take over",
-        advice: "bring a warm member back; `hotwarm why GROUP` names what each lacks",
-        applies: |g| g.spec.exclusive && g.spec.hot > 0 && g.spec.members.len() > 1 && ready_warm(g) == 0,
+        advice: "bring a warm member or a spare back; `hotwarm why GROUP` names what each lacks",
+        applies: |g| g.spec.exclusive && g.spec.hot > 0 && g.spec.members.len() > 1 && able(g) == 0,
     },
     Problem {
         code: "last-hot",
         severity: Severity::Bare,
         title: "a single member serves",
         advice: "bring another member back; `hotwarm why GROUP` names what each lacks",
-        applies: |g| !g.spec.exclusive && g.spec.members.len() > 1 && hot_serving(g) == 1 && ready_warm(g) == 0,
+        applies: |g| !g.spec.exclusive && g.spec.members.len() > 1 && hot_serving(g) == 1 && able(g) == 0,
     },
     Problem {
         code: "paused",

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::explain::{Explanation, explain};
-use super::input::{Answer, Body, Input, Life as Told, Operator};
+use super::input::{Answer, Body, Input, Life as Told, NodeInput, Operator};
 use super::problem::{self, Severity, TABLE};
 use super::spec::{Bounds, Fence, GroupSpec, MemberSpec};
-use super::{Group, step};
+use super::state::Life;
+use super::{Group, Refusal, step};
 use crate::action::StopCause;
 use crate::ids::{Epoch, GroupName, Incarnation, MemberId, NodeId};
 use crate::route::RouteState;
@@ -83,6 +84,52 @@ fn a_healthy_group_has_no_problem_and_says_who_would_take_over() {
     let group = healthy(false);
     assert_eq!(problems(&group), [""; 0]);
     assert_eq!(outcomes(&explain(&group))[0], "web/a is killed: web/b, web/c go on");
+}
+
+/// One serves; the rest are spares, which do not run.
+fn with_spares() -> Group {
+    let mut group = Group::new(GroupSpec { warm: 0, ..spec(true) }, BTreeMap::new(), Epoch(0));
+    let incarnation = Incarnation(1);
+    feed(&mut group, Body::Life(Told::Started { member: id("a"), incarnation }));
+    feed(&mut group, Body::Life(Told::Ready { member: id("a"), incarnation }));
+    let (epoch, attempt) = (group.members[&id("a")].may_serve.unwrap(), group.attempt);
+    feed(&mut group, Body::Answer(Answer::Promoted { member: id("a"), incarnation, epoch, attempt }));
+    group
+}
+
+#[test]
+fn a_spare_that_can_be_started_is_somebody_who_can_take_over() {
+    let mut group = with_spares();
+    assert_eq!(problems(&group), [""; 0]);
+    let takes = "spare web/b is started, then takes over";
+    assert_eq!(outcomes(&explain(&group)), [format!("web/a is killed: {takes}"), format!("node a dies: {takes}")]);
+    // One that is drained, one whose node is lost.
+    feed(&mut group, Body::Operator(Operator::Drain { member: id("b") }));
+    assert!(outcomes(&explain(&group))[0].ends_with("spare web/c is started, then takes over"));
+    feed(&mut group, Body::Node(NodeInput::Silent { node: "c".into() }));
+    assert_eq!(problems(&group), ["no-warm", "drained"]);
+    assert!(outcomes(&explain(&group))[0].contains("nobody serves, and requests park"), "{:?}", outcomes(&explain(&group)));
+}
+
+/// One whose last start failed is tried, and not counted on.
+#[test]
+fn a_spare_that_did_not_start_is_nobody_to_count_on() {
+    let mut group = with_spares();
+    for name in ["b", "c"] {
+        group.members.get_mut(&id(name)).unwrap().life = Life::Stopped(StopCause::NotStarted("no such program".into()));
+    }
+    assert_eq!(problems(&group), ["no-warm"]);
+}
+
+#[test]
+fn who_serves_is_hot_however_lately_it_failed() {
+    let mut group = healthy(true);
+    for name in ["a", "b"] {
+        group.members.get_mut(&id(name)).unwrap().unstable_until = group.at.plus(312_000);
+    }
+    let told = explain(&group).members;
+    assert_eq!((&told[0].2, &told[2].2), (&None, &None));
+    assert!(matches!(told[1].2, Some(Refusal::Unstable { left_ms: 312_000 })), "{told:?}");
 }
 
 #[test]

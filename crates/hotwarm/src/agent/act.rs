@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use hotwarm_core::action::{EngineAction, MemberEvent};
+use hotwarm_core::action::{EngineAction, MemberEvent, StopCause};
 use hotwarm_core::group::reason::Evidence;
 use hotwarm_core::ids::{Epoch, GroupName, Incarnation, MemberId, Mono, NodeId};
 use hotwarm_core::node::{Action, Node, RouterEvent};
@@ -14,7 +14,9 @@ use hotwarm_core::route::{RouteState, Routes};
 use tracing::{error, info, warn};
 
 use super::handle::Shared;
+use super::notice::{Notice, Notices};
 use super::spec;
+use crate::codes::Code;
 use crate::config::{self, Config};
 use crate::store::dir::write_atomic;
 use crate::store::{Log, disk};
@@ -46,6 +48,7 @@ pub(super) struct Hands {
     pub(super) remembered: bool,
     pub(super) listeners: Listeners,
     pub(super) published: (Mono, hotwarm_core::ids::Index),
+    pub(super) notices: Notices,
 }
 
 /// Where this node takes requests.
@@ -85,7 +88,9 @@ impl Hands {
             if !view.lease_left.is_zero() {
                 self.shared.leased.store(now.0, Ordering::Relaxed);
             }
+            let notices = self.notices.look(now, &view);
             self.shared.view.store(Arc::new(view));
+            notices.iter().for_each(|notice| self.tell(notice));
         }
         if due {
             node.set_wall(now, wall_ms());
@@ -93,6 +98,14 @@ impl Hands {
             self.rewrite_idle_logs(node);
             self.remember_cluster(node);
         }
+    }
+
+    fn tell(&self, notice: &Notice) {
+        match notice {
+            Notice::Out { .. } => warn!(code = %Code::LEASE_ENDED, "{notice}"),
+            Notice::Hiccup { .. } | Notice::Held { .. } | Notice::Leader { .. } => info!("{notice}"),
+        }
+        self.shared.records.note(self.shared.view.load().log_now, None, notice.kind(), format!("node {}: {notice}", self.me));
     }
 
     /// S14: a log that is idle keeps no segment from being freed.
@@ -128,6 +141,7 @@ impl Hands {
             Action::Routes(routes) => self.set_routes(routes),
             Action::Lease { until } => {
                 self.shared.router.lease().set(until);
+                self.notices.lease(clock::now(), until);
                 if self.strays.is_none() && until > clock::now() {
                     self.end_strays();
                 }
@@ -346,6 +360,7 @@ impl Hands {
             data: self.data.clone(),
             exe: self.exe.clone(),
             lives: engine::Lives { prefix: self.prefix(node), known: known(node, member) },
+            failures: self.shared.failures.clone(),
         })
     }
 
@@ -365,8 +380,11 @@ impl Hands {
 
     /// The engine of a member that is configured no more, or on another node, has ended it: it is forgotten.
     pub(super) fn member_event(&mut self, member: &MemberId, event: &MemberEvent) {
-        if !matches!(event, MemberEvent::Stopped { .. }) {
-            return;
+        let MemberEvent::Stopped { cause, .. } = event else { return };
+        if *cause == StopCause::Deadline {
+            let text = format!("{member} was ended here by its guard: this node's lease was not renewed before the deadline");
+            warn!("{text}");
+            self.shared.records.note(self.shared.view.load().log_now, Some(member.group()), "here-ended", text);
         }
         let known = member_of(&self.shared.config.load(), member).is_some_and(|m| m.node == self.me);
         if !known && self.engines.remove(member).is_some() {

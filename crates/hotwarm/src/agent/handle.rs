@@ -41,6 +41,8 @@ pub(super) struct Shared {
     /// Members that ran when their engine's configuration changed, by the life that runs on with the former one.
     pub(super) former: Mutex<BTreeMap<MemberId, Incarnation>>,
     pub(super) records: Records,
+    /// Hooks that fail on this node.
+    pub(super) failures: engine::failures::Failures,
     /// Groups whose listener here is not as the configuration wants it, and why.
     pub(super) unopened: ArcSwap<BTreeMap<GroupName, String>>,
     pub(super) router: router::Handle,
@@ -77,13 +79,20 @@ impl Handle {
         self.shared.view.load_full()
     }
 
+    /// How long it holds no lease, whatever it hears: nothing of an exclusive group is served by its router and members.
+    #[must_use]
+    pub fn unleased(&self) -> Option<Duration> {
+        let view = self.view();
+        let unleased = view.cluster.founded() && view.lease_left.is_zero();
+        unleased.then(|| crate::clock::now().since(Mono(self.shared.leased.load(Ordering::Relaxed))))
+    }
+
     /// How long it holds no lease while it reaches no quorum: for that long it knows nothing of the others.
     #[must_use]
     pub fn cut_off(&self) -> Option<Duration> {
-        let view = self.view();
+        let (unleased, view) = (self.unleased()?, self.view());
         let reached = view.voters.iter().filter(|name| **name == view.me || view.heard.contains(name)).count();
-        let cut_off = view.cluster.founded() && view.lease_left.is_zero() && reached < view.voters.len() / 2 + 1;
-        cut_off.then(|| crate::clock::now().since(Mono(self.shared.leased.load(Ordering::Relaxed))))
+        (reached < view.voters.len() / 2 + 1).then_some(unleased)
     }
 
     /// True if this node may found a cluster that nobody has founded (S11).
@@ -101,6 +110,12 @@ impl Handle {
     #[must_use]
     pub fn records(&self) -> &Records {
         &self.shared.records
+    }
+
+    /// Which hooks of the group's members failed here last, and have not worked since.
+    #[must_use]
+    pub fn failed_hooks(&self, group: &GroupName) -> Vec<engine::failures::Failure> {
+        self.shared.failures.of(group)
     }
 
     /// Why this node does not listen where the configuration says, by group; tried again each second.

@@ -5,6 +5,7 @@
 mod act;
 mod decision;
 mod handle;
+mod notice;
 mod operate;
 mod record;
 pub mod recover;
@@ -23,13 +24,14 @@ use tracing::{error, info};
 
 pub use handle::Handle;
 pub use operate::{ConfigureError, Planned, ReloadError};
-pub use record::{Recorded, Records};
+pub use record::{Noted, Recorded, Records};
 
 /// What the API shows of other rooms, which it may not enter.
 pub mod seen {
     pub use crate::config::Errors;
     pub use crate::config::pki::Identity;
     pub use crate::engine::Place;
+    pub use crate::engine::failures::Failure;
     pub use crate::engine::logs::{Follower, tail};
     pub use crate::router::{GroupStats, MemberStats};
     pub use crate::store::disk::Room;
@@ -132,6 +134,7 @@ impl Agent {
             room,
             former: std::sync::Mutex::default(),
             records: Records::default(),
+            failures: engine::failures::Failures::default(),
             unopened: ArcSwap::default(),
             router,
             transport,
@@ -153,6 +156,7 @@ impl Agent {
             remembered: dir.cluster().is_some(),
             listeners: act::Listeners::default(),
             published: (Mono(0), Index(0)),
+            notices: notice::Notices::new(clock::now()),
         };
         let decide = move || decision::run(node, receiver, hands);
         let thread = std::thread::Builder::new().name("decision".into()).spawn(decide).map_err(StartError::Thread)?;

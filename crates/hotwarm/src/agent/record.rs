@@ -1,4 +1,4 @@
-//! What the node decided, kept for people: a bounded ring that the API reads and follows.
+//! What the node decided, and what it saw of itself, kept for people: a bounded ring that the API reads and follows.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hotwarm_core::cluster::{Event, What};
 use hotwarm_core::group::{Effect, Reason};
-use hotwarm_core::ids::GroupName;
+use hotwarm_core::ids::{GroupName, Millis};
 use tokio::sync::watch;
 
 /// Events kept, at most.
@@ -17,9 +17,19 @@ const KEPT_MAX: usize = 10_000;
 pub struct Recorded {
     /// Counts this node's records from its start.
     pub number: u64,
-    /// When it was decided, by the wall clock of the node that led then: for people.
+    /// When it was decided, by the wall clock of the node that led then; what is this node's own, by its own: for people.
     pub time: SystemTime,
-    pub event: Event,
+    pub group: Option<GroupName>,
+    pub what: Noted,
+}
+
+/// See [`Recorded`].
+#[derive(Clone, Debug)]
+pub enum Noted {
+    /// On every node alike.
+    Decided(Event),
+    /// Of this node alone.
+    Here { at: Millis, kind: &'static str, text: String },
 }
 
 /// What happened since this node started, counted. What it only read again counts for nothing.
@@ -62,12 +72,21 @@ impl Records {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         events.iter().for_each(|event| tally.count(event, fresh));
         drop(tally);
+        let time = if wall_ms == 0 { SystemTime::now() } else { UNIX_EPOCH + Duration::from_millis(wall_ms) };
+        self.push(time, events.into_iter().map(|event| (event.group.clone(), Noted::Decided(event))));
+    }
+
+    /// What this node saw of itself.
+    pub(super) fn note(&self, at: Millis, group: Option<GroupName>, kind: &'static str, text: String) {
+        self.push(SystemTime::now(), [(group, Noted::Here { at, kind, text })]);
+    }
+
+    fn push(&self, time: SystemTime, all: impl IntoIterator<Item = (Option<GroupName>, Noted)>) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let mut number = *self.newest.borrow();
-        let time = if wall_ms == 0 { SystemTime::now() } else { UNIX_EPOCH + Duration::from_millis(wall_ms) };
-        for event in events {
+        for (group, what) in all {
             number += 1;
-            ring.push_back(Recorded { number, time, event });
+            ring.push_back(Recorded { number, time, group, what });
         }
         while ring.len() > KEPT_MAX {
             ring.pop_front();

@@ -3,6 +3,7 @@
 //! It counts nothing itself. Names follow Prometheus's conventions: base units, `_total` for what only grows. Written here and not by a
 //! library, because the ones there are speak OpenMetrics, whose counters `promtool check metrics` takes for nameless ones.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 
 use hotwarm_core::group::state::Pause;
@@ -178,9 +179,9 @@ fn groups(page: &mut Page, agent: &Handle) {
     groups().for_each(|(name, group)| page.one(CHANGING, &[name], u8::from(group.transition.is_some())));
     groups().for_each(|(name, group)| page.one(PAUSED, &[name], u8::from(group.pause != Pause::No)));
     for (name, group) in groups() {
-        for problem in picture::problems(agent, group) {
-            page.one(PROBLEM, &[name, &problem.code, &problem.severity], 1);
-        }
+        // Several hooks that fail are one problem here.
+        let problems: BTreeSet<_> = picture::problems(agent, group).into_iter().map(|problem| (problem.code, problem.severity)).collect();
+        problems.iter().for_each(|(code, severity)| page.one(PROBLEM, &[name, code, severity], 1));
     }
 }
 

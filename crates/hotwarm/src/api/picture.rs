@@ -3,7 +3,7 @@
 //! Main path: [`status`] for most reads; [`event`], [`why`], [`traffic`] for the others.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hotwarm_core::cluster::{self, What};
 use hotwarm_core::detect::{Ailment, Grade};
@@ -14,10 +14,13 @@ use hotwarm_core::ids::{GroupName, MemberId, Millis, Role};
 use hotwarm_core::node::View;
 
 use super::types::*;
-use crate::agent::seen::Room;
-use crate::agent::{Handle, Recorded};
+use crate::agent::seen::{Failure, Room};
+use crate::agent::{Handle, Noted, Recorded};
 use crate::codes::Code;
 use crate::config::Engine;
+
+/// A hook that failed longer ago is not tried any more.
+const HOOK_FRESH: Duration = Duration::from_secs(60);
 
 pub(super) fn status(agent: &Handle) -> Status {
     let view = agent.view();
@@ -54,7 +57,8 @@ fn self_status(agent: &Handle, view: &View) -> SelfStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         leads: view.leads,
         lease_left_ms: u64::try_from(view.lease_left.as_millis()).unwrap_or(u64::MAX),
-        cut_off_ms: cut_off_ms(agent),
+        cut_off_ms: millis(agent.cut_off()),
+        no_lease_ms: millis(agent.unleased()),
         cannot_found: !view.cluster.founded() && !agent.may_found(),
         grade: grade(view.grade).to_owned(),
         ailment: view.ailment.map(ailment),
@@ -65,8 +69,8 @@ fn self_status(agent: &Handle, view: &View) -> SelfStatus {
     }
 }
 
-fn cut_off_ms(agent: &Handle) -> Option<u64> {
-    agent.cut_off().map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+fn millis(span: Option<Duration>) -> Option<u64> {
+    span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
 }
 
 pub(super) fn certificate(identity: &crate::config::pki::Identity) -> CertificateStatus {
@@ -107,7 +111,8 @@ pub(super) fn nodes(view: &View) -> Vec<NodeStatus> {
         joined: node.raft_id.is_some(),
         votes: view.voters.contains(name),
         leads: view.leader.as_ref() == Some(name),
-        leased: node.leased,
+        // Of itself it knows better than the log, which may not have reached it for a while.
+        leased: if *name == view.me { !view.lease_left.is_zero() } else { node.leased },
         silent: node.silent,
         drained: node.drained,
         heard: *name == view.me || view.heard.contains(name),
@@ -117,15 +122,15 @@ pub(super) fn nodes(view: &View) -> Vec<NodeStatus> {
 
 pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupStatus {
     let own = agent.members();
-    let cut_off = agent.cut_off().is_some();
+    let unleased = agent.unleased().is_some();
     let config = agent.config();
     let listen = config.groups.get(&group.spec.name).map(|g| &g.listen);
     let member = |(id, member): (&MemberId, &Member)| {
         let seen = own.get(id);
         let status = member_status(group, id, member, view.log_now, seen.and_then(|seen| seen.pid));
         let status = MemberStatus { former_engine: agent.runs_former(id), ..status };
-        match seen.filter(|_| cut_off) {
-            Some(seen) => as_seen_here(status, seen.running),
+        match seen.filter(|_| unleased) {
+            Some(seen) => as_seen_here(status, seen.running, group.spec.exclusive),
             None => status,
         }
     };
@@ -138,7 +143,8 @@ pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupS
         want: wanted(group),
         have: present(group),
         epoch: group.epoch.0,
-        state: state(group).to_owned(),
+        state: if unleased && group.spec.exclusive { "no-lease" } else { state(group) }.to_owned(),
+        last_state: unleased.then(|| state(group).to_owned()),
         pause: pause(&group.pause).to_owned(),
         transition: group.transition.as_ref().map(transition),
         refusal: group.refusal.as_ref().map(reason),
@@ -155,12 +161,14 @@ pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupS
     }
 }
 
-/// What runs here is known here, whatever the log said last.
-fn as_seen_here(status: MemberStatus, running: bool) -> MemberStatus {
+/// What runs here is known here, whatever the log said last; and where no lease is held, no router sends anything to a member of an
+/// exclusive group here.
+fn as_seen_here(status: MemberStatus, running: bool, exclusive: bool) -> MemberStatus {
     if running || status.life != "running" {
-        return status;
+        return MemberStatus { serving: status.serving && !exclusive, ..status };
     }
-    let stopped = Some("its node holds no lease: it was ended there".to_owned());
+    let why = if exclusive { "its node holds no lease: it was ended there" } else { "it does not run, as its node sees it" };
+    let stopped = Some(why.to_owned());
     MemberStatus { serving: false, life: "stopped".to_owned(), stopped, ready: false, ..status }
 }
 
@@ -239,7 +247,27 @@ pub(super) fn problems(agent: &Handle, group: &Group) -> Vec<Problem> {
         title: format!("node {} does not serve its clients: {why}", agent.me()),
         advice: "tried again each second; `ss -ltnp` tells who has the port".to_owned(),
     });
-    unopened.into_iter().chain(problem::of(group).map(of)).collect()
+    let unleased = agent.unleased().filter(|_| group.spec.exclusive).map(|_| Problem {
+        code: Code::LEASE_ENDED.to_string(),
+        severity: "down".to_owned(),
+        title: format!("node {} holds no lease: it serves nothing of this group", agent.me()),
+        advice: "ask a node that holds one; why this one has none: docs/reference/errors/HW0509.md".to_owned(),
+    });
+    unleased.into_iter().chain(unopened).chain(failed_hooks(agent, group)).chain(problem::of(group).map(of)).collect()
+}
+
+/// Hooks that fail here now; those of a change of the hot member only while it is under way.
+fn failed_hooks(agent: &Handle, group: &Group) -> impl Iterator<Item = Problem> {
+    let (now, me) = (crate::clock::now(), agent.me().clone());
+    let waits = group.transition.is_some();
+    let matters = move |failure: &Failure| now.since(failure.at) < HOOK_FRESH && (waits || matches!(failure.hook, "start" | "stop"));
+    let failed = agent.failed_hooks(&group.spec.name).into_iter().filter(matters);
+    failed.map(move |Failure { member, hook, text, at, times, .. }| Problem {
+        code: Code::HOOK_FAILED.to_string(),
+        severity: if hook == "fence" { "down" } else { "notice" }.to_owned(),
+        title: format!("{member}: {text} ({times} times on node {me}, last {:.1} s ago)", now.since(at).as_secs_f64()),
+        advice: "look at its output and run it by hand on that node: docs/reference/errors/HW0510.md".to_owned(),
+    })
 }
 
 /// True if something else than hotwarm runs the group's members, by the configuration in force.
@@ -375,7 +403,19 @@ pub(super) fn reason(reason: &reason::Reason) -> Reason {
 }
 
 pub(super) fn recorded(record: &Recorded) -> Event {
-    Event { number: record.number, ..event(&record.event, record.time) }
+    let told = match &record.what {
+        Noted::Decided(decided) => event(decided, record.time),
+        Noted::Here { at, kind, text } => Event {
+            number: 0,
+            time: rfc3339(record.time),
+            at_ms: at.0,
+            group: record.group.as_ref().map(ToString::to_string),
+            kind: (*kind).to_owned(),
+            text: text.clone(),
+            reason: None,
+        },
+    };
+    Event { number: record.number, ..told }
 }
 
 pub(super) fn event(event: &cluster::Event, time: SystemTime) -> Event {
@@ -423,13 +463,20 @@ const fn kind(what: &What) -> &'static str {
 
 pub(super) fn why(agent: &Handle, group: &Group) -> Why {
     let explained = explain(group);
-    let cut_off_ms = cut_off_ms(agent);
+    let no_lease_ms = millis(agent.unleased());
     Why {
         node: agent.me().to_string(),
-        cut_off_ms,
+        cut_off_ms: millis(agent.cut_off()),
+        no_lease_ms,
         group: group.spec.name.to_string(),
         epoch: group.epoch.0,
-        now: explained.now,
+        now: match (no_lease_ms, group.spec.exclusive) {
+            (None, _) => explained.now,
+            (Some(_), true) => {
+                format!("nothing of it is served by node {}, which holds no lease; when it last knew: {}", agent.me(), explained.now)
+            }
+            (Some(_), false) => format!("what serves on node {} goes on; when it last knew: {}", agent.me(), explained.now),
+        },
         transition: explained.transition,
         refusal: explained.refusal.as_ref().map(reason),
         problems: problems(agent, group),
@@ -441,8 +488,8 @@ pub(super) fn why(agent: &Handle, group: &Group) -> Why {
         if_died: explained
             .if_died
             .iter()
-            // What a death would bring is decided by those that it does not hear.
-            .filter(|_| cut_off_ms.is_none())
+            // What a death would bring is decided by those that do not hear it, or that it does not hear.
+            .filter(|_| no_lease_ms.is_none())
             .map(|w| WhatIf { event: w.event.clone(), outcome: w.outcome.clone(), reasons: w.reasons.iter().map(reason).collect() })
             .collect(),
     }
@@ -550,9 +597,42 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    /// The log that has not reached it says that it holds a lease; it knows that it holds none.
+    #[test]
+    fn a_node_knows_of_its_own_lease_better_than_the_log() {
+        use hotwarm_core::cluster::{Body, Cluster, ClusterSpec, Entry, Item, NodeSpec};
+        use hotwarm_core::ids::{Index, NodeId, Session};
+        let spec = |port| NodeSpec { address: ([127, 0, 0, 1], port).into(), votes: true, witness: false, zone: String::new() };
+        let (a, b) = (NodeId::from("a"), NodeId::from("b"));
+        let nodes: BTreeMap<_, _> = [(a.clone(), spec(1)), (b.clone(), spec(2))].into();
+        let spec = ClusterSpec { name: "x".into(), lease_ms: 1000, nodes, groups: BTreeMap::new(), text: String::new() };
+        let found = Body::Found { cluster: 1, spec: Box::new(spec), node: a.clone(), incarnation: 1 };
+        let back = |node: &NodeId| Body::Back { node: node.clone(), session: Session(0) };
+        let items = [found, back(&a), back(&b)].map(|body| Item { origin: None, body }).into();
+        let mut cluster = Cluster::empty();
+        cluster.apply(&Entry { at: Millis(1), wall_ms: 0, items });
+        let mut view = View {
+            me: b,
+            cluster: std::sync::Arc::new(cluster),
+            leader: Some(a),
+            leads: false,
+            term: 1,
+            applied: Index(1),
+            commit: Index(1),
+            log_now: Millis(1),
+            lease_left: Duration::from_millis(1),
+            heard: Vec::new(),
+            grade: Grade::Well,
+            ailment: None,
+            voters: Vec::new(),
+        };
+        let leased = |view: &View| super::nodes(view).iter().map(|node| node.leased).collect::<Vec<_>>();
+        assert_eq!(leased(&view), [true, true]);
+        view.lease_left = Duration::ZERO;
+        assert_eq!(leased(&view), [true, false]);
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

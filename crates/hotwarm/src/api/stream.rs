@@ -38,7 +38,7 @@ impl Wanted {
     }
 
     pub(super) fn takes(&self, record: &Recorded) -> bool {
-        self.0.as_deref().is_none_or(|wanted| record.event.group.as_ref().is_some_and(|group| group.as_str() == wanted))
+        self.0.as_deref().is_none_or(|wanted| record.group.as_ref().is_some_and(|group| group.as_str() == wanted))
     }
 }
 

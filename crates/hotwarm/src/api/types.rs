@@ -66,6 +66,9 @@ pub struct SelfStatus {
     pub lease_left_ms: u64,
     /// Since when it holds no lease and reaches no quorum, in milliseconds; `null` otherwise. What it tells of others is that old.
     pub cut_off_ms: Option<u64>,
+    /// Since when it holds no lease, whatever it hears, in milliseconds; `null` while it holds one. Nothing of exclusive groups is served here.
+    #[serde(default)]
+    pub no_lease_ms: Option<u64>,
     /// Nobody has founded the cluster as far as it knows, and it may not: `init` and `join` give one node the right to.
     pub cannot_found: bool,
     /// `well`, `slow` or `stalled`.
@@ -108,7 +111,7 @@ pub struct NodeStatus {
     /// It is among the voters now.
     pub votes: bool,
     pub leads: bool,
-    /// The leader answers its renewals.
+    /// The leader answers its renewals; of the answering node: it holds a lease.
     pub leased: bool,
     pub silent: bool,
     pub drained: bool,
@@ -127,8 +130,11 @@ pub struct GroupStatus {
     /// Counts there are: hot and serving, warm and able to take over, spare.
     pub have: Counts,
     pub epoch: u64,
-    /// `serving`, `draining`, `changing` or `parked`.
+    /// `serving`, `draining`, `changing` or `parked`; `no-lease` for an exclusive group where the answering node holds none: not served here.
     pub state: String,
+    /// What `state` was when the answering node last knew; only where it holds no lease.
+    #[serde(default)]
+    pub last_state: Option<String>,
     /// `no`, `paused` or `resuming`.
     pub pause: String,
     pub transition: Option<Transition>,
@@ -242,7 +248,7 @@ pub struct Event {
     /// Log time.
     pub at_ms: u64,
     pub group: Option<String>,
-    /// `because` for reasons; else what was done: `open`, `close`, `promote`, `node-silent` and so on.
+    /// `because` for reasons; else what was done: `open`, `close`, `promote`, `node-silent` and so on. `here-...`: what the answering node saw of itself.
     pub kind: String,
     pub text: String,
     pub reason: Option<Reason>,
@@ -263,6 +269,9 @@ pub struct Why {
     pub node: String,
     /// As in the answering node's status: what it tells is that old.
     pub cut_off_ms: Option<u64>,
+    /// As in the answering node's status.
+    #[serde(default)]
+    pub no_lease_ms: Option<u64>,
     pub epoch: u64,
     pub now: String,
     /// The change under way and what it waits for.
@@ -270,7 +279,7 @@ pub struct Why {
     pub refusal: Option<Reason>,
     pub problems: Vec<Problem>,
     pub members: Vec<Standing>,
-    /// Empty on a node that is cut off.
+    /// Empty on a node that holds no lease.
     pub if_died: Vec<WhatIf>,
 }
 

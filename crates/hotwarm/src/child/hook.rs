@@ -57,6 +57,17 @@ pub enum HookError {
     Watch { program: String, source: io::Error },
 }
 
+impl HookError {
+    /// In words that say which hook it was.
+    #[must_use]
+    pub fn of(&self, name: &str) -> String {
+        match self {
+            Self::Empty | Self::User(_) => format!("{name} hook: {self}"),
+            _ => format!("{name} {self}"),
+        }
+    }
+}
+
 /// Runs `hook`; its standard output, cut to 4 KiB, if it exits with 0 in time.
 pub async fn run(hook: &Hook) -> Result<String, HookError> {
     let program = hook.argv.first().ok_or(HookError::Empty)?.clone();

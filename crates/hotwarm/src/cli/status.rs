@@ -11,7 +11,7 @@ use super::remote::client;
 use super::table::{Table, Tone, colour, or_dash, paint, plain};
 use super::{Global, read_config, remote, table};
 use crate::api::client::Client;
-use crate::api::types::{Configuration, GroupStatus, MemberStatus, NodeStatus, Problem, Status};
+use crate::api::types::{Configuration, GroupStatus, MemberStatus, Problem, Status};
 use crate::config;
 
 /// Days left of a certificate from which on it is a warning.
@@ -23,7 +23,7 @@ pub struct StatusArgs {
     /// Show it again every so often, until interrupted
     #[arg(long, short, value_name = "EVERY", num_args = 0..=1, default_missing_value = "1s", value_parser = super::duration)]
     watch: Option<Duration>,
-    /// Exit with 1 if a group's requests are not served, or if this node has no quorum or is in no cluster
+    /// Exit with 1 if a group's requests are not served, or if this node holds no lease or is in no cluster
     #[arg(long, conflicts_with = "watch")]
     check: bool,
 }
@@ -53,7 +53,7 @@ pub(super) fn status(args: &StatusArgs, global: &Global) -> Result<(), Failure> 
 
 fn is_up(status: &Status) -> bool {
     let down = status.groups.iter().flat_map(|group| &group.problems).any(|problem| problem.severity == "down");
-    !status.nodes.is_empty() && status.cluster.leader.is_some() && status.node.cut_off_ms.is_none() && !down
+    !status.nodes.is_empty() && status.cluster.leader.is_some() && status.node.no_lease_ms.is_none() && !down
 }
 
 /// The file of this machine, if it is of this cluster and not what the cluster runs with.
@@ -74,11 +74,11 @@ fn other_file(client: &Client, status: &Status, global: &Global) -> String {
 
 fn text(status: &Status, colour: bool) -> String {
     let mut out = head(status, colour);
-    if let Some(cut_off_ms) = status.node.cut_off_ms {
-        out.insert_str(0, &format!("{}\n", paint(&cut_off(&status.node.name, cut_off_ms), Tone::Bad, colour)));
+    if let Some(first) = unleased(&status.node.name, status.node.cut_off_ms, status.node.no_lease_ms) {
+        out.insert_str(0, &format!("{}\n", paint(&first, Tone::Bad, colour)));
     }
     out.push('\n');
-    out.push_str(&nodes(&status.nodes).text(colour));
+    out.push_str(&nodes(status).text(colour));
     if !status.groups.is_empty() {
         out.push('\n');
         out.push_str(&groups(&status.groups).text(colour));
@@ -94,10 +94,21 @@ fn text(status: &Status, colour: bool) -> String {
     out
 }
 
-/// What a node that reaches nobody is to say before everything else.
-pub(super) fn cut_off(node: &str, cut_off_ms: u64) -> String {
-    let ago = table::span(Duration::from_millis(cut_off_ms));
-    format!("node {node} is cut off: it reaches no quorum and holds no lease; of others it tells what it last knew, {ago} ago")
+/// What a node that holds no lease is to say before everything else, whatever it hears.
+pub(super) fn unleased(node: &str, cut_off_ms: Option<u64>, no_lease_ms: Option<u64>) -> Option<String> {
+    let ago = |ms| table::span(Duration::from_millis(ms));
+    let serves = "it serves nothing of exclusive groups";
+    if let Some(ms) = cut_off_ms {
+        let ago = ago(ms);
+        return Some(format!(
+            "node {node} is cut off: it reaches no quorum and holds no lease; {serves}, and of others it tells what it last knew, {ago} ago"
+        ));
+    }
+    let since = ago(no_lease_ms?);
+    Some(format!(
+        "node {node} holds no lease since {since}, though it hears a quorum: {serves}; either the others do not hear it, or no grant reaches \
+         it; what it tells of others may be that old"
+    ))
 }
 
 fn head(status: &Status, colour: bool) -> String {
@@ -125,9 +136,9 @@ fn head(status: &Status, colour: bool) -> String {
     )
 }
 
-fn nodes(nodes: &[NodeStatus]) -> Table {
+fn nodes(status: &Status) -> Table {
     let mut table = Table::new(&["NODE", "ROLE", "STATE", "HEARD", "ADDRESS", "ZONE"]);
-    for node in nodes {
+    for node in &status.nodes {
         let (mut state, tone) = match (node.joined, node.leased, node.silent) {
             (false, ..) => ("not joined".to_owned(), Tone::Doubtful),
             (_, false, _) => ("no lease".to_owned(), Tone::Bad),
@@ -136,6 +147,9 @@ fn nodes(nodes: &[NodeStatus]) -> Table {
         };
         if node.drained {
             state.push_str(", drained");
+        }
+        if status.node.no_lease_ms.is_some() && node.name != status.node.name {
+            state = format!("was {state}");
         }
         let leads = if node.leads { " (leads)" } else { "" };
         let heard = if node.heard { plain("yes") } else { ("no".to_owned(), Tone::Bad) };
@@ -149,18 +163,23 @@ fn groups(groups: &[GroupStatus]) -> Table {
     let mut table = Table::new(&["GROUP", "MODE", "STATE", "EPOCH", "HOT", "WARM", "SPARE", "CLIENTS"]);
     for group in groups {
         let (have, want) = (&group.have, &group.want);
-        let mut state = group.state.clone();
+        let mut state = match &group.last_state {
+            Some(last) if group.exclusive => format!("not served here, was {last}"),
+            Some(last) => format!("was {last}, goes on here"),
+            None => group.state.clone(),
+        };
         if group.pause != "no" {
             state = format!("{state}, {}", group.pause);
         }
         let tone = match (group.state.as_str(), group.pause.as_str()) {
-            ("serving", "no") => Tone::Good,
+            ("serving", "no") if group.last_state.is_none() => Tone::Good,
             ("serving" | "draining", _) => Tone::Doubtful,
             _ => Tone::Bad,
         };
         let count = |have: usize, want: usize| {
             let tone = if have < want { Tone::Doubtful } else { Tone::Plain };
-            (format!("{have}/{want}"), tone)
+            let was = if group.last_state.is_some() { "was " } else { "" };
+            (format!("{was}{have}/{want}"), tone)
         };
         let listen: Vec<String> = group.listen.values().map(ToString::to_string).collect();
         table.row([
@@ -189,7 +208,7 @@ fn members(status: &Status) -> Table {
         let here = member.node == status.node.name;
         let pid = if here { member.pid.map(|pid| pid.to_string()) } else { Some(format!("on {}", member.node)) };
         let (mut state, tone) = member_state(member);
-        if !here && status.node.cut_off_ms.is_some() {
+        if !here && status.node.no_lease_ms.is_some() {
             state = format!("was {state}");
         }
         table.row([

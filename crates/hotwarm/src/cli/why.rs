@@ -7,7 +7,7 @@ use clap::Args;
 use super::Global;
 use super::failure::{Failure, print};
 use super::remote::{client, part, print_json};
-use super::status::cut_off;
+use super::status::unleased;
 use super::table::{Table, Tone, colour, paint, plain};
 use crate::api::types::Why;
 
@@ -28,8 +28,8 @@ pub(super) fn why(args: &WhyArgs, global: &Global) -> Result<(), Failure> {
 
 fn text(why: &Why, colour: bool) -> String {
     let mut out = String::new();
-    if let Some(cut_off_ms) = why.cut_off_ms {
-        out.push_str(&format!("{}\n", paint(&cut_off(&why.node, cut_off_ms), Tone::Bad, colour)));
+    if let Some(first) = unleased(&why.node, why.cut_off_ms, why.no_lease_ms) {
+        out.push_str(&format!("{}\n", paint(&first, Tone::Bad, colour)));
     }
     out.push_str(&format!("{}: {}\n", paint(&why.group, Tone::Strong, colour), why.now));
     if let Some(transition) = &why.transition {
@@ -41,11 +41,14 @@ fn text(why: &Why, colour: bool) -> String {
     for problem in &why.problems {
         out.push_str(&format!("{:<7}  {}\n         {}\n", problem.severity, problem.title, problem.advice));
     }
-    let mut members = Table::new(&["MEMBER", "ROLE", "COULD IT BE HOT"]);
+    let knows = why.no_lease_ms.is_none();
+    let mut members =
+        Table::new(if knows { &["MEMBER", "ROLE", "COULD IT BE HOT"] } else { &["MEMBER", "ROLE", "COULD IT, WHEN LAST KNOWN"] });
     for standing in &why.members {
         let could = match &standing.unfit {
-            None if standing.role == "hot" => ("it is".to_owned(), Tone::Good),
+            None if standing.role == "hot" => (if knows { "it is" } else { "it was" }.to_owned(), Tone::Good),
             None => ("yes".to_owned(), Tone::Good),
+            Some(unfit) if unfit.code == "spare" => ("once it is started: it is a spare".to_owned(), Tone::Plain),
             Some(unfit) => (format!("no: {}", unfit.text), Tone::Doubtful),
         };
         members.row([plain(&standing.member), plain(&standing.role), could]);

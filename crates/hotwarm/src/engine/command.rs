@@ -22,6 +22,8 @@ use crate::probe::{self, Failure, Probe, Verdict};
 /// Orders that wait for the hook that runs.
 const ORDERS_MAX: usize = 16;
 
+const NO_NUMBER: &str = "position hook: it does not print one whole number";
+
 /// How it is known whether the member is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
@@ -67,6 +69,21 @@ enum Doing {
     Yielding(Role, Epoch),
     Fencing(Epoch),
     Positioning(Attempt),
+}
+
+impl Doing {
+    /// The name of the hook that it runs, as the configuration has it.
+    const fn hook(&self) -> &'static str {
+        match self {
+            Self::Looking => "check",
+            Self::Starting(_) => "start",
+            Self::Stopping | Self::Ending | Self::Clearing(_) => "stop",
+            Self::Changing(Role::Hot, _) => "promote",
+            Self::Changing(..) => "demote",
+            Self::Yielding(..) | Self::Fencing(_) => "fence",
+            Self::Positioning(_) => "position",
+        }
+    }
 }
 
 impl Task {
@@ -255,7 +272,7 @@ impl Task {
                 let incarnation = Incarnation(number.parse().unwrap_or(0));
                 hook.env = place::environment(&spec.member, spec.config.address, Life { incarnation, ..life }, &env);
                 // The number is on disk even if the hook fails: the next life has another.
-                hook::run(&hook).await.map_err(|e| e.to_string())?;
+                hook::run(&hook).await.map_err(|e| e.of("start"))?;
             }
             Ok(number)
         });
@@ -313,7 +330,7 @@ impl Task {
                 store_role(place.clone(), role, epoch).await?;
             }
             if let Some(hook) = hook {
-                hook::run(&hook).await.map_err(|e| e.to_string())?;
+                hook::run(&hook).await.map_err(|e| e.of(Doing::Changing(role, epoch).hook()))?;
             }
             if role != Role::Hot {
                 store_role(place, role, epoch).await?;
@@ -325,7 +342,8 @@ impl Task {
 
     fn begin(&mut self, doing: Doing, argv: Vec<String>, life: Life, answers: bool) {
         let hook = self.hook(argv, life, answers);
-        let job = Job::spawn(async move { hook::run(&hook).await.map_err(|e| e.to_string()) });
+        let name = doing.hook();
+        let job = Job::spawn(async move { hook::run(&hook).await.map_err(|e| e.of(name)) });
         self.doing = Some((doing, job));
     }
 
@@ -340,6 +358,7 @@ impl Task {
     fn on_done(&mut self, result: Result<String, String>) {
         let Some((doing, _)) = self.doing.take() else { return };
         let incarnation = self.life.incarnation;
+        self.note(&doing, &result);
         match (doing, result) {
             (Doing::Looking, Ok(number)) => {
                 self.life.incarnation = number.parse().map_or(incarnation, Incarnation);
@@ -398,9 +417,22 @@ impl Task {
                 Ok(position) => {
                     self.wires.outbox.put(MemberEvent::Position { incarnation, attempt, position: Position(position) });
                 }
-                Err(_) => self.fail(self.life.role, self.newest.0, "a position hook that does not print one whole number".to_owned()),
+                Err(_) => self.fail(self.life.role, self.newest.0, NO_NUMBER.to_owned()),
             },
             (Doing::Positioning(_), Err(why)) => self.fail(self.life.role, self.newest.0, why),
+        }
+    }
+
+    /// People are to know which hook fails, and how.
+    fn note(&self, doing: &Doing, result: &Result<String, String>) {
+        let (failures, member) = (&self.spec.failures, &self.spec.member);
+        match result {
+            _ if *doing == Doing::Looking => {}
+            Ok(text) if matches!(doing, Doing::Positioning(_)) && text.trim().parse::<u64>().is_err() => {
+                failures.failed(member, doing.hook(), NO_NUMBER);
+            }
+            Ok(_) => failures.worked(member, doing.hook()),
+            Err(why) => failures.failed(member, doing.hook(), why),
         }
     }
 

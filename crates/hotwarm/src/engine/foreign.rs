@@ -17,6 +17,8 @@ use crate::config::{Engine, Hooks};
 /// After a run, before the next: a failure is tried again, and what confirmed is told to the others first.
 const PAUSE: Duration = Duration::from_secs(2);
 
+const FENCE: &str = "fence";
+
 /// A fence that runs, or has run. Dropping it ends a hook that still runs.
 #[derive(Debug)]
 pub struct Fencing {
@@ -41,7 +43,7 @@ pub fn fence(spec: &SpawnSpec, epoch: Epoch, incarnation: Incarnation, events: E
     let place = Place::of(&spec.data, &spec.member);
     let life = Life { incarnation, role: Role::Hot, epoch };
     let env = place::environment(&spec.member, spec.config.address, life, &std::collections::BTreeMap::new());
-    let member = spec.member.clone();
+    let (member, failures) = (spec.member.clone(), spec.failures.clone());
     let job = Job::spawn(async move {
         // Without its directory there is no log; the hook matters more than its output.
         let output = place.make().is_ok().then(|| place.output());
@@ -49,11 +51,12 @@ pub fn fence(spec: &SpawnSpec, epoch: Epoch, incarnation: Incarnation, events: E
         tracing::info!(%member, %epoch, "node lost: its member's fence is run from here");
         match hook::run(&hook).await {
             Ok(_) => {
+                failures.worked(&member, FENCE);
                 // An agent that has ended needs no answer.
                 let _ = events.send((member, MemberEvent::Fenced { incarnation, epoch })).await;
             }
             Err(error) => {
-                tracing::warn!(%member, "fence of a lost node's member failed: {error}; it is tried again");
+                failures.failed(&member, FENCE, &format!("{}; run from here, for its node is lost", error.of(FENCE)));
             }
         }
         tokio::time::sleep(PAUSE).await;

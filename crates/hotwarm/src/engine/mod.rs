@@ -17,6 +17,7 @@ use crate::probe::Control;
 
 mod command;
 mod external;
+pub mod failures;
 pub mod foreign;
 mod job;
 mod leftover;
@@ -60,6 +61,8 @@ pub struct SpawnSpec {
     pub exe: PathBuf,
     /// What its incarnations are made of.
     pub lives: Lives,
+    /// Where hooks that fail are told.
+    pub failures: failures::Failures,
 }
 
 /// A member as its engine sees it.

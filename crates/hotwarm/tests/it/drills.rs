@@ -141,6 +141,15 @@ fn a_cut_node_is_cut_and_says_so() {
         assert!(text.starts_with(&format!("node {node} is cut off: ")), "{text}");
     }
     assert!(!why.contains("IF"), "{why}");
+    // Not one word that here anything of `clock` is served, which here is not so.
+    let line = |text: &str, first: &str| text.lines().find(|line| line.starts_with(first)).unwrap_or_default().to_owned();
+    let (clock, web) = (line(&seen, "clock "), line(&seen, "web "));
+    assert!(clock.contains("not served here, was serving") && clock.contains("was 1/1"), "{seen}");
+    assert!(web.contains("was serving, goes on here"), "{seen}");
+    assert!(seen.contains(&format!("clock: node {node} holds no lease: it serves nothing of this group")), "{seen}");
+    let now = line(&why, "clock: ");
+    assert!(now.starts_with(&format!("clock: nothing of it is served by node {node}, which holds no lease; when it last knew: ")), "{why}");
+    assert!(line(&why, &format!("clock/{node} ")).contains("it was") && !why.contains("it is\n"), "{why}");
     cluster.wait_whole();
     assert_ne!(node_of(&cluster), node, "another took over");
     cluster.finish(OF_FAULTS);

@@ -22,6 +22,8 @@ pub(crate) const EXPECTED: &[(&str, &str)] = &[
         "reason=\"no-successor\"",
         "the hot one is stopped for a moment while the others, struck before, are held down: kept, and the reason told",
     ),
+    ("HW0509", "an agent that was stopped, or lost its leader, holds no lease"),
+    ("was ended here by its guard", "it was hot where the agent was stopped"),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

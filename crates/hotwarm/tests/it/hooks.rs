@@ -110,9 +110,9 @@ async fn hooks_that_fail_are_told_with_the_reason() {
     let mut agent = site.agent();
     agent.start().await;
     for (order, reason) in [
-        (promote(1), "exit code 7"),
-        (EngineAction::Detach { epoch: Epoch(1), attempt: Attempt(1) }, "one whole number"),
-        (EngineAction::Fence { epoch: Epoch(1) }, "exit code 8"),
+        (promote(1), "promote hook /bin/sh failed with exit code 7"),
+        (EngineAction::Detach { epoch: Epoch(1), attempt: Attempt(1) }, "position hook: it does not print one whole number"),
+        (EngineAction::Fence { epoch: Epoch(1) }, "fence hook /bin/sh failed with exit code 8"),
     ] {
         agent.tell(order).await;
         let event = agent.hear_fact().await;
@@ -128,7 +128,7 @@ async fn hooks_that_fail_are_told_with_the_reason() {
     agent.hear_stopped().await;
     agent.tell(EngineAction::Start { epoch: Epoch(1) }).await;
     let (_, cause) = agent.hear_stopped().await;
-    assert!(matches!(&cause, StopCause::NotStarted(why) if why.contains("exit code 9")), "{cause:?}");
+    assert!(matches!(&cause, StopCause::NotStarted(why) if why.contains("start hook /bin/sh failed with exit code 9")), "{cause:?}");
     assert!(site.file("cleared").exists(), "what a failed start may have left is stopped");
 }
 
@@ -311,12 +311,23 @@ fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
     cluster.wait_whole();
     let old = cluster.hot("db", &[]).unwrap();
     let node = cluster.node_of(&old);
+    let told = cluster.run(node, &["why", "db"]).out;
+    assert!(told.contains(&format!("takes over, once the fence command of {old} has confirmed")), "{told}");
+    assert!(!told.contains("nobody serves"), "{told}");
     cluster.kill_node(node);
     let runs = || std::fs::read_to_string(&fences).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
     cluster.wait_until("a third try of the fence", || {
         assert_eq!(cluster.hot("db", &[node]).unwrap_or(old.clone()), old, "another serves before the fence has confirmed");
         runs().iter().filter(|line| *line == "ended").count() >= 3
     });
+    // It is said what is waited for, where it is run, and there how it fails.
+    let why = |name: &str| cluster.run(name, &["why", "db"]).out;
+    let failed = |text: &str| text.contains(&format!("down     {old}: fence hook /bin/sh failed with exit code 1"));
+    let named = |text: &str| text.contains(&format!("proof that {old} serves no more (its fence command, which node "));
+    cluster.wait_until("why to name the hook and its exit code", || cluster.running().any(|name| failed(&why(name)) && named(&why(name))));
+    assert!(cluster.running().all(|name| named(&why(name))), "{:?}", cluster.running().map(why).collect::<Vec<_>>());
+    let logged = "fence hook /bin/sh failed with exit code 1; its output is in the member's log; run from here, for its node is lost";
+    cluster.wait_until("a log to say so", || cluster.names().iter().any(|name| cluster.log(name).contains(logged)));
     std::fs::write(&proof, "").unwrap();
     cluster.wait_until("another to serve", || cluster.hot("db", &[node]).is_some_and(|hot| hot != old));
     let runs = runs();
@@ -331,7 +342,7 @@ fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
     }
     cluster.finish(&[
         ("not connected:", "the peer was killed"),
-        ("fence of a lost node's member failed", "it is told to, at first"),
+        ("fence hook /bin/sh failed with exit code 1", "it is told to, at first"),
         ("reason=\"fence-waits\"", "as long as it fails"),
     ]);
 }
@@ -379,5 +390,6 @@ fn a_switchover_among_members_with_positions_never_leaves_the_service_parked() {
     cluster.wait_whole();
     assert_eq!(cluster.hot("db", &[]).unwrap(), hot);
     let asked = "asked for above";
-    cluster.finish(&[("not connected:", "the others end"), ("too-few-reports", asked), ("switchover given up", asked)]);
+    let fails = ("position hook /bin/sh failed with exit code 1", "it is told to");
+    cluster.finish(&[("not connected:", "the others end"), ("too-few-reports", asked), ("switchover given up", asked), fails]);
 }

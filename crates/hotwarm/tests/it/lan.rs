@@ -92,7 +92,15 @@ impl Lan {
         run("ip", &format!("netns exec {space} nft add rule ip cut in tcp dport {port} drop"));
     }
 
-    /// Ends what [`Lan::deafen`] and [`Lan::block`] did to `to`.
+    /// Drops what `from` sends to a port of `to`: `to` can call `from`, and is not called by it.
+    pub(crate) fn mute(&self, from: &str, to: &str, port: u16) {
+        let (space, source) = (self.space(to), self.address(from));
+        run("ip", &format!("netns exec {space} nft add table ip cut"));
+        run("ip", &format!("netns exec {space} nft add chain ip cut in {{ type filter hook input priority 0 ; }}"));
+        run("ip", &format!("netns exec {space} nft add rule ip cut in ip saddr {source} tcp dport {port} drop"));
+    }
+
+    /// Ends what [`Lan::deafen`], [`Lan::block`] and [`Lan::mute`] did to `to`.
     pub(crate) fn undeafen(&self, to: &str) {
         run("ip", &format!("netns exec {} nft flush ruleset", self.space(to)));
     }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hotwarm::config::*;
+use hotwarm::engine::failures::Failures;
 use hotwarm::engine::{self, Handle, Lives, Place, SpawnSpec};
 use hotwarm::fence::guard::frame::{ToGuard, encode};
 use hotwarm::fence::guard::{SOCKET_FILE, short_path};
@@ -150,6 +151,7 @@ impl Site {
             data: self.dir.path().to_path_buf(),
             exe: PathBuf::from(HOTWARM),
             lives: Lives { prefix: self.prefix, known: Incarnation(0) },
+            failures: Failures::default(),
         }
     }
 }

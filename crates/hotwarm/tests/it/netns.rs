@@ -20,7 +20,11 @@ use crate::members::is_alive;
 use crate::recorder::Recorder;
 
 /// What is said while nodes cannot reach each other, and why that is right.
-const EXPECTED: &[(&str, &str)] = &[("not connected:", "packets to the peer are dropped")];
+const EXPECTED: &[(&str, &str)] = &[
+    ("not connected:", "packets to the peer are dropped"),
+    ("HW0509", "a node whose renewals or grants are dropped holds no lease"),
+    ("was ended here by its guard", "it was hot on a node that is cut off"),
+];
 const REVOKED: &[(&str, &str)] = &[
     ("is revoked", "the certificate that node c goes on with"),
     ("connection refused:", "by node c, or of it"),
@@ -246,6 +250,34 @@ fn a_cut_of_one_direction_is_a_cut() {
         all_answered(loads);
     }
     stage.end(Vec::new());
+}
+
+/// A node hears all others and is heard by none, so that nothing it sees is missing but its lease: it says so before all else.
+#[test]
+fn a_node_that_hears_all_and_is_heard_by_none_says_that_it_holds_no_lease() {
+    let _alone = alone();
+    let cluster = join_all(Site::in_namespaces(3).web_and_clock());
+    let lan = Arc::clone(cluster.site.lan.as_ref().unwrap());
+    let leader = cluster.status_but(&[]).unwrap().cluster.leader;
+    let node = cluster.names().into_iter().find(|name| Some(*name) != leader.as_deref()).unwrap();
+    let others: Vec<_> = cluster.names().into_iter().filter(|name| *name != node).collect();
+    others.iter().for_each(|other| lan.mute(node, other, cluster.machine(other).peer.port()));
+    cluster.wait_status(node, "no lease", |status| status.node.no_lease_ms.is_some());
+    let told = cluster.run(node, &["status", "--check"]);
+    let first = format!("node {node} holds no lease since ");
+    assert!(told.exit == 1 && told.out.starts_with(&first), "{}", told.out);
+    assert!(told.out.contains("quorum 3/3") && told.out.contains("not served here, was serving"), "it hears all: {}", told.out);
+    let own = told.out.lines().find(|line| line.starts_with(&format!("{node} "))).unwrap();
+    assert!(own.contains("no lease"), "{}", told.out);
+    let why = cluster.run(node, &["why", "clock"]).out;
+    assert!(why.starts_with(&first) && why.contains("when it last knew: "), "{why}");
+    let status = cluster.status_of(node).unwrap();
+    assert!(status.node.cut_off_ms.is_none(), "{:?}", status.node);
+    assert!(status.nodes.iter().all(|other| other.leased == (other.name != node)), "{:?}", status.nodes);
+    others.iter().for_each(|other| lan.undeafen(other));
+    cluster.wait_settled();
+    assert!(cluster.done(node, &["status"]).starts_with("cluster it "));
+    cluster.finish(EXPECTED);
 }
 
 /// A firewall that lets the hot member's node call the others, and not be called: its heartbeats arrive, and no grant reaches it.

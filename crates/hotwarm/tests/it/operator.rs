@@ -398,6 +398,36 @@ fn a_node_leaves_and_the_others_go_on() {
     cluster.finish(&[OF_FAULTS[0], ("is kept although", "drained while no other could serve"), ("peer=c", "c has gone for good")]);
 }
 
+/// Two of three die: the survivor's log and its events say what was lost, what it ended for that, and that it is over.
+#[test]
+fn a_lost_quorum_is_told_where_it_is_felt_and_so_is_its_end() {
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
+    let hot = hot(&cluster);
+    let last = cluster.names().into_iter().find(|name| hot == format!("clock/{name}")).unwrap();
+    let lost: Vec<_> = cluster.names().into_iter().filter(|name| *name != last).collect();
+    lost.iter().for_each(|name| cluster.kill_agent(name));
+    let says = |text: &str| cluster.log(last).lines().filter(|line| line.contains(text)).count();
+    cluster.wait_until("the log to tell of the quorum", || says("code=HW0509") == 1);
+    assert_eq!(says("the quorum is lost (1 of 3 voters heard, 2 needed"), 1, "{}", cluster.log(last));
+    cluster.wait_until("the log to tell of its hot member", || says(&format!("{hot} was ended here by its guard")) == 1);
+    let events = cluster.done(last, &["events"]);
+    assert!(events.contains(&format!("node {last}: this node's lease ended")) && events.contains("here-no-lease"), "{events}");
+    assert!(cluster.done(last, &["events", "clock"]).contains("here-ended"));
+    let status = cluster.done(last, &["status"]);
+    assert!(status.contains(&format!("{hot}: its node holds no lease: it was ended there")), "{status}");
+    assert!(status.contains("not served here, was serving") && status.contains("was serving, goes on here"), "{status}");
+    lost.iter().for_each(|name| cluster.start(name));
+    cluster.wait_settled();
+    let says = |text: &str| cluster.log(last).contains(text);
+    cluster.wait_until("the log to tell that it is over", || says("this node holds a lease again, after "));
+    let leader = cluster.status_of(last).unwrap().cluster;
+    let leads = format!("node {} leads the log in term {}", leader.leader.unwrap(), leader.term);
+    for name in cluster.names() {
+        cluster.wait_until("every log to tell who leads", || cluster.log(name).contains(&leads));
+    }
+    cluster.finish(OF_FAULTS);
+}
+
 #[test]
 fn a_lost_quorum_is_recovered_from_one_node() {
     let mut cluster = Site::new(3).web().start_whole();
@@ -427,5 +457,6 @@ fn a_lost_quorum_is_recovered_from_one_node() {
         ("without a group", "b's members live on from before, until they are known again"),
         ("is kept although", "no other can serve"),
         ("connection refused: closed by the other node", "a node that was killed while it connected"),
+        ("HW0509", "there was no quorum"),
     ]);
 }
