@@ -43,6 +43,9 @@ def prepare(build=True):
         subprocess.run(install, check=True, env=environment, stdout=sys.stderr)
     if build:
         subprocess.run(["cargo", "build", "--release", "--locked", "-p", "hotwarm", "-p", "hotwarm-load"], check=True, cwd=TREE)
+    for program in (HOTWARM, LOAD):
+        if not os.path.exists(program):
+            sys.exit(f"{program} is not there: run without --no-build")
 
 
 def _output(argv):
