@@ -271,18 +271,25 @@ impl Cluster {
         bytes
     }
 
+    fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
+        postcard::from_bytes(bytes).map_err(|_| DecodeError::Malformed { what: "cluster snapshot" })
+    }
+
     /// # Errors
     /// The bytes are no state, or one of a version this program does not know.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match bytes.split_first() {
-            Some((&SNAPSHOT_VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| DecodeError::Malformed { what: "cluster snapshot" }),
+            Some((&SNAPSHOT_VERSION, rest)) => Self::read(rest),
+            // Its last field, a set, was not there yet: it is empty.
+            Some((&BEFORE_ONCE_MANY, rest)) => Self::read(&[rest, &[0]].concat()),
             Some((&version, _)) => Err(DecodeError::UnknownVersion { what: "cluster snapshot", version }),
             None => Err(DecodeError::Malformed { what: "cluster snapshot" }),
         }
     }
 }
 
-const SNAPSHOT_VERSION: u8 = 1;
+const SNAPSHOT_VERSION: u8 = 2;
+const BEFORE_ONCE_MANY: u8 = 1;
 
 /// Bytes that are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -330,8 +330,8 @@ impl Step {
         let wanted = t.to.clone().filter(|to| self.group.unfit(to).is_none() && !t.refused.contains(to));
         let wanted = wanted.filter(|to| others.iter().all(|(id, why)| id != to || *why == Refusal::Outranked));
         if let Some(to) = wanted.or(best) {
-            if let Some(why) = t.to.as_ref().filter(|asked| t.planned && **asked != to).and_then(|asked| why_not(asked, &others)) {
-                self.because(Reason::SwitchoverAborted { why });
+            if let Some(asked) = t.to.as_ref().filter(|asked| t.planned && **asked != to) {
+                self.because(Reason::SwitchoverAborted { why: why_not(asked, &others) });
             }
             let others = others.into_iter().filter(|(id, _)| *id != to).collect();
             self.promote(&to, others);
@@ -468,8 +468,9 @@ impl Step {
     }
 }
 
-fn why_not(id: &MemberId, others: &[(MemberId, Refusal)]) -> Option<String> {
-    others.iter().find(|(other, _)| other == id).map(|(_, why)| format!("{id}: {why}"))
+fn why_not(id: &MemberId, others: &[(MemberId, Refusal)]) -> String {
+    let refused = others.iter().find(|(other, _)| other == id);
+    refused.map_or_else(|| format!("{id} is no member any more"), |(_, why)| format!("{id}: {why}"))
 }
 
 impl Group {

@@ -6,7 +6,8 @@ use crate::cluster::{DecodeError, Item};
 use crate::consensus;
 use crate::ids::{Index, NodeId, RaftId, Session};
 
-const VERSION: u8 = 1;
+/// 2: each says at its end which cluster it is of.
+const VERSION: u8 = 2;
 
 /// One message between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

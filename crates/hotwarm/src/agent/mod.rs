@@ -292,7 +292,7 @@ fn options(config: &Config, me: &NodeId, dir: &DataDir, stored: &Stored) -> Resu
     let mut options = Options::new(me.clone(), &config.cluster.name, dir.incarnation() ^ anew, seed);
     options.peers = config.cluster.nodes.keys().cloned().collect();
     options.heartbeat = config.cluster.heartbeat;
-    // Larger than any number of an earlier life, unless the wall clock went back by more than it ran: then a command is refused, not lost.
+    // Larger than any number of an earlier life, unless the wall clock went back by more than it ran; then the core goes on above those.
     options.command_base = act::wall_ms() << 16;
     if stored.identity.is_none() && stored.rejoins.is_none() && dir.take_bootstrap_right()? {
         // Another random number than the directory's: the cluster's id is public.

@@ -356,7 +356,9 @@ fn a_switchover_among_members_with_positions_never_leaves_the_service_parked() {
     let table = |all: &[(&str, SocketAddr)]| all.iter().map(|(n, a)| format!("{n} = \"{a}\"")).collect::<Vec<_>>().join(", ");
     let positions = site.dir.path().join("positions");
     let position = shell(&format!("cat {}/${{HOTWARM_MEMBER#db/}}", positions.display()));
-    let hooks = format!("promote = [\"true\"], demote = [\"true\"], fence = [\"true\"], position = {position:?}");
+    let broken = site.dir.path().join("broken");
+    let promote = shell(&format!("test ! -e {} || test $HOTWARM_MEMBER != $(cat {0})", broken.display()));
+    let hooks = format!("promote = {promote:?}, demote = [\"true\"], fence = [\"true\"], position = {position:?}");
     site.groups = format!(
         "[group.db]\nmode = \"hot-warm\"\nprotocol = \"http\"\ncheck = {{ http = \"/healthz\" }}\nengine = {{ command = {{ {hooks} }} }}\n\
          listen = {{ {} }}\nmembers = {{ {} }}\n",
@@ -376,6 +378,13 @@ fn a_switchover_among_members_with_positions_never_leaves_the_service_parked() {
     assert!(told.contains(&format!("db/{} serves", others[0])), "{told}");
     cluster.wait_whole();
 
+    // Another than the one that was asked for: it serves, and it is no success.
+    std::fs::write(&broken, format!("db/{}", others[1])).unwrap();
+    let another = cluster.run("a", &["switchover", "db", "--to", others[1], "--yes"]);
+    assert!(another.exit == 1 && another.err.contains("the switchover went another way"), "{} {}", another.exit, another.err);
+    std::fs::remove_file(&broken).unwrap();
+    cluster.wait_whole();
+
     // One that is behind is not promoted at the price of data, and whoever asked for it hears of it.
     at(others[1], 7);
     let behind = cluster.run("a", &["switchover", "db", "--to", others[1], "--yes"]);
@@ -391,5 +400,11 @@ fn a_switchover_among_members_with_positions_never_leaves_the_service_parked() {
     assert_eq!(cluster.hot("db", &[]).unwrap(), hot);
     let asked = "asked for above";
     let fails = ("position hook /bin/sh failed with exit code 1", "it is told to");
-    cluster.finish(&[("not connected:", "the others end"), ("too-few-reports", asked), ("switchover given up", asked), fails]);
+    cluster.finish(&[
+        ("not connected:", "the others end"),
+        ("promote hook", "it is made to fail"),
+        ("too-few-reports", asked),
+        ("switchover given up", asked),
+        fails,
+    ]);
 }
