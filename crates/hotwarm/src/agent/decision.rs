@@ -21,6 +21,8 @@ const BURST_MAX: usize = 512;
 #[derive(Debug)]
 pub(super) enum Input {
     Message { from: NodeId, bytes: Vec<u8> },
+    /// A peer's process.
+    Ended(NodeId),
     Persisted(u64),
     Member(MemberId, MemberEvent),
     Router(router::Event),
@@ -90,6 +92,7 @@ fn handle(node: &mut Node, hands: &mut Hands, input: Input) -> bool {
     let now = clock::now();
     match input {
         Input::Message { from, bytes } => node.handle_message(now, &from, &bytes),
+        Input::Ended(peer) => node.handle_ended(now, &peer),
         Input::Persisted(token) => node.handle_persisted(now, token),
         Input::Member(member, event) => {
             node.handle_member(now, &member, event.clone());
