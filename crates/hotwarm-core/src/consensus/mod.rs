@@ -61,16 +61,16 @@ pub struct Options {
 }
 
 /// Ticks between the heartbeats of a log, by default.
-pub const HEARTBEAT_TICKS: usize = 10;
+pub const HEARTBEAT_TICKS: usize = 8;
 
 impl Options {
-    /// Sensible bounds for a tick of 10 ms: elections after 220 to 360 ms of silence, a heartbeat every 100 ms (why: docs/decisions/elections.md).
+    /// Sensible bounds for a tick of 10 ms: elections after 240 to 380 ms of silence, a heartbeat every 80 ms (why: docs/decisions/elections.md).
     #[must_use]
     pub const fn new(id: RaftId, log: LogId, seed: u64) -> Self {
         Self {
             id,
             log,
-            election_ticks: (22, 36),
+            election_ticks: (24, 38),
             heartbeat_ticks: HEARTBEAT_TICKS,
             max_entry_bytes: 4 << 20,
             max_uncommitted_bytes: 16 << 20,

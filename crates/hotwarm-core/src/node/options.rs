@@ -26,7 +26,7 @@ pub struct Options {
     /// Nodes of the configuration file, for as long as the log has not told.
     pub peers: BTreeSet<NodeId>,
     pub heartbeat: Duration,
-    /// Length of one tick of the log's timers: elections after 22 to 36, heartbeats of the log every 10.
+    /// Length of one tick of the log's timers: elections after 24 to 38, heartbeats of the log every 8.
     pub tick: Duration,
     pub seed: u64,
     /// The one-use right to found the cluster under this id (S11).
