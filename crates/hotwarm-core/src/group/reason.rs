@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::restart::names;
 use crate::action::StopCause;
 use crate::ids::{Epoch, MemberId, NodeId, Position};
 
@@ -98,6 +99,8 @@ pub enum Refusal {
         best: Position,
     },
     Outranked,
+    /// Its present life ends, because a restart was asked for.
+    Restarting,
 }
 
 impl fmt::Display for Refusal {
@@ -116,6 +119,7 @@ impl fmt::Display for Refusal {
             Self::NoPosition => f.write_str("it has not reported its position"),
             Self::Behind { position, best } => write!(f, "its data is behind ({position} of {best})"),
             Self::Outranked => f.write_str("another is preferred"),
+            Self::Restarting => f.write_str("it is being restarted"),
         }
     }
 }
@@ -280,6 +284,34 @@ pub enum Reason {
     NoneWanted {
         member: MemberId,
     },
+    /// A person asked for these members to be restarted, in this order.
+    RestartAsked {
+        members: Vec<MemberId>,
+    },
+    /// It is this member's turn.
+    Restarting {
+        member: MemberId,
+    },
+    /// It runs in a new life and answers; so many others are still to be restarted.
+    Restarted {
+        member: MemberId,
+        left: u16,
+    },
+    /// Refused for now: taking out this member would leave less than the group can do with.
+    RestartWaits {
+        member: MemberId,
+        why: String,
+    },
+    /// The restart ended before all were restarted; `left` run on as they are.
+    RestartStopped {
+        member: Option<MemberId>,
+        why: String,
+        left: Vec<MemberId>,
+    },
+    /// Refused: the restart cannot be.
+    RestartRefused {
+        why: String,
+    },
 }
 
 fn list(others: &[(MemberId, Refusal)]) -> String {
@@ -333,6 +365,12 @@ impl Reason {
             Self::HoldDownWaived { .. } => "hold-down-waived",
             Self::NotStarted { .. } => "not-started",
             Self::NoneWanted { .. } => "none-wanted",
+            Self::RestartAsked { .. } => "restart-asked",
+            Self::Restarting { .. } => "restarting",
+            Self::Restarted { .. } => "restarted",
+            Self::RestartWaits { .. } => "restart-waits",
+            Self::RestartStopped { .. } => "restart-stopped",
+            Self::RestartRefused { .. } => "restart-refused",
         }
     }
 
@@ -349,11 +387,13 @@ impl Reason {
                 | Self::LastOne { .. }
                 | Self::SwitchoverRefused { .. }
                 | Self::ResumeWaits { .. }
+                | Self::RestartWaits { .. }
+                | Self::RestartRefused { .. }
         )
     }
 
     /// All codes, for the test that each has its page and its transcript.
-    pub const CODES: [&'static str; 35] = [
+    pub const CODES: [&'static str; 41] = [
         "hot-stopped",
         "hot-unready",
         "hot-unreachable",
@@ -389,6 +429,12 @@ impl Reason {
         "hold-down-waived",
         "not-started",
         "none-wanted",
+        "restart-asked",
+        "restarting",
+        "restarted",
+        "restart-waits",
+        "restart-stopped",
+        "restart-refused",
     ];
 }
 
@@ -459,6 +505,17 @@ impl fmt::Display for Reason {
                 *left_ms as f64 / 1000.0
             ),
             Self::NoneWanted { member } => write!(f, "{member}, hot, stops serving: the configuration wants nobody hot (hot = 0)"),
+            Self::RestartAsked { members } => write!(f, "a restart was asked for: {}, in this order", names(members)),
+            Self::Restarting { member } => write!(f, "{member} is restarted: it is its turn, and all others are well"),
+            Self::Restarted { member, left: 0 } => write!(f, "{member} is restarted and answers; it was the last"),
+            Self::Restarted { member, left } => write!(f, "{member} is restarted and answers; {left} to go"),
+            Self::RestartWaits { member, why } => write!(f, "{member} is not restarted yet: {why}"),
+            Self::RestartStopped { member, why, left } => {
+                let of = member.as_ref().map(|id| format!(" at {id}")).unwrap_or_default();
+                let left = if left.is_empty() { String::new() } else { format!("; not restarted: {}", names(left)) };
+                write!(f, "the restart stopped{of}: {why}{left}")
+            }
+            Self::RestartRefused { why } => write!(f, "restart refused: {why}"),
             Self::NotStarted { member, why } => write!(f, "{member} does not start: {why}; it is tried again; see `hotwarm logs {member}`"),
         }
     }
