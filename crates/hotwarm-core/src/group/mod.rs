@@ -114,7 +114,9 @@ impl Step {
         if self.assign_spares() {
             self.advance_once();
         }
-        self.advance_restart();
+        if self.advance_restart() {
+            self.advance_once();
+        }
         self.welcome_back();
     }
 

@@ -505,10 +505,12 @@ impl fmt::Display for Reason {
                 *left_ms as f64 / 1000.0
             ),
             Self::NoneWanted { member } => write!(f, "{member}, hot, stops serving: the configuration wants nobody hot (hot = 0)"),
-            Self::RestartAsked { members } => write!(f, "a restart was asked for: {}, in this order", names(members)),
+            Self::RestartAsked { members } => {
+                write!(f, "a restart of {} was asked for", members.iter().map(MemberId::as_str).collect::<Vec<_>>().join(", then "))
+            }
             Self::Restarting { member } => write!(f, "{member} is restarted: it is its turn, and all others are well"),
-            Self::Restarted { member, left: 0 } => write!(f, "{member} is restarted and answers; it was the last"),
-            Self::Restarted { member, left } => write!(f, "{member} is restarted and answers; {left} to go"),
+            Self::Restarted { member, left: 0 } => write!(f, "{member} is restarted; it was the last"),
+            Self::Restarted { member, left } => write!(f, "{member} is restarted; {left} to go"),
             Self::RestartWaits { member, why } => write!(f, "{member} is not restarted yet: {why}"),
             Self::RestartStopped { member, why, left } => {
                 let of = member.as_ref().map(|id| format!(" at {id}")).unwrap_or_default();

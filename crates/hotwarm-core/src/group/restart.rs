@@ -161,7 +161,8 @@ impl Group {
             Stage::HandingOver => "it hands over",
             Stage::Draining => "it finishes what it has",
             Stage::Ending => "it ends",
-            Stage::Starting => "it has ended, and has yet to answer its check in its next life",
+            Stage::Starting if !self.life_is_over(&turn.member, turn.life) => "it ends, and rests as a spare",
+            Stage::Starting => "it has ended, and is to answer its check in its next life",
         };
         Some(format!("{} is being restarted: {does}{then}", turn.member))
     }
@@ -211,6 +212,7 @@ impl Step {
 
     /// First of all: a member that may be needed for what happened is not taken out for a restart.
     pub(super) fn mind_restart(&mut self) {
+        self.mind_patience();
         let Some(turn) = self.group.restart_turn().cloned() else { return };
         let group = &self.group;
         let needed = match turn.stage {
@@ -223,6 +225,17 @@ impl Step {
         if needed {
             self.end_turn();
         }
+    }
+
+    fn mind_patience(&mut self) {
+        let Some(restart) = self.group.restart.as_ref().filter(|restart| restart.stopped.is_none()) else { return };
+        if self.group.at < restart.until {
+            return;
+        }
+        let within = format!("nothing was done for {} s", PATIENCE_MS / 1000);
+        let why = restart.waits.as_ref().map_or_else(|| within.clone(), |why| format!("{within}: {why}"));
+        let member = restart.turn.as_ref().map(|turn| turn.member.clone());
+        self.stop_restart(member, why);
     }
 
     /// The member goes on as it was.
@@ -238,14 +251,16 @@ impl Step {
         true
     }
 
-    /// Last of all: goes as far as it can now.
-    pub(super) fn advance_restart(&mut self) {
+    /// Last of all: goes as far as it can now. True if a member was given back.
+    pub(super) fn advance_restart(&mut self) -> bool {
+        let leaves = self.group.restart_turn().map(|turn| turn.member.clone()).filter(|id| self.group.leaves_for_restart(id));
         // Each member's turn begins and is over, and each of its stages is come to, at most once.
         for _ in 0..(self.group.members.len() + 1) * 4 {
             if !self.advance_restart_once() {
-                return;
+                break;
             }
         }
+        leaves.is_some_and(|id| !self.group.leaves_for_restart(&id))
     }
 
     /// True if there is more to look at.
@@ -260,14 +275,6 @@ impl Step {
         }
         if restart.left.is_empty() {
             self.group.restart = None;
-            return false;
-        }
-        if self.group.at >= restart.until {
-            let why = restart.waits.clone().filter(|_| restart.turn.is_none());
-            let within = format!("nothing was done for {} s", PATIENCE_MS / 1000);
-            let why = why.map_or_else(|| within.clone(), |why| format!("{within}: {why}"));
-            let member = restart.turn.as_ref().map(|turn| turn.member.clone());
-            self.stop_restart(member, why);
             return false;
         }
         match restart.turn.clone() {
@@ -320,7 +327,9 @@ impl Step {
         let id = &turn.member;
         let Some(member) = self.group.members.get(id) else { return false };
         let rests = member.role == Role::Spare && !member.running();
-        if rests || (member.running() && member.ready) {
+        // In a group of several it serves again before the next one goes.
+        let back = member.running() && member.ready && (member.role != Role::Hot || member.serving);
+        if rests || back {
             let Some(restart) = &mut self.group.restart else { return false };
             restart.left.remove(id);
             restart.turn = None;
