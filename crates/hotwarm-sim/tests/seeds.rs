@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hotwarm_sim::plan::{Plan, Shape};
+use hotwarm_sim::plan::{CLOCK, Plan, SECOND, Shape, WEB};
 use hotwarm_sim::trace::Trace;
 use hotwarm_sim::world::World;
 
@@ -46,6 +46,21 @@ fn seeds_of_old_bugs_keep_every_rule() {
 fn nothing_fails_over_without_a_fault() {
     for seed in 0..6 {
         let outcome = World::new(Plan::draw_shape(seed, Shape::Quiet), Trace::new(false, 0)).run();
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        assert!(outcome.counts.answered * 100 >= outcome.counts.asked * 97, "seed {seed}: {:?}", outcome.counts);
+    }
+}
+
+/// Of both groups, member by member, and no router or leader notices more than switchovers and drains.
+#[test]
+fn a_restart_without_a_fault_disturbs_nobody() {
+    for seed in 0..6 {
+        let mut plan = Plan::draw_shape(seed, Shape::Quiet);
+        // Where every warm member must acknowledge each write none may be taken out.
+        plan.groups[CLOCK].acks = plan.groups[CLOCK].acks.min(1);
+        plan.spec.groups.insert(plan.groups[CLOCK].name.clone(), plan.groups[CLOCK].clone());
+        plan.restarts = vec![(6 * SECOND, WEB), (20 * SECOND, CLOCK)];
+        let outcome = World::new(plan, Trace::new(false, 0)).run();
         assert_eq!(outcome.violation, None, "seed {seed}");
         assert!(outcome.counts.answered * 100 >= outcome.counts.asked * 97, "seed {seed}: {:?}", outcome.counts);
     }

@@ -102,6 +102,10 @@ impl Group {
             return Err("nothing runs of what was named: a member that starts takes its engine as it is configured by then".to_owned());
         }
         let alone = named.keys().find(|id| self.members.len() == 1 && self.members[*id].role == Role::Hot);
+        let others = self.members.len().saturating_sub(1);
+        if self.spec.exclusive && self.spec.acks > 0 && others <= usize::from(self.spec.acks) {
+            return Err(format!("{} members are to acknowledge each write: none may be taken out", self.spec.acks));
+        }
         match alone {
             Some(id) => Err(format!("{id} is the only member, and nobody would serve while it starts")),
             None => Ok(named),

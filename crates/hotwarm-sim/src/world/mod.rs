@@ -137,6 +137,9 @@ impl World {
         for (i, fault) in self.plan.faults.iter().enumerate() {
             self.queue.push(fault.at, Event::Fault(i));
         }
+        for (at, group) in self.plan.restarts.clone() {
+            self.queue.push(at, Event::Heal(crate::fault::Healing::Restart(group)));
+        }
         self.queue.push(100 * MS, Event::Client);
         self.queue.push(LOOK_US, Event::Look);
     }
