@@ -71,6 +71,8 @@ pub struct Counts {
     pub asked: u64,
     pub answered: u64,
     pub promotions: u64,
+    /// Members that were restarted, as the nodes that applied it saw it.
+    pub restarted: u64,
     /// The most segments that took room on one disk, where snapshots are taken often.
     pub segments: usize,
     pub faults: u64,

@@ -320,7 +320,7 @@ fn applies(cluster: &Cluster) {
     assert!(wrong.exit == 1 && wrong.err.contains("HW0102"), "{}", wrong.err);
     // A changed engine counts from the next start; until then the member is named where it runs.
     std::fs::write(file, changed.replace("\"component\", \"web\"", "\"component\", \"web\", \"--name\", \"new\"")).unwrap();
-    assert!(cluster.done("a", &["apply", file, "--yes"]).contains("names its members that run on with the former engine"));
+    assert!(cluster.done("a", &["apply", file, "--yes"]).contains("one after the other: `hotwarm restart web`"));
     cluster.wait_until("b to name its member", || cluster.done("b", &["status"]).contains("run the former engine: web/b"));
     crate::members::signal(cluster.member_pid("web/b").unwrap(), Signal::KILL);
     cluster.wait_until("the new one to run", || !cluster.done("b", &["status"]).contains("former engine"));
