@@ -147,6 +147,11 @@ impl Group {
         (hot < wanted).then(|| format!("{hot} of {wanted} members are hot"))
     }
 
+    /// It has handed over, and does not rest as a spare.
+    fn may_end_now(&self, id: &MemberId) -> bool {
+        self.members.get(id).is_some_and(|m| m.role == Role::Warm && m.may_serve.is_none()) && self.disturbed(id).is_none()
+    }
+
     fn others_fit(&self, id: &MemberId) -> bool {
         self.members.keys().any(|other| other != id && self.unfit(other).is_none())
     }
@@ -312,6 +317,10 @@ impl Step {
             Stage::HandingOver if self.group.transition.is_some() => false,
             Stage::HandingOver if is_hot => {
                 self.stop_restart(Some(id.clone()), "the switchover away from it did not come about".to_owned());
+                false
+            }
+            Stage::HandingOver if self.group.may_end_now(id) => {
+                self.set_stage(turn, Stage::Ending);
                 false
             }
             Stage::HandingOver => self.begin_anew(),
