@@ -438,6 +438,28 @@ impl Reason {
     ];
 }
 
+impl Reason {
+    fn fmt_restart(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RestartAsked { members } => {
+                write!(f, "a restart of {} was asked for", members.iter().map(MemberId::as_str).collect::<Vec<_>>().join(", then "))
+            }
+            Self::Restarting { member } => write!(f, "{member} is restarted: it is its turn, and all others are well"),
+            Self::Restarted { member, left: 0 } => write!(f, "{member} is restarted; it was the last"),
+            Self::Restarted { member, left } => write!(f, "{member} is restarted; {left} to go"),
+            Self::RestartWaits { member, why } => write!(f, "{member} is not restarted yet: {why}"),
+            Self::RestartStopped { member, why, left } => {
+                let of = member.as_ref().map(|id| format!(" at {id}")).unwrap_or_default();
+                let left = if left.is_empty() { String::new() } else { format!("; not restarted: {}", names(left)) };
+                write!(f, "the restart stopped{of}: {why}{left}")
+            }
+            Self::RestartRefused { why } => write!(f, "restart refused: {why}"),
+            // Never: every other reason is written out by the caller.
+            other => f.write_str(other.code()),
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -505,20 +527,13 @@ impl fmt::Display for Reason {
                 *left_ms as f64 / 1000.0
             ),
             Self::NoneWanted { member } => write!(f, "{member}, hot, stops serving: the configuration wants nobody hot (hot = 0)"),
-            Self::RestartAsked { members } => {
-                write!(f, "a restart of {} was asked for", members.iter().map(MemberId::as_str).collect::<Vec<_>>().join(", then "))
-            }
-            Self::Restarting { member } => write!(f, "{member} is restarted: it is its turn, and all others are well"),
-            Self::Restarted { member, left: 0 } => write!(f, "{member} is restarted; it was the last"),
-            Self::Restarted { member, left } => write!(f, "{member} is restarted; {left} to go"),
-            Self::RestartWaits { member, why } => write!(f, "{member} is not restarted yet: {why}"),
-            Self::RestartStopped { member, why, left } => {
-                let of = member.as_ref().map(|id| format!(" at {id}")).unwrap_or_default();
-                let left = if left.is_empty() { String::new() } else { format!("; not restarted: {}", names(left)) };
-                write!(f, "the restart stopped{of}: {why}{left}")
-            }
-            Self::RestartRefused { why } => write!(f, "restart refused: {why}"),
             Self::NotStarted { member, why } => write!(f, "{member} does not start: {why}; it is tried again; see `hotwarm logs {member}`"),
+            Self::RestartAsked { .. }
+            | Self::Restarting { .. }
+            | Self::Restarted { .. }
+            | Self::RestartWaits { .. }
+            | Self::RestartStopped { .. }
+            | Self::RestartRefused { .. } => self.fmt_restart(f),
         }
     }
 }
