@@ -325,6 +325,15 @@ fn nodes(all: &[NodeId]) -> String {
     all.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
 }
 
+fn seen(witnesses: &[(NodeId, Evidence)]) -> String {
+    witnesses.iter().map(|(node, evidence)| format!("{node}: {evidence}")).collect::<Vec<_>>().join("; ")
+}
+
+fn waits_for(members: &[MemberId], routers: &[NodeId]) -> String {
+    let members = members.iter().map(|id| format!("{id} may still serve"));
+    members.chain(routers.iter().map(|node| format!("the router of {node} has not closed"))).collect::<Vec<_>>().join("; ")
+}
+
 impl Reason {
     /// The page's name in docs/reference/reasons, and what programs compare.
     #[must_use]
@@ -465,10 +474,7 @@ impl fmt::Display for Reason {
         match self {
             Self::HotStopped { member, cause } => write!(f, "{member}, hot, has stopped: {cause}"),
             Self::HotUnready { member, why } => write!(f, "{member}, hot, fails its check: {why}"),
-            Self::HotUnreachable { member, witnesses } => {
-                let seen: Vec<_> = witnesses.iter().map(|(node, evidence)| format!("{node}: {evidence}")).collect();
-                write!(f, "{member}, hot, cannot be reached ({})", seen.join("; "))
-            }
+            Self::HotUnreachable { member, witnesses } => write!(f, "{member}, hot, cannot be reached ({})", seen(witnesses)),
             Self::NodeSilent { member, node } => write!(f, "node {node} is silent; {member} is hot there"),
             Self::NodeLapsed { member, node } => write!(f, "the lease of node {node} ran out; {member} was hot there"),
             Self::Vacant => f.write_str("no member is hot and one can be"),
@@ -495,11 +501,7 @@ impl fmt::Display for Reason {
             Self::DemoteTimedOut { member, after_ms } => {
                 write!(f, "{member} did not confirm its demotion within {after_ms} ms: it is fenced by force")
             }
-            Self::FenceWaits { members, routers } => {
-                let members = members.iter().map(|id| format!("{id} may still serve"));
-                let waits: Vec<_> = members.chain(routers.iter().map(|node| format!("the router of {node} has not closed"))).collect();
-                write!(f, "nobody is promoted yet: {}", waits.join("; "))
-            }
+            Self::FenceWaits { members, routers } => write!(f, "nobody is promoted yet: {}", waits_for(members, routers)),
             Self::Paused => f.write_str("automation is paused: nothing is promoted and no lease expires until `resume`"),
             Self::Resumed => f.write_str("automation is resumed"),
             Self::NoSuccessor { member: Some(member), others } => {
