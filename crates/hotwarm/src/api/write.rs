@@ -65,10 +65,12 @@ pub(super) async fn restart_group(State(app): State<App>, Path(group): Path<Stri
     if asked.cancel {
         return operator(&app, &group, Operator::EndRestart).await;
     }
-    let lives = match asked.incarnations {
-        Some(named) => named.into_iter().map(|(id, life)| (MemberId::new(id), Incarnation(life))).collect(),
-        None => lives(&app, &group, |_| true)?,
-    };
+    let mut lives = lives(&app, &group, |_| true)?;
+    if let Some(named) = asked.incarnations {
+        // What is no member is not named in the log.
+        lives.retain(|id, _| named.contains_key(id.as_str()));
+        lives.iter_mut().for_each(|(id, life)| *life = Incarnation(named[id.as_str()]));
+    }
     restart(&app, &group, lives).await
 }
 
@@ -140,4 +142,27 @@ pub(super) async fn reload_certificates(State(app): State<App>, Body(Nothing {})
     let failed = |error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Code::API_DEFECT, format!("not reloaded: {error}"));
     let identity = reloaded.map_err(failed)??;
     Ok(Json(Reloaded { certificate: picture::certificate(&identity) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::not_ours;
+    use crate::config;
+
+    #[test]
+    fn only_what_hotwarm_can_stop_and_start_is_restarted() {
+        let why = |engine: &str| {
+            let text = format!(
+                "[cluster]\nname = \"x\"\nnodes = {{ a = \"127.0.0.1:7400\" }}\n[group.web]\nmode = \"hot-hot\"\nprotocol = \"http\"\n\
+                 check = {{ tcp = true }}\nmembers = {{ a = \"127.0.0.1:9000\" }}\nengine = {engine}\n"
+            );
+            let config = config::parse(&text, "test", None).expect("a configuration");
+            config.groups.values().next().and_then(|group| not_ours(&group.engine)).unwrap_or_default()
+        };
+        assert!(why("\"external\"").contains("something else runs these members"));
+        assert!(why("{ command = { start = [\"/bin/start\"] } }").contains("no `stop` hook"));
+        assert!(why("{ command = { stop = [\"/bin/stop\"] } }").contains("no `start` hook"));
+        assert_eq!(why("{ command = { start = [\"/bin/start\"], stop = [\"/bin/stop\"] } }"), "");
+        assert_eq!(why("{ process = [\"/bin/web\"] }"), "");
+    }
 }

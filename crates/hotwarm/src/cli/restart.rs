@@ -107,6 +107,8 @@ fn follow(client: &Client, group: &str, lives: &BTreeMap<String, u64>, mut after
     let members = u32::try_from(lives.len()).unwrap_or(u32::MAX);
     let (mut all, mut seen, begun) = (Vec::new(), false, Instant::now());
     let over = wait(patience.saturating_mul(members.saturating_add(1)), || {
+        // In this order: what made the status what it is, is among the events.
+        let status: GroupStatus = client.get(&format!("/api/v1/groups/{}", part(group)))?;
         let new: Events = client.get(&format!("/api/v1/events?after={after}&limit=1000&group={}", part(group)))?;
         // A node that was started anew counts from one again.
         after = if new.newest < after { 0 } else { after };
@@ -115,16 +117,17 @@ fn follow(client: &Client, group: &str, lives: &BTreeMap<String, u64>, mut after
             let Some(reason) = event.reason.clone() else { continue };
             all.push(event);
             if reason.code == "restart-stopped" {
-                let failure = Failure::failed(Code::RESTART_STOPPED, reason.text);
-                return Err(failure.hint(format!("the others run on as they are; `hotwarm why {group}` tells what holds now")));
+                return Err(stopped(group, reason.text));
             }
             if aloud && reason.code != "restart-asked" {
                 tell(&format!("  {}", reason.text));
             }
         }
-        let status: GroupStatus = client.get(&format!("/api/v1/groups/{}", part(group)))?;
         let left = |restart: &crate::api::types::Restarting| restart.left.iter().any(|name| lives.contains_key(name));
         let goes_on = status.restart.as_ref().is_some_and(|restart| !restart.stopped && left(restart));
+        if let Some(restart) = status.restart.as_ref().filter(|restart| restart.stopped && seen) {
+            return Err(stopped(group, restart.text.clone()));
+        }
         seen |= goes_on;
         if goes_on || (!seen && begun.elapsed() < SEEN_WITHIN && !all_anew(&status, lives)) {
             return Ok(None);
@@ -137,6 +140,10 @@ fn follow(client: &Client, group: &str, lives: &BTreeMap<String, u64>, mut after
         None => "the restart is not over".to_owned(),
     };
     Err(Failure::failed(Code::RESTART_STOPPED, text).hint(format!("`hotwarm events {group}` tells what became of it")))
+}
+
+fn stopped(group: &str, text: String) -> Failure {
+    Failure::failed(Code::RESTART_STOPPED, text).hint(format!("the others run on as they are; `hotwarm why {group}` tells what holds now"))
 }
 
 /// True if none of these lives goes on.
