@@ -310,6 +310,12 @@ fn problems(status: &Status, colour: bool) -> String {
             tell("notice", text, &advice);
         }
     }
+    for group in &status.groups {
+        if let Some(restart) = group.restart.as_ref().filter(|restart| restart.member.is_some()) {
+            let advice = format!("nothing; `hotwarm restart {} --cancel` calls off what is left", group.name);
+            tell("notice", format!("{}: {}", group.name, restart.text), &advice);
+        }
+    }
     let all = status.groups.iter().flat_map(|group| group.problems.iter().map(move |problem| (group, problem)));
     let rank = |problem: &Problem| ["down", "bare", "notice"].iter().position(|severity| *severity == problem.severity);
     let mut all: Vec<_> = all.collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use hotwarm::api::types::{Configuration, GroupStatus, MemberStatus};
+use hotwarm::api::types::{Configuration, Done, GroupStatus, MemberStatus, Traffic};
 use hotwarm_core::cluster::BEHAVIOUR;
 use serde_json::json;
 
@@ -19,10 +19,10 @@ fn apply(cluster: &Cluster, changed: impl Fn(&str) -> String) -> String {
     cluster.done("a", &["apply", file.to_str().unwrap(), "--yes"])
 }
 
-/// What the member itself says.
-fn answer_of(address: SocketAddr) -> String {
+/// What is answered there.
+fn answer_of(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: member\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
@@ -34,8 +34,9 @@ fn lives(group: &GroupStatus) -> BTreeMap<String, u64> {
 
 /// Each member runs the program that calls itself `new`, in the life after the one it had `before`.
 fn all_new(group: &GroupStatus, before: &BTreeMap<String, u64>) {
-    let is_new =
-        |member: &MemberStatus| member.incarnation == before[&member.name] + 1 && answer_of(member.address).contains("\"name\":\"new\"");
+    let is_new = |member: &MemberStatus| {
+        member.incarnation == before[&member.name] + 1 && answer_of(member.address, "/").contains("\"name\":\"new\"")
+    };
     let old: Vec<_> = group.members.iter().filter(|member| !is_new(member)).collect();
     assert!(old.is_empty(), "{old:?}");
 }
@@ -116,4 +117,31 @@ fn a_member_that_does_not_come_back_ends_the_restart() {
     assert!(cluster.refused("b", &["restart", "web", "--yes"]).contains("HW0423"));
     cluster.done("a", &["resume", "web"]);
     cluster.finish(&[OF_FAULTS[0], ("web/c", "its engine does not start"), ("automation is paused", "paused above")]);
+}
+
+#[test]
+fn what_is_in_flight_at_a_member_finishes_before_it_ends() {
+    let cluster = started();
+    let (listen, before) = (cluster.listen("web")["a"], lives(&cluster.group("web")));
+    // More than members, so that each has some.
+    let slow = |_| std::thread::spawn(move || answer_of(listen, "/slow?ms=3000"));
+    let in_flight: Vec<_> = (0..9).map(slow).collect();
+    let busy = |name: &str| {
+        let traffic: Traffic = cluster.client("a").get("/api/v1/traffic").unwrap();
+        let group = traffic.groups.into_iter().find(|group| group.group == "web").unwrap();
+        group.members.iter().any(|member| member.member == name && member.in_flight > 0)
+    };
+    cluster.wait_until("each member to have some", || ["web/a", "web/b", "web/c"].into_iter().all(busy));
+    let client = cluster.client("b");
+    client.post::<Done>("/api/v1/members/web/c/restart", &json!({})).unwrap();
+    cluster.wait_until("c to drain", || cluster.done("a", &["status"]).contains("web/c is being restarted: it finishes what it has"));
+    assert_eq!(lives(&cluster.group("web")), before, "it has not ended");
+    let answers: Vec<String> = in_flight.into_iter().map(|asked| asked.join().unwrap()).collect();
+    assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200") && answer.contains("\"pid\"")), "{answers:?}");
+    cluster.wait_all("it to be over", |status| status.groups.iter().all(|group| group.restart.is_none() && is_whole(group)));
+    let since = lives(&cluster.group("web")).into_iter().map(|(name, life)| life - before[&name]).collect::<Vec<_>>();
+    assert_eq!(since, [0, 0, 1]);
+    // One answer a request: none was asked again of another member.
+    assert!(answers.iter().any(|answer| answer.contains("\"name\":\"web/c\"")), "{answers:?}");
+    cluster.finish(&OF_FAULTS[..1]);
 }
