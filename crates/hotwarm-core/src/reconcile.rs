@@ -218,6 +218,10 @@ impl Context<'_> {
         if self.member.role == Role::Spare && self.member.may_serve.is_none() {
             return Some(EngineAction::Stop { graceful: true });
         }
+        // S1: a state that is replayed may be older than what became of that restart.
+        if self.leased && self.group.is_to_end(self.id, self.local.incarnation) {
+            return Some(EngineAction::Stop { graceful: true });
+        }
         // A member that hangs is ended, so that it can start anew; a doubted hot one of an exclusive group only by its fence (S9).
         let kept = self.group.spec.exclusive && self.member.role == Role::Hot;
         (self.local.hung && !kept).then_some(EngineAction::Stop { graceful: false })

@@ -141,6 +141,8 @@ pub enum Healing {
     Upgrade(N),
     /// A person ends what was asked of automation.
     Operator(Undo),
+    /// A person restarts the members of a group.
+    Restart(usize),
 }
 
 /// What a person takes back.

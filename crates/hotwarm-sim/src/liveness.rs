@@ -35,7 +35,7 @@ pub fn missing(world: &World) -> Option<String> {
     if plan.upgrades && !world.machines.iter().all(behaves) {
         return Some(format!("behaviour {NEWER} is not in force, though every program has it (S17)"));
     }
-    voters(world).or_else(|| members(world))
+    voters(world).or_else(|| members(world)).or_else(|| restarts(world))
 }
 
 fn voters(world: &World) -> Option<String> {
@@ -54,6 +54,15 @@ fn voters(world: &World) -> Option<String> {
     let edges = world.machines.len() - wanted;
     (voters.len() != wanted || learners.len() != edges)
         .then(|| format!("voters {voters:?} and learners {learners:?}, not {wanted} and {edges}"))
+}
+
+/// All are well: a restart goes on to its end.
+fn restarts(world: &World) -> Option<String> {
+    let newest = world.machines.iter().filter_map(|m| m.agent.as_deref()).max_by_key(|node| node.state().1)?;
+    newest.state().0.groups.values().find_map(|group| {
+        let restart = group.restart.as_ref().filter(|restart| restart.stopped.is_none())?;
+        Some(format!("a restart of {} is not over: {restart:?}", group.spec.name))
+    })
 }
 
 fn members(world: &World) -> Option<String> {
@@ -103,8 +112,8 @@ pub fn picture(world: &World) -> Vec<String> {
     let newest = world.machines.iter().filter_map(|m| m.agent.as_deref()).max_by_key(|node| node.state().1);
     for group in newest.iter().flat_map(|node| node.state().0.groups.values()) {
         lines.push(format!(
-            "{}: closed {} epoch {} stale {:?} transition {:?}",
-            group.spec.name, group.closed, group.epoch, group.stale_routers, group.transition
+            "{}: closed {} epoch {} stale {:?} transition {:?} restart {:?}",
+            group.spec.name, group.closed, group.epoch, group.stale_routers, group.transition, group.restart
         ));
         lines.extend(group.members.iter().map(|(id, m)| format!("   {id} {m:?}")));
     }

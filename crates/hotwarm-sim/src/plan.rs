@@ -34,6 +34,8 @@ pub struct Plan {
     pub client_us: u64,
     pub snapshot_every: u64,
     pub faults: Vec<Fault>,
+    /// When a person asks for a restart of which group's members.
+    pub restarts: Vec<(u64, usize)>,
     /// Programs are upgraded to [`NEWER`], some at a restart, the rest at the end.
     pub upgrades: bool,
     /// When the last fault ends at the latest; from then on everything heals.
@@ -92,6 +94,7 @@ impl Plan {
             latency_us: [200, 500, 2_000, 5_000][rng.below(4) as usize],
             client_us: rng.between(8, 20) * MS,
             snapshot_every: [40, 150, 2_000][rng.below(3) as usize],
+            restarts: if shape == Shape::Quiet { Vec::new() } else { restarts(seed, heal_at) },
             upgrades: shape == Shape::Faults && rng.one_in(3),
             names,
             faults,
@@ -152,6 +155,13 @@ fn clock(rng: &mut Rng, names: &[NodeId], hosts: &[usize]) -> GroupSpec {
         spec.acks = 1 + rng.below(u64::from(all - 1)) as u16;
     }
     spec
+}
+
+/// From a stream of their own: what else a seed stands for is the same with them and without.
+fn restarts(seed: u64, heal_at: u64) -> Vec<(u64, usize)> {
+    let mut rng = Rng::new(seed ^ 0x52_4553_5441_5254).split();
+    let count = if rng.one_in(2) { rng.between(1, 3) } else { 0 };
+    (0..count).map(|_| (rng.between(4 * SECOND, heal_at - 2 * SECOND), if rng.one_in(3) { WEB } else { CLOCK })).collect()
 }
 
 fn faults(rng: &mut Rng, heal_at: u64, positions: bool) -> Vec<Fault> {

@@ -11,16 +11,16 @@ use crate::invariants::Violation;
 pub const KNOWN: &[(Bug, u64)] = &[
     (Bug::S1NotApplied, 1974),
     (Bug::S3NoFloor, 27),
-    (Bug::S5StoppedEarly, 59),
-    (Bug::S6NotFenced, 336),
-    (Bug::S7AnyAttempt, 84),
-    (Bug::S9NoSuccessor, 35),
-    (Bug::S12GoesOn, 13),
-    (Bug::S14NeverRewritten, 7),
+    (Bug::S5StoppedEarly, 3),
+    (Bug::S6NotFenced, 73),
+    (Bug::S7AnyAttempt, 53),
+    (Bug::S9NoSuccessor, 56),
+    (Bug::S12GoesOn, 22),
+    (Bug::S14NeverRewritten, 1),
     (Bug::S17TooEarly, 7),
-    (Bug::S18OwnClock, 24),
-    (Bug::S19WitnessLeads, 38),
-    (Bug::P2OneReport, 24),
+    (Bug::S18OwnClock, 14),
+    (Bug::S19WitnessLeads, 14),
+    (Bug::P2OneReport, 53),
 ];
 
 /// The first seed below `seeds` that breaks a rule with the bug planted, counted from 1, and the rule; else a known one that does. The process has the bug while this

@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hotwarm_sim::plan::{Plan, Shape};
+use hotwarm_core::group::GroupSpec;
+use hotwarm_sim::plan::{CLOCK, Plan, SECOND, Shape, WEB};
 use hotwarm_sim::trace::Trace;
 use hotwarm_sim::world::World;
 
@@ -48,6 +49,25 @@ fn nothing_fails_over_without_a_fault() {
         let outcome = World::new(Plan::draw_shape(seed, Shape::Quiet), Trace::new(false, 0)).run();
         assert_eq!(outcome.violation, None, "seed {seed}");
         assert!(outcome.counts.answered * 100 >= outcome.counts.asked * 97, "seed {seed}: {:?}", outcome.counts);
+    }
+}
+
+/// Of both groups, member by member, and no router or leader notices more than switchovers and drains.
+#[test]
+fn a_restart_without_a_fault_disturbs_nobody() {
+    for seed in 0..6 {
+        let mut plan = Plan::draw_shape(seed, Shape::Quiet);
+        // Where every warm member must acknowledge each write none may be taken out.
+        plan.groups[CLOCK].acks = plan.groups[CLOCK].acks.min(1);
+        plan.spec.groups.insert(plan.groups[CLOCK].name.clone(), plan.groups[CLOCK].clone());
+        plan.restarts = vec![(6 * SECOND, WEB), (20 * SECOND, CLOCK)];
+        let running = |group: &GroupSpec| u64::from(group.hot + group.warm).min(group.members.len() as u64);
+        let (members, nodes) = (plan.groups.iter().map(running).sum::<u64>(), plan.names.len() as u64);
+        let outcome = World::new(plan, Trace::new(false, 0)).run();
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        let (counts, members) = (outcome.counts, members * nodes);
+        assert_eq!(counts.restarted, members, "seed {seed}: by each node");
+        assert!(counts.answered * 100 >= counts.asked * 97, "seed {seed}: {counts:?}");
     }
 }
 

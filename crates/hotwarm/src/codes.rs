@@ -110,6 +110,8 @@ codes! {
     DRILL_SHOWS_NOTHING = 420, "the drill would show nothing";
     DRILL_FAULT = 421, "the fault is not made, or not undone";
     DRILL_NOT_WHOLE = 422, "the cluster is not whole after the drill";
+    RESTART_REFUSED = 423, "the restart cannot be";
+    RESTART_STOPPED = 424, "the restart stopped before all were restarted";
     DISK_FAILED = 501, "the disk failed under the log";
     LOG_FULL = 502, "the write-ahead log takes no more";
     ROUTES_REFUSED = 503, "the router refuses routes";

@@ -22,7 +22,11 @@ use crate::ids::{Epoch, GroupName, Millis, NodeId, RaftId, Session};
 use crate::plant::{self, Bug};
 
 /// The newest behaviour this program has (S17): the state carries the one in force.
-pub const BEHAVIOUR: u32 = 1;
+pub const BEHAVIOUR: u32 = WITH_RESTART;
+/// The behaviour that a cluster is founded with, whichever program founds it: every program must make the same of that entry.
+const FIRST: u32 = 1;
+/// From this one on there are restarts ([`group::input::Operator::Restart`]).
+pub const WITH_RESTART: u32 = 2;
 
 /// The state that every node derives from the control log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,10 +232,10 @@ impl Cluster {
             return Vec::new();
         }
         self.id = id;
-        self.behaviour = BEHAVIOUR;
+        self.behaviour = FIRST;
         let mut events = vec![self.event(What::Founded { cluster: id })];
         events.extend(self.on_configure(spec, 0));
-        events.extend(self.on_admit(node, incarnation, BEHAVIOUR));
+        events.extend(self.on_admit(node, incarnation, FIRST));
         events
     }
 
@@ -271,17 +275,11 @@ impl Cluster {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Result<Self, DecodeError> {
-        postcard::from_bytes(bytes).map_err(|_| DecodeError::Malformed { what: "cluster snapshot" })
-    }
-
     /// # Errors
     /// The bytes are no state, or one of a version this program does not know.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match bytes.split_first() {
-            Some((&SNAPSHOT_VERSION, rest)) => Self::read(rest),
-            // Its last field, a set, was not there yet: it is empty.
-            Some((&BEFORE_ONCE_MANY, rest)) => Self::read(&[rest, &[0]].concat()),
+            Some((&SNAPSHOT_VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| DecodeError::Malformed { what: "cluster snapshot" }),
             Some((&version, _)) => Err(DecodeError::UnknownVersion { what: "cluster snapshot", version }),
             None => Err(DecodeError::Malformed { what: "cluster snapshot" }),
         }
@@ -289,7 +287,6 @@ impl Cluster {
 }
 
 const SNAPSHOT_VERSION: u8 = 2;
-const BEFORE_ONCE_MANY: u8 = 1;
 
 /// Bytes that are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

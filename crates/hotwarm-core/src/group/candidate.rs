@@ -55,6 +55,9 @@ impl Group {
         if member.role == Role::Spare {
             return Some(Refusal::Spare);
         }
+        if self.leaves_for_restart(id) {
+            return Some(Refusal::Restarting);
+        }
         if self.stays_down(id) {
             return Some(Refusal::KeptDown);
         }

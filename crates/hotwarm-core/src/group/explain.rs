@@ -22,6 +22,8 @@ pub struct Explanation {
     pub transition: Option<String>,
     /// The refusal that holds now.
     pub refusal: Option<Reason>,
+    /// What a restart that was asked for is doing, or why it does nothing.
+    pub restart: Option<String>,
     /// Each member: role, and why it could not become hot (`None` = it could, or is).
     pub members: Vec<(MemberId, Role, Option<Refusal>)>,
     /// What would follow the death of each member that serves.
@@ -43,6 +45,7 @@ pub fn explain(group: &Group) -> Explanation {
         now: now(group),
         transition: group.transition.as_ref().map(|_| waits_for(group)),
         refusal: group.refusal.clone(),
+        restart: group.restart_told(),
         members: group.members.iter().map(|(id, m)| (id.clone(), m.role, standing(group, id))).collect(),
         if_died: what_if(group),
     }

@@ -2,6 +2,8 @@
 //!
 //! Each input names what it is about precisely enough to be ignored when it is late: incarnation, epoch, attempt, session (S4, S7).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::reason::Evidence;
@@ -165,4 +167,10 @@ pub enum Operator {
     Resume {
         force: bool,
     },
+    /// These lives are to end, one after the other (S4); a new kind of entry (S17).
+    Restart {
+        lives: BTreeMap<MemberId, Incarnation>,
+    },
+    /// What is left of a restart is called off.
+    EndRestart,
 }

@@ -1,13 +1,15 @@
 //! What must hold of a group after every step, whatever came in. Checked in tests, in the simulator and by every node as it runs.
 
 use super::effect::Effect;
+use super::restart::Stage;
 use super::state::{Group, Phase};
 use crate::ids::Role;
 
 /// The first rule that is broken, in words; `None` if all hold.
 #[must_use]
 pub fn check(group: &Group) -> Option<String> {
-    if group.spec.exclusive { exclusive(group) } else { many(group) }
+    let broken = if group.spec.exclusive { exclusive(group) } else { many(group) };
+    broken.or_else(|| restart(group))
 }
 
 fn exclusive(group: &Group) -> Option<String> {
@@ -37,6 +39,25 @@ fn exclusive(group: &Group) -> Option<String> {
         return Some(format!("S8: opened while routers {:?} may reach the member before", group.stale_routers));
     }
     transition(group)
+}
+
+/// Who ends for a restart serves nobody, and is not the last that could.
+fn restart(group: &Group) -> Option<String> {
+    let restart = group.restart.as_ref()?;
+    let turn = restart.turn.as_ref()?;
+    let member = group.members.get(&turn.member)?;
+    let (id, same_life) = (&turn.member, member.running() && member.incarnation == turn.life);
+    if !restart.left.contains_key(id) || restart.stopped.is_some() {
+        return Some(format!("{id} is restarted and nobody asked for it"));
+    }
+    if turn.stage == Stage::Ending && same_life && (member.role == Role::Hot || member.may_serve.is_some()) {
+        return Some(format!("S9: {id} ends for a restart and may serve"));
+    }
+    let others = || group.members.keys().any(|other| other != id && group.unfit(other).is_none());
+    if turn.stage == Stage::Ending && same_life && !others() {
+        return Some(format!("S9: {id} ends for a restart and no other member is well"));
+    }
+    None
 }
 
 fn transition(group: &Group) -> Option<String> {

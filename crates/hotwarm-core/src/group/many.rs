@@ -164,7 +164,10 @@ impl Step {
             }
         }
         for id in order.iter().rev() {
-            let sound = |g: &Group| g.members.iter().filter(|(id, m)| m.role != Role::Spare && g.unfit(id).is_none()).count();
+            let sound = |g: &Group| {
+                let sound = g.members.iter().filter(|(id, m)| m.role != Role::Spare && g.unfit(id).is_none());
+                sound.filter(|(id, _)| !g.is_relieved(id)).count()
+            };
             let idle = self.group.members.get(id).is_some_and(|m| m.role == Role::Warm && m.may_serve.is_none());
             if sound(&self.group) <= wanted || !idle || self.group.unfit(id).is_some() || self.group.transition.is_some() {
                 continue;
@@ -191,7 +194,7 @@ impl Group {
     /// A drained member finishes what it has until its time is up, or no router has anything in flight there.
     fn may_finish(&self, id: &MemberId, why: &Refusal) -> bool {
         let in_time = self.members.get(id).and_then(|m| m.draining_until).is_some_and(|until| self.at < until);
-        *why == Refusal::Drained && in_time && !self.routers_done()
+        matches!(why, Refusal::Drained | Refusal::Restarting) && in_time && !self.routers_done()
     }
 
     /// Every router whose node is heard has finished what it had at drained members. One that is not heard of does not know of the drain.
@@ -222,6 +225,6 @@ impl Group {
         let asked = matches!(&member.life, Life::Stopped(StopCause::Absent | StopCause::Asked | StopCause::Renewed { .. }));
         let failed = member.stopped() && !asked;
         let failing = member.failing_from.is_some_and(|from| from <= self.at);
-        self.unreachable(id) || failed || failing || self.suspected(member)
+        self.unreachable(id) || failed || failing || self.suspected(member) || self.is_relieved(id)
     }
 }

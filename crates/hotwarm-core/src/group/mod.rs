@@ -21,6 +21,7 @@ mod policy;
 pub mod problem;
 pub mod quorum;
 pub mod reason;
+pub mod restart;
 pub mod spec;
 pub mod state;
 #[cfg(test)]
@@ -107,9 +108,13 @@ impl Step {
 
     /// Looks at the state and decides what follows, whatever the input was.
     fn advance(&mut self) {
+        self.mind_restart();
         self.advance_once();
         // A spare that still runs has nothing more to tell once it is wanted: it is looked at again at once.
         if self.assign_spares() {
+            self.advance_once();
+        }
+        if self.advance_restart() {
             self.advance_once();
         }
         self.welcome_back();

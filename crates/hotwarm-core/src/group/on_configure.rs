@@ -91,6 +91,8 @@ impl Step {
         let gone: Vec<MemberId> = group.members.keys().filter(|id| !stays(group, id)).cloned().collect();
         let served = gone.iter().any(|id| group.members.get(id).is_some_and(|m| m.serving));
         group.members.retain(|id, _| !gone.contains(id));
+        self.forget_restart_of(&gone);
+        let group = &mut self.group;
         group.spec = spec.clone();
         group.drained_routers.retain(|node, _| spec.routers.contains(node));
         let running = usize::from(spec.hot) + usize::from(spec.warm);

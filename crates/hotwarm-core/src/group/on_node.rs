@@ -86,16 +86,19 @@ impl Step {
         let group = &mut self.group;
         let node_drained = group.node_of(id).is_some_and(|node| group.node(node).drained);
         let until = group.at.plus(group.spec.bounds.drain_ms);
+        let restarts = group.leaves_for_restart(id);
         let exclusive = group.spec.exclusive;
         let Some(member) = group.members.get_mut(id) else { return };
-        let drained = member.drained || node_drained;
+        let drained = member.drained || node_drained || restarts;
         if !drained {
             member.draining_until = None;
         } else if !exclusive && member.role == Role::Hot && member.draining_until.is_none() {
             member.draining_until = Some(until);
             // A new epoch: what routers said of an earlier drain says nothing of this one.
             group.epoch = group.epoch.next();
-            self.because(Reason::HotDrained { member: id.clone() });
+            if !restarts {
+                self.because(Reason::HotDrained { member: id.clone() });
+            }
             self.tell_open();
         }
     }

@@ -18,6 +18,8 @@ impl Step {
             Operator::Undrain { member } => self.on_drain(member, false),
             Operator::Pause => self.on_pause(),
             Operator::Resume { force } => self.on_resume(*force),
+            Operator::Restart { lives } => self.on_restart(lives),
+            Operator::EndRestart => self.on_end_restart(),
         }
     }
 

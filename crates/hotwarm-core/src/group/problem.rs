@@ -42,7 +42,7 @@ fn is_closed_transition(group: &Group) -> bool {
 /// A hot member that is doubted and kept, and not only because it is drained.
 fn doubted(group: &Group) -> Option<&MemberId> {
     match (&group.refusal, group.spec.exclusive) {
-        (Some(Reason::LastOne { member, why }), false) if *why != Refusal::Drained => Some(member),
+        (Some(Reason::LastOne { member, why }), false) if !matches!(why, Refusal::Drained | Refusal::Restarting) => Some(member),
         (_, true) if group.transition.is_none() => group.hot().filter(|id| group.doubt(id).is_some()),
         _ => None,
     }
@@ -54,7 +54,7 @@ fn is_gone(group: &Group, id: &MemberId) -> bool {
 }
 
 /// Every kind there is, worst first.
-pub const TABLE: [Problem; 14] = [
+pub const TABLE: [Problem; 16] = [
     Problem {
         code: "no-hot",
         severity: Severity::Down,
@@ -130,7 +130,25 @@ pub const TABLE: [Problem; 14] = [
         severity: Severity::Notice,
         title: "a member that should run does not, or fails its check",
         advice: "`hotwarm logs MEMBER` on node NODE",
-        applies: |g| g.members.iter().any(|(id, m)| m.role != Role::Spare && g.unfit(id).is_some_and(|why| why != Refusal::Drained)),
+        applies: |g| {
+            let restarts = |id: &MemberId| g.restart_turn().is_some_and(|turn| turn.member == *id);
+            let missing = |id: &MemberId| g.unfit(id).is_some_and(|why| why != Refusal::Drained) && !restarts(id);
+            g.members.iter().any(|(id, m)| m.role != Role::Spare && missing(id))
+        },
+    },
+    Problem {
+        code: "restart-stopped",
+        severity: Severity::Notice,
+        title: "a restart of members stopped before all were restarted; the rest run on as they are",
+        advice: "`hotwarm why GROUP` tells where and why; mend it and `hotwarm restart GROUP`, or `hotwarm restart GROUP --cancel`",
+        applies: |g| g.restart.as_ref().is_some_and(|restart| restart.stopped.is_some()),
+    },
+    Problem {
+        code: "restart-waits",
+        severity: Severity::Notice,
+        title: "a restart of members waits until all others are well",
+        advice: "`hotwarm why GROUP` names what it waits for; `hotwarm restart GROUP --cancel` calls it off",
+        applies: |g| g.restart.as_ref().is_some_and(|restart| restart.stopped.is_none() && restart.waits.is_some()),
     },
     Problem {
         code: "none-wanted",

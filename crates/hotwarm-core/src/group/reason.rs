@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::restart::names;
 use crate::action::StopCause;
 use crate::ids::{Epoch, MemberId, NodeId, Position};
 
@@ -98,6 +99,8 @@ pub enum Refusal {
         best: Position,
     },
     Outranked,
+    /// Its present life ends, because a restart was asked for.
+    Restarting,
 }
 
 impl fmt::Display for Refusal {
@@ -116,6 +119,7 @@ impl fmt::Display for Refusal {
             Self::NoPosition => f.write_str("it has not reported its position"),
             Self::Behind { position, best } => write!(f, "its data is behind ({position} of {best})"),
             Self::Outranked => f.write_str("another is preferred"),
+            Self::Restarting => f.write_str("it is being restarted"),
         }
     }
 }
@@ -280,6 +284,34 @@ pub enum Reason {
     NoneWanted {
         member: MemberId,
     },
+    /// A person asked for these members to be restarted, in this order.
+    RestartAsked {
+        members: Vec<MemberId>,
+    },
+    /// It is this member's turn.
+    Restarting {
+        member: MemberId,
+    },
+    /// It runs in a new life and answers; so many others are still to be restarted.
+    Restarted {
+        member: MemberId,
+        left: u16,
+    },
+    /// Refused for now: taking out this member would leave less than the group can do with.
+    RestartWaits {
+        member: MemberId,
+        why: String,
+    },
+    /// The restart ended before all were restarted; `left` run on as they are.
+    RestartStopped {
+        member: Option<MemberId>,
+        why: String,
+        left: Vec<MemberId>,
+    },
+    /// Refused: the restart cannot be.
+    RestartRefused {
+        why: String,
+    },
 }
 
 fn list(others: &[(MemberId, Refusal)]) -> String {
@@ -291,6 +323,15 @@ fn list(others: &[(MemberId, Refusal)]) -> String {
 
 fn nodes(all: &[NodeId]) -> String {
     all.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn seen(witnesses: &[(NodeId, Evidence)]) -> String {
+    witnesses.iter().map(|(node, evidence)| format!("{node}: {evidence}")).collect::<Vec<_>>().join("; ")
+}
+
+fn waits_for(members: &[MemberId], routers: &[NodeId]) -> String {
+    let members = members.iter().map(|id| format!("{id} may still serve"));
+    members.chain(routers.iter().map(|node| format!("the router of {node} has not closed"))).collect::<Vec<_>>().join("; ")
 }
 
 impl Reason {
@@ -333,6 +374,12 @@ impl Reason {
             Self::HoldDownWaived { .. } => "hold-down-waived",
             Self::NotStarted { .. } => "not-started",
             Self::NoneWanted { .. } => "none-wanted",
+            Self::RestartAsked { .. } => "restart-asked",
+            Self::Restarting { .. } => "restarting",
+            Self::Restarted { .. } => "restarted",
+            Self::RestartWaits { .. } => "restart-waits",
+            Self::RestartStopped { .. } => "restart-stopped",
+            Self::RestartRefused { .. } => "restart-refused",
         }
     }
 
@@ -349,11 +396,13 @@ impl Reason {
                 | Self::LastOne { .. }
                 | Self::SwitchoverRefused { .. }
                 | Self::ResumeWaits { .. }
+                | Self::RestartWaits { .. }
+                | Self::RestartRefused { .. }
         )
     }
 
     /// All codes, for the test that each has its page and its transcript.
-    pub const CODES: [&'static str; 35] = [
+    pub const CODES: [&'static str; 41] = [
         "hot-stopped",
         "hot-unready",
         "hot-unreachable",
@@ -389,7 +438,35 @@ impl Reason {
         "hold-down-waived",
         "not-started",
         "none-wanted",
+        "restart-asked",
+        "restarting",
+        "restarted",
+        "restart-waits",
+        "restart-stopped",
+        "restart-refused",
     ];
+}
+
+impl Reason {
+    fn fmt_restart(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RestartAsked { members } => {
+                write!(f, "a restart of {} was asked for", members.iter().map(MemberId::as_str).collect::<Vec<_>>().join(", then "))
+            }
+            Self::Restarting { member } => write!(f, "{member} is restarted: it is its turn, and all others are well"),
+            Self::Restarted { member, left: 0 } => write!(f, "{member} is restarted; it was the last"),
+            Self::Restarted { member, left } => write!(f, "{member} is restarted; {left} to go"),
+            Self::RestartWaits { member, why } => write!(f, "{member} is not restarted yet: {why}"),
+            Self::RestartStopped { member, why, left } => {
+                let of = member.as_ref().map(|id| format!(" at {id}")).unwrap_or_default();
+                let left = if left.is_empty() { String::new() } else { format!("; not restarted: {}", names(left)) };
+                write!(f, "the restart stopped{of}: {why}{left}")
+            }
+            Self::RestartRefused { why } => write!(f, "restart refused: {why}"),
+            // Never: every other reason is written out by the caller.
+            other => f.write_str(other.code()),
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -397,10 +474,7 @@ impl fmt::Display for Reason {
         match self {
             Self::HotStopped { member, cause } => write!(f, "{member}, hot, has stopped: {cause}"),
             Self::HotUnready { member, why } => write!(f, "{member}, hot, fails its check: {why}"),
-            Self::HotUnreachable { member, witnesses } => {
-                let seen: Vec<_> = witnesses.iter().map(|(node, evidence)| format!("{node}: {evidence}")).collect();
-                write!(f, "{member}, hot, cannot be reached ({})", seen.join("; "))
-            }
+            Self::HotUnreachable { member, witnesses } => write!(f, "{member}, hot, cannot be reached ({})", seen(witnesses)),
             Self::NodeSilent { member, node } => write!(f, "node {node} is silent; {member} is hot there"),
             Self::NodeLapsed { member, node } => write!(f, "the lease of node {node} ran out; {member} was hot there"),
             Self::Vacant => f.write_str("no member is hot and one can be"),
@@ -427,11 +501,7 @@ impl fmt::Display for Reason {
             Self::DemoteTimedOut { member, after_ms } => {
                 write!(f, "{member} did not confirm its demotion within {after_ms} ms: it is fenced by force")
             }
-            Self::FenceWaits { members, routers } => {
-                let members = members.iter().map(|id| format!("{id} may still serve"));
-                let waits: Vec<_> = members.chain(routers.iter().map(|node| format!("the router of {node} has not closed"))).collect();
-                write!(f, "nobody is promoted yet: {}", waits.join("; "))
-            }
+            Self::FenceWaits { members, routers } => write!(f, "nobody is promoted yet: {}", waits_for(members, routers)),
             Self::Paused => f.write_str("automation is paused: nothing is promoted and no lease expires until `resume`"),
             Self::Resumed => f.write_str("automation is resumed"),
             Self::NoSuccessor { member: Some(member), others } => {
@@ -460,6 +530,12 @@ impl fmt::Display for Reason {
             ),
             Self::NoneWanted { member } => write!(f, "{member}, hot, stops serving: the configuration wants nobody hot (hot = 0)"),
             Self::NotStarted { member, why } => write!(f, "{member} does not start: {why}; it is tried again; see `hotwarm logs {member}`"),
+            Self::RestartAsked { .. }
+            | Self::Restarting { .. }
+            | Self::Restarted { .. }
+            | Self::RestartWaits { .. }
+            | Self::RestartStopped { .. }
+            | Self::RestartRefused { .. } => self.fmt_restart(f),
         }
     }
 }

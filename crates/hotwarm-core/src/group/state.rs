@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::reason::{Evidence, Reason, Refusal};
+use super::restart::Restart;
 use super::spec::GroupSpec;
 use crate::action::StopCause;
 use crate::ids::{Attempt, Epoch, Incarnation, MemberId, Millis, NodeId, Position, Role};
@@ -47,6 +48,8 @@ pub struct Group {
     pub refusal: Option<Reason>,
     /// In a group of several hot members: the newest epoch for which a router said that nothing is in flight at drained members.
     pub drained_routers: BTreeMap<NodeId, Epoch>,
+    /// Members that are to be restarted.
+    pub restart: Option<Restart>,
 }
 
 /// One member's state.
@@ -242,6 +245,7 @@ impl Group {
             lost: None,
             refusal: None,
             drained_routers: BTreeMap::new(),
+            restart: None,
             spec,
         };
         let running = usize::from(group.spec.hot) + usize::from(group.spec.warm);
@@ -356,6 +360,7 @@ impl Group {
         let holds = self.members.values().filter(|m| m.role != Role::Hot && m.unstable_until > self.at).map(|m| m.unstable_until);
         let testimony = self.members.values().flat_map(|m| m.testimony.values()).map(|(_, at)| at.plus(self.spec.bounds.testimony_ms));
         let budget = self.failovers.front().map(|at| at.plus(super::policy::HOUR_MS));
-        phase.into_iter().chain(drains).chain(holds).chain(testimony).chain(budget).filter(|at| *at > self.at).min()
+        let restart = self.restart.as_ref().filter(|restart| restart.stopped.is_none()).map(|restart| restart.until);
+        phase.into_iter().chain(restart).chain(drains).chain(holds).chain(testimony).chain(budget).filter(|at| *at > self.at).min()
     }
 }

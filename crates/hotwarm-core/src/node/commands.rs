@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Action, Node};
-use crate::cluster::{Applied, Body, ClusterSpec, Event, Item, Origin};
+use crate::cluster::{Applied, Body, ClusterSpec, Event, Item, Origin, WITH_RESTART};
 use crate::group::input::Operator;
 use crate::ids::{GroupName, Mono, NodeId};
 
@@ -35,6 +35,9 @@ pub enum CommandError {
     UnknownGroup(GroupName),
     #[error("node {0} not known; `hotwarm status` lists the nodes")]
     UnknownNode(NodeId),
+    /// S17: a node with an older program could not read the entry.
+    #[error("not every node's program can do this yet: upgrade them all; `hotwarm status` tells their versions")]
+    NotYet,
     #[error("no leader: the quorum is not reached; see `hotwarm status`")]
     NoLeader,
     #[error("not confirmed within 5 s: it may still happen; see `hotwarm status`")]
@@ -94,6 +97,9 @@ impl Node {
     fn body_of(&self, command: Command) -> Result<Body, CommandError> {
         let node_known = |node: &NodeId| self.cluster.nodes.contains_key(node);
         match command {
+            Command::Group { operator: Operator::Restart { .. } | Operator::EndRestart, .. } if self.cluster.behaviour < WITH_RESTART => {
+                Err(CommandError::NotYet)
+            }
             Command::Group { group, operator } if self.cluster.groups.contains_key(&group) => {
                 Ok(Body::Group { group, body: crate::group::Body::Operator(operator) })
             }

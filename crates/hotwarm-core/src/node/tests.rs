@@ -4,6 +4,7 @@
 mod leases;
 mod quiet;
 mod reports;
+mod restart;
 mod survivor;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cluster::{ClusterSpec, NodeSpec};
 use crate::group::reason::Reason;
+use crate::group::restart::{Restart, Stage, Turn};
 use crate::group::spec::{Bounds, GroupSpec, MemberSpec};
 use crate::group::state::{Stamps, Transition};
 
@@ -237,4 +238,27 @@ fn s10_the_end_of_a_pause_is_seen_once_leases_bind_the_members_that_may_serve() 
     assert!(seen(&cluster, &observed), "nor does what may serve nothing");
     observed.members.clear();
     assert!(seen(&cluster, &observed));
+}
+
+#[test]
+fn s1_a_restart_ends_the_life_it_names_and_only_under_a_lease() {
+    let (mut cluster, mut observed) = scene();
+    let group = cluster.groups.get_mut(&"clock".into()).expect("the only group");
+    let member = group.members.get_mut(&HOT.into()).expect("a member");
+    (member.incarnation, member.life, member.ready) = (Incarnation(1), Life::Running, true);
+    let turn = Turn { member: HOT.into(), life: Incarnation(1), stage: Stage::Ending };
+    group.restart = Some(Restart { left: [(HOT.into(), Incarnation(1))].into(), turn: Some(turn), ..Restart::default() });
+    let ends = [(HOT.into(), EngineAction::Stop { graceful: true })];
+    assert_eq!(actions(&cluster, &observed, &"a".into()), ends);
+    // A state that is replayed may be older than what became of it.
+    observed.leased = false;
+    assert_eq!(actions(&cluster, &observed, &"a".into()), []);
+    observed.leased = true;
+    // S4: the next life is not meant, nor one that may serve.
+    observed.members.get_mut(&HOT.into()).expect("it runs here").incarnation = Incarnation(2);
+    assert_eq!(actions(&cluster, &observed, &"a".into()), []);
+    observed.members.get_mut(&HOT.into()).expect("it runs here").incarnation = Incarnation(1);
+    cluster.groups.get_mut(&"clock".into()).expect("the only group").members.get_mut(&HOT.into()).expect("a member").may_serve =
+        Some(Epoch(1));
+    assert_eq!(actions(&cluster, &observed, &"a".into()), []);
 }

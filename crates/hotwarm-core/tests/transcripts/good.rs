@@ -17,6 +17,11 @@ pub(crate) fn in_service(group: &Group) -> bool {
     serving == wanted && group.transition.is_none() && group.closed == (wanted == 0) && group.pause == Pause::No
 }
 
+/// A restart that was asked for is neither over nor stopped.
+pub(crate) fn restarts(group: &Group) -> bool {
+    group.restart.as_ref().is_some_and(|restart| restart.stopped.is_none())
+}
+
 /// Drives `group` back into service. `lost` is the number of the answer that is lost on its first way.
 ///
 /// # Errors
@@ -25,7 +30,7 @@ pub(crate) fn drive(mut group: Group, lost: Option<usize>) -> Result<Group, Stri
     let mut answered = 0;
     for _ in 0..ROUNDS_MAX {
         let answers = answers(&group);
-        if answers.is_empty() && in_service(&group) {
+        if answers.is_empty() && in_service(&group) && !restarts(&group) {
             return Ok(group);
         }
         for body in answers {
@@ -39,7 +44,7 @@ pub(crate) fn drive(mut group: Group, lost: Option<usize>) -> Result<Group, Stri
             group = checked_step(group, Body::Timer, wait_ms)?;
         }
     }
-    Err(format!("not in service after {ROUNDS_MAX} rounds, refusal {:?}: {group:#?}", group.refusal))
+    Err(format!("not in service after {ROUNDS_MAX} rounds, refusal {:?}, restart {:?}: {group:#?}", group.refusal, group.restart_told()))
 }
 
 /// One step, with every invariant checked after it.
@@ -94,6 +99,9 @@ fn life(group: &Group, id: &MemberId) -> Vec<Body> {
     let (member_id, incarnation) = (id.clone(), member.incarnation);
     let next = Incarnation(member.incarnation.0 + 1);
     let told = match (&member.life, member.role) {
+        (Life::Running, _) if group.is_to_end(id, incarnation) => {
+            vec![Told::Stopped { member: member_id, incarnation, cause: StopCause::Asked }]
+        }
         (Life::Running, Role::Spare) => vec![Told::Stopped { member: member_id, incarnation, cause: StopCause::Asked }],
         (Life::Unknown, Role::Spare) => vec![Told::Stopped { member: member_id, incarnation, cause: StopCause::Absent }],
         (Life::Running, _) if !member.ready => vec![Told::Ready { member: member_id, incarnation }],

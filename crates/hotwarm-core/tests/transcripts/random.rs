@@ -86,6 +86,12 @@ fn body(group: &Group, (kind, a, b): Event, shape: &Shape) -> Option<Body> {
             let witness = crate::world_random::node(b % shape.nodes);
             Body::Testimony(Testimony::Suspect { member: id, incarnation, epoch, witness, evidence })
         }
+        37 | 38 => {
+            let one = (id, incarnation);
+            let all = group.members.iter().map(|(id, m)| (id.clone(), m.incarnation));
+            let lives = if b % 3 == 0 { std::iter::once(one).collect() } else { all.collect() };
+            Body::Operator(if b % 16 == 1 { Operator::EndRestart } else { Operator::Restart { lives } })
+        }
         _ => Body::Timer,
     })
 }
@@ -102,7 +108,7 @@ fn walk(shape: &Shape, events: &[Event]) -> Result<Group, String> {
     let mut group = Group::new(spec, nodes, Epoch(0));
     for event in events {
         let (kind, a, b) = *event;
-        let input = if kind >= 40 { helped(&group, a) } else { body(&group, *event, shape) };
+        let input = if kind >= 41 { helped(&group, a) } else { body(&group, *event, shape) };
         let Some(input) = input else { continue };
         let after_ms = if input == Body::Timer { 4000 } else { u64::from(b) };
         group = good::checked_step(group, input, after_ms)?;
@@ -116,7 +122,7 @@ proptest! {
     #[test]
     fn no_input_breaks_an_invariant_and_service_returns(
         shape in prop_oneof![shape(true), shape(false)],
-        events in prop::collection::vec((0u8..80, any::<u8>(), any::<u8>()), 0..120),
+        events in prop::collection::vec((0u8..81, any::<u8>(), any::<u8>()), 0..120),
     ) {
         let driven = walk(&shape, &events).and_then(|group| {
             // Explaining tries steps on a copy: it must do so from any state.
@@ -132,7 +138,7 @@ proptest! {
 
     /// Same inputs, same state, to the byte; and time never goes back, whatever the leader stamped.
     #[test]
-    fn a_step_is_a_function(shape in prop_oneof![shape(true), shape(false)], events in prop::collection::vec((0u8..80, any::<u8>(), any::<u8>()), 0..60)) {
+    fn a_step_is_a_function(shape in prop_oneof![shape(true), shape(false)], events in prop::collection::vec((0u8..81, any::<u8>(), any::<u8>()), 0..60)) {
         let [one, two] = [0, 1].map(|_| walk(&shape, &events));
         let (one, two) = (one.map_err(TestCaseError::fail)?, two.map_err(TestCaseError::fail)?);
         prop_assert_eq!(postcard::to_allocvec(&one).unwrap(), postcard::to_allocvec(&two).unwrap());
@@ -157,8 +163,8 @@ fn a_spare_that_runs_and_is_wanted_is_taken_at_once() {
         failovers_per_hour: 1,
         restarts: false,
     };
-    let begin = [(40, 105, 0), (40, 20, 0), (40, 2, 0), (3, 0, 8), (34, 0, 104), (2, 0, 10), (1, 106, 8), (18, 24, 2), (40, 182, 0)];
-    let end = [(40, 8, 0), (40, 32, 0), (40, 14, 0), (3, 33, 74), (40, 49, 0), (40, 0, 0), (2, 0, 26), (33, 79, 15)];
+    let begin = [(41, 105, 0), (41, 20, 0), (41, 2, 0), (3, 0, 8), (34, 0, 104), (2, 0, 10), (1, 106, 8), (18, 24, 2), (41, 182, 0)];
+    let end = [(41, 8, 0), (41, 32, 0), (41, 14, 0), (3, 33, 74), (41, 49, 0), (41, 0, 0), (2, 0, 26), (33, 79, 15)];
     let group = walk(&shape, &[&begin[..], &end[..]].concat()).unwrap();
     good::drive(group, None).unwrap();
 }

@@ -39,6 +39,7 @@ pub(crate) fn group(group: &Group) -> String {
         Pause::Paused => lines.push("paused".to_owned()),
         Pause::Resuming { waiting } => lines.push(format!("resuming, waits for {}", names(waiting))),
     }
+    lines.extend(group.restart_told().map(|told| format!("restart: {told}")));
     lines.extend(group.refusal.iter().map(|why| format!("refusal: [{}] {why}", why.code())));
     lines.join("\n")
 }
@@ -81,6 +82,7 @@ fn names<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
 pub(crate) fn explanation(explained: &Explanation) -> String {
     let mut lines = vec![explained.now.clone()];
     lines.extend(explained.transition.clone());
+    lines.extend(explained.restart.iter().map(|told| format!("restart: {told}")));
     lines.extend(explained.refusal.iter().map(|why| format!("refused: {why}")));
     for (id, role, why) in &explained.members {
         lines.push(format!("{id} {role}{}", why.as_ref().map(|why| format!(": {why}")).unwrap_or_default()));

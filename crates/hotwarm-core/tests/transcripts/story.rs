@@ -242,10 +242,21 @@ impl Story {
             "switchover" => Body::Operator(Operator::Switchover { to: words.rest.get(1).map(|name| self.id(name)) }),
             "drain" => Body::Operator(Operator::Drain { member: self.id(words.word(1)) }),
             "undrain" => Body::Operator(Operator::Undrain { member: self.id(words.word(1)) }),
+            "restart" => Body::Operator(self.restart(words)),
             "pause" => Body::Operator(Operator::Pause),
             "resume" => Body::Operator(Operator::Resume { force: words.rest.get(1) == Some(&"force") }),
             other => panic!("no such command: {other}"),
         }
+    }
+
+    fn restart(&mut self, words: &Words<'_>) -> Operator {
+        if words.rest.get(1) == Some(&"cancel") {
+            return Operator::EndRestart;
+        }
+        let all: Vec<String> = self.group().members.keys().map(|id| id.name().to_owned()).collect();
+        let named: Vec<String> = words.rest[1..].iter().map(|name| (*name).to_owned()).collect();
+        let lives = if named.is_empty() { all } else { named }.iter().map(|name| self.life(name)).collect();
+        Operator::Restart { lives }
     }
 
     fn life_input(&mut self, command: &str, words: &Words<'_>) -> Option<Body> {

@@ -263,7 +263,7 @@ impl World {
             }
         } else if fencing {
             self.step_down(id, view);
-        } else if member.role == Role::Spare && member.may_serve.is_none() {
+        } else if member.role == Role::Spare && member.may_serve.is_none() || lease && view.is_to_end(id, process.incarnation) {
             self.kill(id, StopCause::Asked);
         } else {
             self.take_role(id, view, lease);
@@ -381,7 +381,7 @@ impl World {
             if self.now().pause == Pause::Paused {
                 self.enter(Body::Operator(Operator::Resume { force: false }), 1)?;
             }
-            if good::in_service(self.now()) && quiet {
+            if good::in_service(self.now()) && quiet && !good::restarts(self.now()) {
                 return Ok(());
             }
             // Time passes only when nobody has anything to say.

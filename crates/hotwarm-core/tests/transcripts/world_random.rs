@@ -142,6 +142,12 @@ fn happen(world: &mut World, (kind, a, b): Event, shape: &Shape) -> Result<(), S
             world.enter(Body::Timer, wait_ms)?;
         }
         39 => world.kill(&id, StopCause::Exit(1)),
+        40 => {
+            let one = world.now().members.get(&id).map(|m| (id.clone(), m.incarnation));
+            let all = world.now().members.iter().map(|(id, m)| (id.clone(), m.incarnation));
+            let lives = if b % 3 == 0 { one.into_iter().collect() } else { all.collect() };
+            world.enter(Body::Operator(if b % 16 == 1 { Operator::EndRestart } else { Operator::Restart { lives } }), 1)?;
+        }
         _ => world.calm(&name, usize::from(b))?,
     }
     world.check()
@@ -163,7 +169,7 @@ proptest! {
 
     /// S22, S6, S8, S10; and liveness once the faults are over.
     #[test]
-    fn one_serves_at_any_instant(shape in small(), events in prop::collection::vec((0u8..48, any::<u8>(), any::<u8>()), 0..240)) {
+    fn one_serves_at_any_instant(shape in small(), events in prop::collection::vec((0u8..49, any::<u8>(), any::<u8>()), 0..240)) {
         if let Err(why) = live_through(&shape, &events) {
             prop_assert!(false, "{}", why);
         }

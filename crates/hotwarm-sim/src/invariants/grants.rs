@@ -8,8 +8,8 @@ use hotwarm_core::node::Message;
 use crate::event::N;
 
 /// How a grant begins on the wire: the version, then the number of its kind; and a message that is passed on.
-const GRANT: [u8; 2] = [1, 2];
-const RELAY: [u8; 2] = [1, 6];
+const GRANT: [u8; 2] = [2, 2];
+const RELAY: [u8; 2] = [2, 6];
 
 #[derive(Debug)]
 pub(super) struct Grants {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use hotwarm_core::action::MemberEvent;
 use hotwarm_core::cluster::What;
-use hotwarm_core::group::Effect;
+use hotwarm_core::group::{Effect, Reason};
 use hotwarm_core::ids::{Mono, Role};
 use hotwarm_core::node::{Action, Node, Options, RouterEvent};
 use hotwarm_core::wal::Record;
@@ -358,8 +358,10 @@ impl World {
 
     fn tell_events(&mut self, n: N, events: &[hotwarm_core::cluster::Event]) {
         for event in events {
-            if let What::Group(Effect::Promote { .. }) = &event.what {
-                self.counts.promotions += 1;
+            match &event.what {
+                What::Group(Effect::Promote { .. }) => self.counts.promotions += 1,
+                What::Group(Effect::Because(Reason::Restarted { .. })) => self.counts.restarted += 1,
+                _ => {}
             }
             self.line(|w| {
                 let group = event.group.as_ref().map_or_else(String::new, |g| format!("{g}: "));

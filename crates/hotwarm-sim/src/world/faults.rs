@@ -458,6 +458,7 @@ impl World {
                 self.later(20 * MS, Healing::Boot(n));
             }
             Healing::Operator(undo) => self.take_back(undo),
+            Healing::Restart(group) => self.restart_members(group),
         }
     }
 

@@ -71,6 +71,8 @@ pub struct Counts {
     pub asked: u64,
     pub answered: u64,
     pub promotions: u64,
+    /// Members that were restarted, as the nodes that applied it saw it.
+    pub restarted: u64,
     /// The most segments that took room on one disk, where snapshots are taken often.
     pub segments: usize,
     pub faults: u64,
@@ -136,6 +138,9 @@ impl World {
         }
         for (i, fault) in self.plan.faults.iter().enumerate() {
             self.queue.push(fault.at, Event::Fault(i));
+        }
+        for (at, group) in self.plan.restarts.clone() {
+            self.queue.push(at, Event::Heal(crate::fault::Healing::Restart(group)));
         }
         self.queue.push(100 * MS, Event::Client);
         self.queue.push(LOOK_US, Event::Look);

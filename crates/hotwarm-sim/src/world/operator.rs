@@ -34,6 +34,17 @@ impl World {
         self.command(at, command);
     }
 
+    /// As the newest node knows them: by the time it is applied some of those lives may be over.
+    pub(super) fn restart_members(&mut self, group: usize) {
+        let states = self.machines.iter().filter_map(|m| m.agent.as_ref()).map(|node| node.state());
+        let newest = states.max_by_key(|(_, applied)| *applied).and_then(|(cluster, _)| cluster.groups.get(&self.plan.groups[group].name));
+        let Some(newest) = newest else { return };
+        let lives = newest.members.iter().map(|(id, m)| (id.clone(), m.incarnation)).collect();
+        let command = self.of_group(group, Operator::Restart { lives });
+        let at = self.victim(Target::Leader);
+        self.command(at, command);
+    }
+
     /// A command may have been lost: at the end a person looks again.
     pub(super) fn take_all_back(&mut self) {
         let states = self.machines.iter().filter_map(|m| m.agent.as_ref()).map(|node| node.state());

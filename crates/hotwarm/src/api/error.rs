@@ -49,8 +49,18 @@ impl Refused {
                 refused.body.reason = Some(picture::reason(why));
                 Some(refused)
             }
+            What::Group(Effect::Because(why @ reason::Reason::RestartRefused { .. })) => {
+                let mut refused = Self::restart(why.to_string());
+                refused.body.reason = Some(picture::reason(why));
+                Some(refused)
+            }
             _ => None,
         })
+    }
+
+    /// 409
+    pub(super) fn restart(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, Code::RESTART_REFUSED, why)
     }
 }
 
@@ -64,6 +74,7 @@ impl From<CommandError> for Refused {
     fn from(error: CommandError) -> Self {
         let (status, code) = match error {
             CommandError::UnknownGroup(_) | CommandError::UnknownNode(_) => (StatusCode::NOT_FOUND, Code::NOT_THERE),
+            CommandError::NotYet => (StatusCode::CONFLICT, Code::TOO_OLD),
             CommandError::NoLeader => (StatusCode::SERVICE_UNAVAILABLE, Code::NO_LEADER),
             CommandError::Unconfirmed => (StatusCode::GATEWAY_TIMEOUT, Code::UNCONFIRMED),
             CommandError::Busy => (StatusCode::SERVICE_UNAVAILABLE, Code::BUSY),

@@ -148,6 +148,7 @@ pub(super) fn group_status(agent: &Handle, view: &View, group: &Group) -> GroupS
         pause: pause(&group.pause).to_owned(),
         transition: group.transition.as_ref().map(transition),
         refusal: group.refusal.as_ref().map(reason),
+        restart: restart(group),
         problems: problems(agent, group),
         failovers_last_hour: group.failovers.iter().filter(|at| at.0 >= hour_ago).count(),
         failovers_per_hour: group.spec.bounds.failovers_per_hour,
@@ -228,6 +229,16 @@ fn transition(t: &group::state::Transition) -> Transition {
         planned: t.planned,
         phase: phase.to_owned(),
     }
+}
+
+fn restart(group: &Group) -> Option<Restarting> {
+    let restart = group.restart.as_ref()?;
+    Some(Restarting {
+        member: restart.turn.as_ref().map(|turn| turn.member.to_string()),
+        left: group.restart_order(restart.left.keys()).iter().map(ToString::to_string).collect(),
+        stopped: restart.stopped.is_some(),
+        text: group.restart_told().unwrap_or_else(|| "it is about to begin".to_owned()),
+    })
 }
 
 /// What the group's state shows, and what only this node knows: that its own listener is not open.
@@ -356,6 +367,7 @@ pub(super) fn unfit(why: &Refusal) -> Unfit {
         Refusal::Outranked => "outranked",
         Refusal::KeptDown => "kept-down",
         Refusal::OldData => "old-data",
+        Refusal::Restarting => "restarting",
     };
     Unfit { code: code.to_owned(), text: why.to_string() }
 }
@@ -382,6 +394,8 @@ pub(super) fn reason(reason: &reason::Reason) -> Reason {
         | R::Ejected { member, .. }
         | R::SpareStarted { member }
         | R::LastOne { member, .. } => (Some(member), None, None),
+        R::Restarting { member } | R::Restarted { member, .. } | R::RestartWaits { member, .. } => (Some(member), None, None),
+        R::RestartStopped { member, .. } => (member.as_ref(), None, None),
         R::NoSuccessor { member, .. } => (member.as_ref(), None, None),
         _ => (None, None, None),
     };
@@ -479,6 +493,7 @@ pub(super) fn why(agent: &Handle, group: &Group) -> Why {
         },
         transition: explained.transition,
         refusal: explained.refusal.as_ref().map(reason),
+        restart: explained.restart,
         problems: problems(agent, group),
         members: explained
             .members

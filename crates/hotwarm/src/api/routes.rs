@@ -122,6 +122,13 @@ pub(super) const TABLE: &[Route] = &[
         ..WRITE
     },
     Route {
+        path: "/api/v1/groups/{group}/restart",
+        summary: "Restart members one after the other, a hot one only when others serve. Answered when it is in the log; events tell the rest.",
+        body: Some("Restart"),
+        handler: || post(write::restart_group),
+        ..WRITE
+    },
+    Route {
         path: "/api/v1/groups/{group}/pause",
         summary: "Suspend automation for the group: no promotion, no lease expiry.",
         handler: || post(write::pause),
@@ -132,6 +139,12 @@ pub(super) const TABLE: &[Route] = &[
         summary: "End the pause.",
         body: Some("Resume"),
         handler: || post(write::resume),
+        ..WRITE
+    },
+    Route {
+        path: "/api/v1/members/{group}/{member}/restart",
+        summary: "Restart a member: it hands over or drains first, and ends only when all others are well.",
+        handler: || post(write::restart_member),
         ..WRITE
     },
     Route {

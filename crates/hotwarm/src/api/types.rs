@@ -140,6 +140,9 @@ pub struct GroupStatus {
     pub transition: Option<Transition>,
     /// The refusal that holds now.
     pub refusal: Option<Reason>,
+    /// A restart of members that was asked for, and is not over.
+    #[serde(default)]
+    pub restart: Option<Restarting>,
     pub problems: Vec<Problem>,
     pub failovers_last_hour: usize,
     pub failovers_per_hour: u32,
@@ -153,6 +156,19 @@ pub struct Counts {
     pub hot: usize,
     pub warm: usize,
     pub spare: usize,
+}
+
+/// A restart of members that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarting {
+    /// Whose turn it is.
+    pub member: Option<String>,
+    /// Who is still to be restarted, the one whose turn it is among them, in this order.
+    pub left: Vec<String>,
+    /// It ended before all were restarted: nothing more is done.
+    pub stopped: bool,
+    /// What it is doing, or why it does nothing.
+    pub text: String,
 }
 
 /// A change of the hot member that is under way.
@@ -277,6 +293,9 @@ pub struct Why {
     /// The change under way and what it waits for.
     pub transition: Option<String>,
     pub refusal: Option<Reason>,
+    /// What a restart of members is doing, or why it does nothing.
+    #[serde(default)]
+    pub restart: Option<String>,
     pub problems: Vec<Problem>,
     pub members: Vec<Standing>,
     /// Empty on a node that holds no lease.
@@ -377,6 +396,18 @@ pub struct Switchover {
     /// `GROUP/MEMBER`; without it the best candidate.
     #[serde(default)]
     pub to: Option<String>,
+}
+
+/// `POST /api/v1/groups/{group}/restart`
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Restart {
+    /// Which lives are to end, by member: a life that has ended is not ended again. Without it those that the answering node knows of.
+    #[serde(default)]
+    pub incarnations: Option<BTreeMap<String, u64>>,
+    /// Call off what is left of one instead.
+    #[serde(default)]
+    pub cancel: bool,
 }
 
 /// `POST /api/v1/groups/{group}/resume`

@@ -68,12 +68,21 @@ pub(super) fn change(client: &Client, text: &str, dry_run: bool, yes: bool, json
     if in_force.is_none() {
         return Err(Failure::failed(Code::NOT_OVER, format!("configuration {} is agreed on, and not seen in force yet", applied.revision)));
     }
-    let engine = planned.changes.iter().any(|change| change.contains("the engine changes"));
-    let next = match engine {
-        true => "`hotwarm status` on each node names its members that run on with the former engine: watch it",
-        false => "watch what follows with `hotwarm status`",
-    };
+    let next = next(&planned.changes);
     done(json, &applied, &difference, &format!("configuration {} is in force\n{next}", applied.revision))
+}
+
+/// What a person does then: members of a changed engine run on as they are.
+fn next(changes: &[String]) -> String {
+    let of = |change: &String| Some(change.strip_prefix("group ")?.split_once(": the engine changes")?.0.to_owned());
+    let groups: Vec<String> = changes.iter().filter_map(of).collect();
+    if groups.is_empty() {
+        return "watch what follows with `hotwarm status`".to_owned();
+    }
+    let restarts = groups.iter().map(|group| format!("`hotwarm restart {group}`")).collect::<Vec<_>>().join(", ");
+    format!(
+        "members that run go on with the former engine (`hotwarm status` on each node names its own); next, one after the other: {restarts}"
+    )
 }
 
 fn done(json: bool, applied: &Applied, difference: &str, what: &str) -> Result<(), Failure> {

@@ -32,6 +32,7 @@ mod pause;
 mod recover_quorum;
 pub mod reference;
 mod remote;
+mod restart;
 mod run;
 mod status;
 mod switchover;
@@ -105,6 +106,7 @@ pub enum Command {
     Switchover(switchover::SwitchoverArgs),
     Drain(drain::DrainArgs),
     Undrain(drain::UndrainArgs),
+    Restart(restart::RestartArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
     AcceptLoss(accept_loss::AcceptLossArgs),
@@ -157,6 +159,7 @@ fn dispatch(cli: &Cli, wired: Wired) -> Result<(), Failure> {
         Command::Switchover(args) => switchover::switchover(args, global),
         Command::Drain(args) => drain::drain(args, global),
         Command::Undrain(args) => drain::undrain(args, global),
+        Command::Restart(args) => restart::restart(args, global),
         Command::Pause(args) => pause::pause(args, global),
         Command::Resume(args) => pause::resume(args, global),
         Command::AcceptLoss(args) => accept_loss::accept_loss(args, global),

@@ -305,7 +305,15 @@ fn problems(status: &Status, colour: bool) -> String {
         if !former.is_empty() {
             let text =
                 format!("{}: of {} running here, {} run the former engine: {}", group.name, own.len(), former.len(), former.join(", "));
-            tell("notice", text, "each takes the new one over when it starts next; other nodes tell of theirs");
+            let advice =
+                format!("`hotwarm restart {}` brings the new one to each, one after the other; other nodes tell of theirs", group.name);
+            tell("notice", text, &advice);
+        }
+    }
+    for group in &status.groups {
+        if let Some(restart) = group.restart.as_ref().filter(|restart| restart.member.is_some()) {
+            let advice = format!("nothing; `hotwarm restart {} --cancel` calls off what is left", group.name);
+            tell("notice", format!("{}: {}", group.name, restart.text), &advice);
         }
     }
     let all = status.groups.iter().flat_map(|group| group.problems.iter().map(move |problem| (group, problem)));

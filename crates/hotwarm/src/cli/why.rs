@@ -35,6 +35,9 @@ fn text(why: &Why, colour: bool) -> String {
     if let Some(transition) = &why.transition {
         out.push_str(&format!("change   {transition}\n"));
     }
+    if let Some(restart) = &why.restart {
+        out.push_str(&format!("restart  {restart}\n"));
+    }
     if let Some(refusal) = &why.refusal {
         out.push_str(&format!("refused  {} ({})\n", refusal.text, refusal.code));
     }

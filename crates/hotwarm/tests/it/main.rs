@@ -19,6 +19,7 @@ mod netns;
 mod nginx;
 mod operator;
 mod recorder;
+mod restart;
 mod schema;
 mod switchover;
 mod upgrade;

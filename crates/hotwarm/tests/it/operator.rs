@@ -29,6 +29,7 @@ fn an_operator_sees_and_acts() {
     cluster.finish(&[
         OF_FAULTS[0],
         ("switchover refused", refused),
+        ("is not restarted yet", "asked while another member came back"),
         ("configuration refused", refused),
         ("is kept although", "drained while no other could serve"),
         ("automation is paused", "paused above"),
@@ -83,10 +84,12 @@ fn answers_as_described(cluster: &Cluster) {
         ("/api/v1/groups/{group}/pause", json!({}), 200),
         ("/api/v1/groups/{group}/resume", json!({}), 200),
         ("/api/v1/groups/{group}/switchover", json!({ "to": "web/b" }), 409),
+        ("/api/v1/groups/{group}/restart", json!({ "cancel": true }), 200),
         ("/api/v1/members/{group}/{member}/drain", json!({}), 200),
         ("/api/v1/members/{group}/{member}/undrain", json!({}), 200),
         ("/api/v1/nodes/{node}/drain", json!({}), 200),
         ("/api/v1/nodes/{node}/undrain", json!({}), 200),
+        ("/api/v1/members/{group}/{member}/restart", json!({}), 200),
         ("/api/v1/config", json!({ "text": "x = 1", "revision": 1 }), 422),
         ("/api/v1/certificates/reload", json!({}), 409),
     ];
@@ -152,6 +155,8 @@ fn is_refused_with_a_code_and_a_page(cluster: &Cluster) {
         "groups/web/switchover",
         "groups/web/pause",
         "groups/web/resume",
+        "groups/web/restart",
+        "members/web/a/restart",
         "members/web/a/drain",
         "members/web/a/undrain",
         "nodes/c/drain",
@@ -320,7 +325,7 @@ fn applies(cluster: &Cluster) {
     assert!(wrong.exit == 1 && wrong.err.contains("HW0102"), "{}", wrong.err);
     // A changed engine counts from the next start; until then the member is named where it runs.
     std::fs::write(file, changed.replace("\"component\", \"web\"", "\"component\", \"web\", \"--name\", \"new\"")).unwrap();
-    assert!(cluster.done("a", &["apply", file, "--yes"]).contains("names its members that run on with the former engine"));
+    assert!(cluster.done("a", &["apply", file, "--yes"]).contains("one after the other: `hotwarm restart web`"));
     cluster.wait_until("b to name its member", || cluster.done("b", &["status"]).contains("run the former engine: web/b"));
     crate::members::signal(cluster.member_pid("web/b").unwrap(), Signal::KILL);
     cluster.wait_until("the new one to run", || !cluster.done("b", &["status"]).contains("former engine"));
