@@ -17,12 +17,15 @@ use serde::{Deserialize, Serialize};
 pub use entry::{Body, Entry, Item, Origin};
 pub use spec::{ClusterSpec, NodeSpec};
 
+use crate::group::reason::SelfDoubt;
 use crate::group::{self, Effect, Group, Input};
 use crate::ids::{Epoch, GroupName, Millis, NodeId, RaftId, Session};
 use crate::plant::{self, Bug};
 
 /// The newest behaviour this program has (S17): the state carries the one in force.
-pub const BEHAVIOUR: u32 = 1;
+pub const BEHAVIOUR: u32 = 2;
+/// From this behaviour on a node tells the log that it doubts itself.
+pub const TELLS_SELF_DOUBT: u32 = 2;
 
 /// The state that every node derives from the control log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +50,8 @@ pub struct Cluster {
     /// Names of removed groups in which several served: their members and routers need no lease, so nobody can wait until the last of them
     /// has heard that it is over.
     pub once_many: BTreeSet<GroupName>,
+    /// Nodes that doubt themselves, as they say.
+    pub self_doubts: BTreeMap<NodeId, SelfDoubt>,
 }
 
 /// The lease's length in force. A decrease counts for those who wait it out only after the old length has passed (S2).
@@ -100,6 +105,7 @@ pub enum What {
     Undrained { node: NodeId },
     Behaviour { version: u32 },
     Group(Effect),
+    SelfDoubt { node: NodeId, why: Option<SelfDoubt> },
 }
 
 impl fmt::Display for What {
@@ -122,6 +128,10 @@ impl fmt::Display for What {
             Self::Undrained { node } => write!(f, "node {node} is no longer drained"),
             Self::Behaviour { version } => write!(f, "behaviour version {version} is in force"),
             Self::Group(effect) => write!(f, "{effect}"),
+            Self::SelfDoubt { node, why: Some(why) } => {
+                write!(f, "node {node} doubts itself: {why}; its members become hot only where no others can")
+            }
+            Self::SelfDoubt { node, why: None } => write!(f, "node {node} no longer doubts itself"),
         }
     }
 }
@@ -150,6 +160,7 @@ impl Cluster {
             next_raft_id: 1,
             epoch_floor: Epoch(0),
             once_many: BTreeSet::new(),
+            self_doubts: BTreeMap::new(),
         }
     }
 
@@ -204,6 +215,7 @@ impl Cluster {
             Body::Behaviour { version } => self.on_behaviour(*version),
             Body::Timer => self.tell_all(&group::Body::Timer),
             Body::Group { group, body } => self.tell_group(group, body.clone()),
+            Body::SelfDoubt { node, why } => self.on_self_doubt(node, *why),
         }
     }
 
@@ -280,8 +292,8 @@ impl Cluster {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match bytes.split_first() {
             Some((&SNAPSHOT_VERSION, rest)) => Self::read(rest),
-            // Its last field, a set, was not there yet: it is empty.
-            Some((&BEFORE_ONCE_MANY, rest)) => Self::read(&[rest, &[0]].concat()),
+            // Its last fields, a set and a map, were not there yet: they are empty.
+            Some((&BEFORE_ONCE_MANY, rest)) => Self::read(&[rest, &[0, 0]].concat()),
             Some((&version, _)) => Err(DecodeError::UnknownVersion { what: "cluster snapshot", version }),
             None => Err(DecodeError::Malformed { what: "cluster snapshot" }),
         }

@@ -4,6 +4,7 @@ mod random;
 use super::*;
 use crate::group::input::Answer;
 use crate::group::spec::{Bounds, Fence, GroupSpec, MemberSpec};
+use crate::group::state::NodeView;
 use crate::ids::{Incarnation, MemberId, NodeId};
 
 fn spec(names: &[&str]) -> ClusterSpec {
@@ -38,10 +39,10 @@ fn apply(cluster: &mut Cluster, at: u64, body: Body) -> Vec<What> {
 fn s11_a_wiped_directory_gets_a_new_number() {
     let mut c = found();
     assert_eq!(c.nodes[&NodeId::from("a")].raft_id, Some(RaftId(1)));
-    apply(&mut c, 2, Body::Admit { node: "b".into(), incarnation: 71, behaviour: 1 });
-    apply(&mut c, 3, Body::Admit { node: "b".into(), incarnation: 71, behaviour: 1 });
+    apply(&mut c, 2, Body::Admit { node: "b".into(), incarnation: 71, behaviour: BEHAVIOUR });
+    apply(&mut c, 3, Body::Admit { node: "b".into(), incarnation: 71, behaviour: BEHAVIOUR });
     assert_eq!(c.nodes[&NodeId::from("b")].raft_id, Some(RaftId(2)));
-    apply(&mut c, 4, Body::Admit { node: "b".into(), incarnation: 72, behaviour: 1 });
+    apply(&mut c, 4, Body::Admit { node: "b".into(), incarnation: 72, behaviour: BEHAVIOUR });
     assert_eq!(c.nodes[&NodeId::from("b")].raft_id, Some(RaftId(3)));
     assert_eq!(c.node_of(RaftId(3)), Some(&NodeId::from("b")));
     assert_eq!(c.node_of(RaftId(2)), None);
@@ -104,9 +105,18 @@ fn snapshots_survive_their_bytes_and_other_versions_are_named() {
     let c = found();
     let mut bytes = c.encode();
     assert_eq!(Cluster::decode(&bytes), Ok(c.clone()));
-    // The first version ended before the names of removed groups.
-    let (end, first) = bytes.split_last().expect("bytes");
-    assert_eq!((*end, Cluster::decode(&[&[1], &first[1..]].concat())), (0, Ok(c)));
+    // The first version ended before the names of removed groups and the nodes that doubt themselves.
+    let (first, end) = bytes.split_last_chunk().expect("bytes");
+    assert_eq!((*end, Cluster::decode(&[&[1], &first[1..]].concat())), ([0, 0], Ok(c)));
+    // What a group kept of a node was three bytes then, and still is.
+    let mut view = NodeView { silent: true, lapsed: false, drained: true, doubts_itself: None };
+    assert_eq!(postcard::to_allocvec(&view), Ok(vec![1, 0, 1]));
+    for why in [SelfDoubt::LittleRoom, SelfDoubt::Stalled] {
+        view.doubts_itself = Some(why);
+        let bytes = postcard::to_allocvec(&view).expect("bytes");
+        assert_eq!(postcard::from_bytes(&bytes), Ok(view));
+    }
+    assert!(postcard::from_bytes::<NodeView>(&[0, 0, 6]).is_err());
     bytes[0] = 9;
     assert_eq!(Cluster::decode(&bytes), Err(DecodeError::UnknownVersion { what: "cluster snapshot", version: 9 }));
     assert!(Cluster::decode(&[]).is_err());
@@ -132,7 +142,7 @@ fn s17_a_behaviour_is_in_force_once_every_program_has_it_and_stays() {
 fn s2_a_node_leaves_only_after_its_lease() {
     let mut c = found();
     let b = NodeId::from("b");
-    apply(&mut c, 2, Body::Admit { node: b.clone(), incarnation: 71, behaviour: 1 });
+    apply(&mut c, 2, Body::Admit { node: b.clone(), incarnation: 71, behaviour: BEHAVIOUR });
     apply(&mut c, 3, Body::Back { node: b.clone(), session: Session(0) });
     let without = || Body::Configure { spec: Box::new(spec(&["a"])), revision: 1 };
     assert!(matches!(&apply(&mut c, 4, without())[..], [What::ConfigureRefused { why }] if why.contains("node b")));
@@ -146,7 +156,7 @@ fn s2_a_node_leaves_only_after_its_lease() {
 fn a_node_that_runs_is_not_moved_to_another_address() {
     let mut c = found();
     let b = NodeId::from("b");
-    apply(&mut c, 2, Body::Admit { node: b.clone(), incarnation: 71, behaviour: 1 });
+    apply(&mut c, 2, Body::Admit { node: b.clone(), incarnation: 71, behaviour: BEHAVIOUR });
     apply(&mut c, 3, Body::Back { node: b.clone(), session: Session(0) });
     let moved = || {
         let mut moved = spec(&["a", "b"]);

@@ -328,7 +328,7 @@ impl Step {
             self.group.candidate(Need::Dead, None, &t.refused)
         };
         let wanted = t.to.clone().filter(|to| self.group.unfit(to).is_none() && !t.refused.contains(to));
-        let wanted = wanted.filter(|to| others.iter().all(|(id, why)| id != to || *why == Refusal::Outranked));
+        let wanted = wanted.filter(|to| others.iter().all(|(id, why)| id != to || why.is_preference()));
         if let Some(to) = wanted.or(best) {
             if let Some(asked) = t.to.as_ref().filter(|asked| t.planned && **asked != to) {
                 self.because(Reason::SwitchoverAborted { why: why_not(asked, &others) });

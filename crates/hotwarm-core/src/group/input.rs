@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::reason::Evidence;
+use super::reason::{Evidence, SelfDoubt};
 use super::spec::GroupSpec;
 use crate::action::StopCause;
 use crate::ids::{Attempt, Epoch, Incarnation, MemberId, Millis, NodeId, Position};
@@ -145,6 +145,11 @@ pub enum NodeInput {
     },
     Undrain {
         node: NodeId,
+    },
+    /// It doubts itself for this reason, or no longer.
+    SelfDoubt {
+        node: NodeId,
+        why: Option<SelfDoubt>,
     },
 }
 

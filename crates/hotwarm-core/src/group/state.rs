@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::reason::{Evidence, Reason, Refusal};
+use super::reason::{Evidence, Reason, Refusal, SelfDoubt};
 use super::spec::GroupSpec;
 use crate::action::StopCause;
 use crate::ids::{Attempt, Epoch, Incarnation, MemberId, Millis, NodeId, Position, Role};
@@ -96,11 +96,36 @@ pub enum Life {
 
 /// What the group uses of a node's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(bool, bool, u8)", into = "(bool, bool, u8)")]
 pub struct NodeView {
     pub silent: bool,
     /// It holds no lease.
     pub lapsed: bool,
     pub drained: bool,
+    /// Its members are chosen only where no others can be.
+    pub doubts_itself: Option<SelfDoubt>,
+}
+
+/// `drained` and the doubt share a byte: states written before there was a doubt are read as they were meant.
+impl From<NodeView> for (bool, bool, u8) {
+    fn from(view: NodeView) -> Self {
+        let doubt = view.doubts_itself.map_or(0, |why| why as u8);
+        (view.silent, view.lapsed, u8::from(view.drained) | doubt << 1)
+    }
+}
+
+impl TryFrom<(bool, bool, u8)> for NodeView {
+    type Error = &'static str;
+
+    fn try_from((silent, lapsed, rest): (bool, bool, u8)) -> Result<Self, Self::Error> {
+        let doubts_itself = match rest >> 1 {
+            0 => None,
+            1 => Some(SelfDoubt::LittleRoom),
+            2 => Some(SelfDoubt::Stalled),
+            _ => return Err("a node doubts itself for a reason that this program does not know"),
+        };
+        Ok(Self { silent, lapsed, drained: rest & 1 == 1, doubts_itself })
+    }
 }
 
 /// A change of the hot member that is under way.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::group::input::Life as Told;
+use crate::group::reason::SelfDoubt;
 
 #[test]
 fn s4_of_a_member_its_own_node_alone_tells_whether_it_lives() {
@@ -22,4 +23,39 @@ fn s4_of_a_member_its_own_node_alone_tells_whether_it_lives() {
     desk.later(&leader, Todo::Message { from: other.clone(), bytes: propose });
     desk.run(100);
     assert_eq!(life(&desk), (later, false));
+}
+
+/// S17: not before every program knows of it. And each node for itself alone.
+#[test]
+fn a_node_with_little_room_says_so_and_its_members_are_chosen_last() {
+    let mut desk = settled();
+    let b = NodeId::from("b");
+    let doubts = |d: &Desk| d.cluster("a").self_doubts.get(&NodeId::from("b")).copied();
+    // As if c's program were one of before.
+    let before = crate::cluster::TELLS_SELF_DOUBT - 1;
+    for node in desk.nodes.values_mut() {
+        node.cluster.behaviour = before;
+        node.cluster.nodes.get_mut(&"c".into()).expect("configured").behaviour = before;
+    }
+    desk.nodes.get_mut(&"c".into()).expect("known").options.behaviour = before;
+    desk.nodes.get_mut(&b).expect("known").handle_room(true);
+    desk.run(1000);
+    assert_eq!(doubts(&desk), None, "a program of before could not read it");
+    desk.nodes.get_mut(&"c".into()).expect("known").options.behaviour = crate::cluster::BEHAVIOUR;
+    desk.until(2000, "all to know", |d| doubts(d) == Some(SelfDoubt::LittleRoom));
+    let what = |e: &Event| matches!(&e.what, What::SelfDoubt { node, .. } if *node == "b".into());
+    let told = |d: &Desk| d.told[&NodeId::from("a")].iter().filter(|(_, event)| what(event)).count();
+    desk.run(2000);
+    assert_eq!(told(&desk), 1, "it is told once");
+    let view = |d: &Desk| d.clock("c").node(&"b".into()).doubts_itself;
+    assert_eq!(view(&desk), Some(SelfDoubt::LittleRoom), "its groups know");
+    // Another node cannot say it of this one.
+    let (leader, body) = (desk.leader(), Body::SelfDoubt { node: b.clone(), why: None });
+    let from = desk.nodes.keys().find(|n| **n != leader && **n != b).cloned().unwrap_or_else(|| "c".into());
+    let propose = Message::Propose { items: vec![Item { origin: None, body }] }.encode(77);
+    desk.later(&leader, Todo::Message { from, bytes: propose });
+    desk.run(50);
+    assert_eq!((doubts(&desk), told(&desk)), (Some(SelfDoubt::LittleRoom), 1));
+    desk.nodes.get_mut(&b).expect("known").handle_room(false);
+    desk.until(1000, "all to know", |d| doubts(d).is_none() && view(d).is_none());
 }
