@@ -271,6 +271,8 @@ impl Node {
         }
         match message {
             Message::Log(message) => self.on_log(from, *message),
+            // Of a node that was removed, or that nobody configured. One that was added is heard once the log has told of it.
+            Message::Beat(_) | Message::Grant { .. } if !self.peers.is_member(&self.cluster, from) => {}
             Message::Beat(beat) => self.on_beat(from, relayed, beat),
             Message::Grant { number, session, index } => self.holder.granted(self.now, number, session, index),
             Message::Propose { items } => self.on_propose(from, items),

@@ -59,3 +59,37 @@ fn a_node_with_little_room_says_so_and_its_members_are_chosen_last() {
     desk.nodes.get_mut(&b).expect("known").handle_room(false);
     desk.until(1000, "all to know", |d| doubts(d).is_none() && view(d).is_none());
 }
+
+#[test]
+fn who_is_not_configured_grants_nothing_and_is_not_heard() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let other = desk.nodes.keys().find(|n| **n != leader).cloned().expect("three nodes");
+    let (now, session) = (desk.now, desk.cluster("a").nodes[&other].session);
+    let node = desk.nodes.get_mut(&other).expect("known");
+    let number = u64::MAX;
+    node.holder.asked(number, now.plus(Duration::from_millis(1)), node.cluster.lease);
+    let until = node.holder.until();
+    let grant = Message::Grant { number, session, index: node.applied }.encode(77);
+    let beat = message::Beat { number: 1, session, renew: true, heard: vec![other.clone()], behaviour: 1, digest: None };
+    let beat = Message::Beat(beat).encode(77);
+    let given = |node: &mut Node, from: &str, bytes: &[u8]| {
+        node.handle_message(now, &from.into(), bytes);
+        while node.poll_action().is_some() {}
+    };
+    // Removed since, and still running; and one that never was.
+    node.cluster.nodes.retain(|name, _| *name == other || *name == leader);
+    let gone = desk.nodes.keys().find(|n| **n != leader && **n != other).cloned().expect("three nodes");
+    let node = desk.nodes.get_mut(&other).expect("known");
+    let heard = |node: &Node, name: &str| node.peers.heard(now.plus(Duration::from_secs(60))).contains(&name.into());
+    for stranger in [gone.as_str(), "x"] {
+        given(node, stranger, &grant);
+        node.handle_message(now.plus(Duration::from_secs(60)), &stranger.into(), &beat);
+        assert!(!heard(node, stranger), "{stranger}");
+        assert_eq!(node.holder.until(), until, "{stranger}");
+    }
+    node.handle_message(now.plus(Duration::from_secs(60)), &leader, &beat);
+    assert!(heard(node, leader.as_str()));
+    given(node, leader.as_str(), &grant);
+    assert!(node.holder.until() > until, "of a node of the configuration it counts");
+}
