@@ -9,7 +9,7 @@ fn wakes(desk: &mut Desk, name: &NodeId) -> u32 {
     desk.run(2000);
     desk.wakes.clear();
     desk.run(1000);
-    desk.wakes.get(name).copied().unwrap_or_default()
+    desk.wakes.get(name).copied().unwrap_or_default().0
 }
 
 #[test]
