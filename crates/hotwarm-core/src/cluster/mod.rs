@@ -48,7 +48,7 @@ pub struct Cluster {
     /// A group that is new begins after it: what remembers an epoch of a removed group of that name obeys the new one too.
     pub epoch_floor: Epoch,
     /// Names of removed groups in which several served: their members and routers need no lease, so nobody can wait until the last of them
-    /// has heard that it is over.
+    /// has heard that it is over (docs/decisions/burnt-names.md).
     pub once_many: BTreeSet<GroupName>,
     /// Nodes that doubt themselves, as they say.
     pub self_doubts: BTreeMap<NodeId, SelfDoubt>,

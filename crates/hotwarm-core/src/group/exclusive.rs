@@ -342,6 +342,9 @@ impl Step {
     }
 
     /// A plan that fails for want of reports: the member that stepped down for it has all that was ever acknowledged, and serves again.
+    ///
+    /// S7: the entry that is applied here is the abort of the attempt, and it opens epoch + 1 with the same member. Whoever was cut follows
+    /// again only once that member has answered and the group is open (docs/decisions/abort-without-an-entry.md).
     fn go_back(&mut self, t: &Transition) -> bool {
         let Some(from) = t.from.clone().filter(|from| t.planned && self.group.unfit(from).is_none() && !t.refused.contains(from)) else {
             return false;
