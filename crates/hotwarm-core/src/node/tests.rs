@@ -1,6 +1,7 @@
 //! Several nodes on one desk: messages, disks and engines that answer after a millisecond, and a clock that is turned by hand. The
 //! simulator has the faults; here stand the plain stories.
 
+mod duties;
 mod leases;
 mod quiet;
 mod reports;
