@@ -10,16 +10,16 @@ use crate::invariants::Violation;
 /// Seeds that are known to show a bug that few show.
 pub const KNOWN: &[(Bug, u64)] = &[
     (Bug::S3NoFloor, 27),
-    (Bug::S5StoppedEarly, 59),
-    (Bug::S6NotFenced, 336),
-    (Bug::S7AnyAttempt, 84),
+    (Bug::S5StoppedEarly, 93),
+    (Bug::S6NotFenced, 216),
+    (Bug::S7AnyAttempt, 90),
     (Bug::S9NoSuccessor, 35),
     (Bug::S12GoesOn, 13),
     (Bug::S14NeverRewritten, 7),
     (Bug::S17TooEarly, 7),
     (Bug::S18OwnClock, 24),
-    (Bug::S19WitnessLeads, 38),
-    (Bug::P2OneReport, 24),
+    (Bug::S19WitnessLeads, 30),
+    (Bug::P2OneReport, 48),
 ];
 
 /// The first seed below `seeds` that breaks a rule with the bug planted, counted from 1, and the rule; else a known one that does. The process has the bug while this

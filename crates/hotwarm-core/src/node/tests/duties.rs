@@ -71,3 +71,55 @@ fn s12_whose_log_may_have_lost_its_end_joins_as_another_unless_it_is_alone() {
     assert_eq!(stored(&[1], true, true), Ok((None, Some(77))), "those that came after the snapshot have the log too");
     assert_eq!(stored(&[1], true, false), Err(SoleVoterCut), "nobody else has it");
 }
+
+/// What `message` makes the node say.
+fn told(node: &mut Node, now: Mono, from: &NodeId, message: &Message) -> Vec<Action> {
+    while node.poll_action().is_some() {}
+    node.handle_message(now, from, &message.encode(77));
+    std::iter::from_fn(|| node.poll_action()).collect()
+}
+
+#[test]
+fn s17_states_that_differ_at_one_index_are_told() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let all = |d: &Desk| d.nodes.values().filter_map(|node| node.digest).collect::<BTreeSet<_>>();
+    for ticket in 0..300 {
+        let command = Command::Undrain { node: "a".into() };
+        desk.nodes.get_mut(&leader).expect("known").handle_command(desk.now, ticket, command);
+        desk.run(2);
+    }
+    desk.run(500);
+    assert!(desk.nodes.values().all(|node| node.digest.is_some()), "each takes one now and then");
+    assert_eq!(all(&desk).len(), 1, "and they agree: {:?}", all(&desk));
+    let other = desk.nodes.keys().find(|n| **n != leader).cloned().expect("three nodes");
+    let (now, digest, session) = (desk.now, desk.nodes[&leader].digest, desk.cluster("a").nodes[&leader].session);
+    let node = desk.nodes.get_mut(&other).expect("known");
+    let beat = |digest| Message::Beat(message::Beat { number: 1, session, renew: true, heard: Vec::new(), behaviour: 2, digest });
+    let alarms = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Alarm { code: "HW0309", .. }));
+    let another = digest.map(|(index, hash)| (Index(index.0 + 256), hash + 1));
+    for harmless in [digest, None, another] {
+        assert!(!alarms(&told(node, now, &leader, &beat(harmless))), "{harmless:?}");
+    }
+    let differs = digest.map(|(index, hash)| (index, hash.wrapping_add(1)));
+    assert!(alarms(&told(node, now, &leader, &beat(differs))));
+}
+
+#[test]
+fn s17_a_program_older_than_what_is_in_force_is_not_welcome() {
+    let mut desk = settled();
+    let leader = desk.leader();
+    let other = desk.nodes.keys().find(|n| **n != leader).cloned().expect("three nodes");
+    let (now, in_force) = (desk.now, desk.cluster("a").behaviour);
+    let incarnation = desk.nodes[&other].options.incarnation;
+    let node = desk.nodes.get_mut(&leader).expect("known");
+    let hello = |behaviour| Message::Hello { cluster: Some(77), name: "desk".into(), incarnation, behaviour };
+    let welcomes = |actions: &[Action]| {
+        let welcome = |bytes: &[u8]| matches!(Message::decode(bytes), Ok((_, Message::Welcome { .. })));
+        actions.iter().any(|action| matches!(action, Action::Send { bytes, .. } if welcome(bytes)))
+    };
+    let refused = told(node, now, &other, &hello(in_force - 1));
+    assert!(refused.iter().any(|action| matches!(action, Action::Alarm { code: "HW0310", .. })), "{refused:?}");
+    assert!(!welcomes(&refused));
+    assert!(welcomes(&told(node, now, &other, &hello(in_force))));
+}
