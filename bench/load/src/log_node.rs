@@ -81,7 +81,10 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         security: Security::Loopback,
         revoked: Vec::new(),
     };
-    let inbound = move |m: Inbound| arrived.try_send(Input::Message(m.bytes)).is_ok();
+    let inbound = move |told| match told {
+        Inbound::Message { bytes, .. } => arrived.try_send(Input::Message(bytes)).is_ok(),
+        Inbound::Ended(_) => true,
+    };
     let transport = Transport::start(options, Box::new(inbound))?;
     let log = founded(id, peers.len() as u64);
     wal.submit(0, log.1, true)?;

@@ -2,12 +2,14 @@
 //!
 //! It gives bytes no meaning; [`hotwarm_core::wal`] does. A sector is written whole or not at all, and in any order until it is synced.
 
-use hotwarm_core::node::{NODE_LOG, SoleVoterCut, Stored};
+use hotwarm_core::node::{NODE_LOG, Stored};
 use hotwarm_core::rng::Rng;
 use hotwarm_core::wal::{
     EncodeError, Encoder, End, Entry, EntryKind, HEADER_BYTES, Liveness, LogId, Record, Replay, ReplayError, SECTOR_BYTES, SegmentId,
 };
 
+/// The cluster's identity, which a data directory remembers beside its log.
+pub const CLUSTER: u128 = 77;
 const SEGMENT_BYTES: u64 = 24 << 10;
 /// Segments that may lie there before idle logs are written forward.
 const SEGMENTS: usize = 2;
@@ -257,12 +259,12 @@ impl Disk {
             self.segments.push(segment(&header));
             self.encoder = Some(encoder);
         }
-        match Stored::from_logs(replayed.logs) {
+        match Stored::from_logs(replayed.logs, Some(CLUSTER)) {
             Ok(stored) => {
                 self.named = stored.identity.is_some();
                 Found::Stored(Box::new(stored))
             }
-            Err(SoleVoterCut) => Found::Unusable(SoleVoterCut.to_string()),
+            Err(cut) => Found::Unusable(cut.to_string()),
         }
     }
 

@@ -30,6 +30,11 @@ pub enum Event {
         from: N,
         bytes: Rc<Vec<u8>>,
     },
+    /// The other's agent refuses connections.
+    Ended {
+        to: N,
+        of: N,
+    },
     Persisted {
         n: N,
         life: u32,

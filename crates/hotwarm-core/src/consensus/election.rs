@@ -33,7 +33,16 @@ impl Jitter {
         }
         self.timeout
     }
+
+    /// As little patience as the range allows, and still not the same for all, while this standing lasts.
+    pub(super) fn hasten(&mut self) {
+        let (min, max) = self.range;
+        self.timeout = draw(&mut self.rng, (min, max.min(min + HASTE)));
+    }
 }
+
+/// Ticks over which those spread who hasten at the same moment.
+const HASTE: usize = 8;
 
 fn draw(rng: &mut Rng, (min, max): (usize, usize)) -> usize {
     min + usize::try_from(rng.below((max - min) as u64)).expect("below a usize")

@@ -60,15 +60,18 @@ pub struct Options {
     pub seed: u64,
 }
 
+/// Ticks between the heartbeats of a log, by default.
+pub const HEARTBEAT_TICKS: usize = 10;
+
 impl Options {
-    /// Sensible bounds for a tick of 10 ms: elections after 160 to 300 ms, a heartbeat every 50 ms.
+    /// Sensible bounds for a tick of 10 ms: elections after 220 to 360 ms of silence, a heartbeat every 100 ms (why: docs/decisions/elections.md).
     #[must_use]
     pub const fn new(id: RaftId, log: LogId, seed: u64) -> Self {
         Self {
             id,
             log,
-            election_ticks: (16, 30),
-            heartbeat_ticks: 5,
+            election_ticks: (22, 36),
+            heartbeat_ticks: HEARTBEAT_TICKS,
             max_entry_bytes: 4 << 20,
             max_uncommitted_bytes: 16 << 20,
             max_inflight: 256,

@@ -337,15 +337,16 @@ impl Replica {
         }
     }
 
-    /// Messages to `peer` were lost: its connection broke or its queue was full.
-    pub fn report_unreachable(&mut self, peer: RaftId) {
-        if !self.leads() {
+    /// The leader's process has ended, for all that can be told from here: the time without elections is over, as after a silence of that
+    /// length. This replica votes, and asks for votes in a few ticks. A leader that lives takes it back with its next heartbeat.
+    pub fn leader_ended(&mut self) {
+        let was_leader = self.leads();
+        if was_leader || self.leader().is_none() {
             return;
         }
-        self.raft.report_unreachable(peer.0);
-        if self.snapshot_ticks.remove(&peer.0).is_some() {
-            self.raft.report_snapshot(peer.0, SnapshotStatus::Failure);
-        }
+        self.raft.raft.election_elapsed = self.raft.raft.election_elapsed.max(self.options.election_ticks.0);
+        self.jitter.hasten();
+        self.after(was_leader, false);
     }
 
     /// Asks for an index that a read begun now must see (S15). The answer comes in [`Ready::reads`], or in [`Ready::reads_failed`] if

@@ -75,7 +75,13 @@ impl Group {
     }
 
     fn held_down(&self, member: &Member) -> Option<Refusal> {
-        (member.unstable_until > self.at).then(|| Refusal::Unstable { left_ms: member.unstable_until.since(self.at) })
+        let left_ms = self.held_down_ms(member);
+        (left_ms > 0).then_some(Refusal::Unstable { left_ms })
+    }
+
+    /// Where all are held down, whoever is for the shortest time has failed the least, or the longest ago.
+    fn held_down_ms(&self, member: &Member) -> u64 {
+        member.unstable_until.since(self.at)
     }
 
     /// The best candidate and why each other is not it. `except` and `refused` are never chosen.
@@ -96,7 +102,7 @@ impl Group {
             } else if let (Need::Live, Some(why)) = (need, held_down.clone()) {
                 others.push((id.clone(), why));
             } else {
-                fit.push((self.self_doubt(id), held_down.is_some(), self.rank(id, except), id.clone()));
+                fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, except), id.clone()));
             }
         }
         let best = pick(fit, &mut others);
@@ -140,7 +146,7 @@ impl Group {
             match (member.position.filter(|(a, _)| *a == attempt), best) {
                 _ if self.old_data(id, last) => others.push((id.clone(), Refusal::OldData)),
                 (Some((_, position)), Some(best)) if position == best => {
-                    fit.push((self.self_doubt(id), self.held_down(member).is_some(), self.rank(id, None), id.clone()));
+                    fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, None), id.clone()));
                 }
                 (Some((_, position)), Some(best)) => others.push((id.clone(), Refusal::Behind { position, best })),
                 _ => others.push((id.clone(), Refusal::NoPosition)),
@@ -159,8 +165,8 @@ impl Group {
     }
 }
 
-/// A member that can become hot, and what is against it, the weightiest first: its node doubts itself, it failed lately, its rank.
-type Fit = (Option<SelfDoubt>, bool, (Reverse<i32>, bool), MemberId);
+/// A member that can become hot, and what is against it, the weightiest first: its node doubts itself, how long it is held down, its rank.
+type Fit = (Option<SelfDoubt>, u64, (Reverse<i32>, bool), MemberId);
 
 /// The first by order; why the others are not it.
 fn pick(mut fit: Vec<Fit>, others: &mut Vec<(MemberId, Refusal)>) -> Option<MemberId> {

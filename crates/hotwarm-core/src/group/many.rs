@@ -53,7 +53,9 @@ impl Step {
         let serving: Vec<MemberId> = self.group.members.iter().filter(|(_, m)| m.serving).map(|(id, _)| id.clone()).collect();
         let mut kept = None;
         for id in serving {
-            let unfit = self.group.unfit(&id).filter(|why| *why != Refusal::Suspected);
+            // S10: while it is paused no lease expires. Routers that cannot reach it leave it out.
+            let lease_counts = !self.group.paused();
+            let unfit = self.group.unfit(&id).filter(|why| *why != Refusal::Suspected && (lease_counts || *why != Refusal::NodeLost));
             let Some(why) = unfit.filter(|why| !self.group.may_finish(&id, why)) else { continue };
             if self.group.others_serve(&id, &why) {
                 self.eject(&id, why);
@@ -95,7 +97,9 @@ impl Step {
     fn fill(&mut self) -> Option<Reason> {
         // Bounded: each turn makes one more member hot.
         for _ in 0..self.group.members.len() {
-            let not = |m: &Member| m.role == Role::Hot || m.retry_at > self.group.at;
+            // While it is paused nobody new serves; who served and was left out for a failure comes back, or in time nobody would be left.
+            let paused = self.group.paused();
+            let not = |m: &Member| m.role == Role::Hot || m.retry_at > self.group.at || paused && !m.away;
             let hot = self.group.members.values().filter(|m| m.role == Role::Hot).count();
             if hot >= usize::from(self.group.spec.hot) {
                 return None;
@@ -104,12 +108,12 @@ impl Step {
             let need = if hot == 0 { Need::Dead } else { Need::Live };
             let (best, others) = self.group.candidate(need, None, &refused);
             let Some(id) = best else {
+                if paused {
+                    return Some(Reason::AutomationPaused);
+                }
                 let served = self.group.epoch > Epoch(0);
                 return (hot == 0 && served).then_some(Reason::NoSuccessor { member: None, others });
             };
-            if self.group.paused() {
-                return Some(Reason::AutomationPaused);
-            }
             self.group.epoch = self.group.epoch.next();
             let (epoch, until) = (self.group.epoch, self.group.at.plus(self.group.spec.bounds.promote_ms));
             if let Some(member) = self.group.members.get_mut(&id) {

@@ -123,9 +123,9 @@ impl Step {
         }
     }
 
-    /// A member that was hot is warm again once it is well and another is hot beside it.
+    /// A member that was hot is warm again once it is well and another is hot beside it. In a pause one of several still has its place.
     fn welcome_back(&mut self) {
-        if self.group.closed {
+        if self.group.closed || !self.group.spec.exclusive && self.group.paused() {
             return;
         }
         let away = self.group.members.iter().filter(|(_, m)| m.away && m.role == Role::Warm);

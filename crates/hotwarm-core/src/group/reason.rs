@@ -486,7 +486,7 @@ impl fmt::Display for Reason {
             ),
             Self::HoldDownWaived { member, left_ms } => write!(
                 f,
-                "{member} failed lately and would be held down for {:.1} s more, but no other can serve; find out why it failed: `hotwarm logs {member}`",
+                "{member} failed lately and would be held down for {:.1} s more, but nobody who can serve would be for less; find out why it failed: `hotwarm logs {member}`",
                 *left_ms as f64 / 1000.0
             ),
             Self::NoneWanted { member } => write!(f, "{member}, hot, stops serving: the configuration wants nobody hot (hot = 0)"),

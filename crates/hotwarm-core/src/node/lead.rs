@@ -17,6 +17,8 @@ pub(crate) const AGAIN: Duration = Duration::from_millis(200);
 /// A node that lapsed is taken back after so many heartbeats in a row.
 const BEATS_TO_RETURN: u32 = 3;
 
+const LOG_HEARTBEAT: u32 = crate::consensus::HEARTBEAT_TICKS as u32;
+
 /// Exists while this node leads.
 #[derive(Debug)]
 pub(crate) struct Lead {
@@ -135,7 +137,7 @@ impl Node {
             return;
         }
         // Two heartbeats, and two of the log's: a renewal waits for one of those.
-        let grace = self.options.heartbeat * 2 + self.options.tick * 10;
+        let grace = (self.options.heartbeat + self.options.tick * LOG_HEARTBEAT) * 2;
         let mut lapsed = Vec::new();
         lead.next_lapse = Mono(u64::MAX);
         for (name, node) in self.cluster.nodes.iter().filter(|(_, n)| n.leased) {

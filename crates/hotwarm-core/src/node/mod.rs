@@ -31,7 +31,7 @@ pub use commands::{Command, CommandError, Outcome};
 pub use lease::wait as lease_wait;
 pub use members::Supervision;
 pub use message::Message;
-pub use options::{Identity, NODE_LOG, Options, SoleVoterCut, Stored};
+pub use options::{Identity, LogCut, NODE_LOG, Options, Stored};
 pub use view::View;
 
 use crate::action::{EngineAction, MemberEvent};
@@ -288,6 +288,15 @@ impl Node {
         match Message::decode(bytes) {
             Ok((cluster, message)) => self.on_message(from, cluster, message),
             Err(error) => self.alarm("HW0301", format!("message from node {from} not understood: {error}")),
+        }
+    }
+
+    /// The connection to this peer broke and another is refused: its agent's process has ended, though its machine runs. It may be wrong.
+    pub fn handle_ended(&mut self, now: Mono, peer: &NodeId) {
+        self.give(now);
+        let led = self.leader().as_ref() == Some(peer);
+        if let Some(replica) = self.replica.as_mut().filter(|_| led) {
+            replica.leader_ended();
         }
     }
 

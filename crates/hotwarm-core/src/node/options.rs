@@ -26,7 +26,7 @@ pub struct Options {
     /// Nodes of the configuration file, for as long as the log has not told.
     pub peers: BTreeSet<NodeId>,
     pub heartbeat: Duration,
-    /// Length of one tick of the log's timers: elections after 16 to 30, heartbeats of the log every 5.
+    /// Length of one tick of the log's timers: elections after 22 to 36, heartbeats of the log every 10.
     pub tick: Duration,
     pub seed: u64,
     /// The one-use right to found the cluster under this id (S11).
@@ -74,14 +74,19 @@ pub struct Stored {
 impl Stored {
     /// From what the write-ahead log held of each log.
     ///
-    /// A log that may have lost what it acknowledged or voted is not gone on with: the node joins again as somebody else (S12).
+    /// A log that may have lost what it acknowledged or voted is not gone on with: the node joins again as somebody else (S12). `cluster`
+    /// is the one that the directory remembers to be of.
     ///
     /// # Errors
-    /// [`SoleVoterCut`] if nobody else has the log.
-    pub fn from_logs(mut logs: BTreeMap<LogId, LogState>) -> Result<Self, SoleVoterCut> {
+    /// [`LogCut`] if nobody else has the log, or it cannot be told whose it was.
+    pub fn from_logs(mut logs: BTreeMap<LogId, LogState>, cluster: Option<u128>) -> Result<Self, LogCut> {
         let identity = logs.get(&NODE_LOG).and_then(|log| Identity::from_snapshot(log.snapshot.as_ref()?));
-        let Some(identity) = identity else { return Ok(Self::default()) };
         let control = logs.remove(&CONTROL).unwrap_or_default();
+        let Some(identity) = identity else {
+            // What was cut took with it who this node was. Under its own name it would be welcomed as the one that it has forgotten to be.
+            let rejoins = if control.possibly_cut { Some(cluster.ok_or(LogCut::Nameless)?) } else { None };
+            return Ok(Self { rejoins, ..Self::default() });
+        };
         if !control.possibly_cut || plant::is(Bug::S12GoesOn) {
             return Ok(Self { identity: Some(identity), log: control.into(), rejoins: None });
         }
@@ -90,7 +95,7 @@ impl Stored {
         // Voters that came after the snapshot have the log too.
         let alone = began_alone && control.entries.iter().all(|entry| entry.kind != EntryKind::ConfChange);
         if alone {
-            return Err(SoleVoterCut);
+            return Err(LogCut::SoleVoter);
         }
         Ok(Self { identity: None, log: Recovered::default(), rejoins: Some(identity.cluster) })
     }
@@ -103,12 +108,16 @@ impl Stored {
     }
 }
 
-/// The only copy of the log lost its end.
+/// A log that lost its end, and that no node can be started from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "end of the log damaged, and no other node has it: restore the data directory, or give up its last entries by `hotwarm recover-quorum`"
-)]
-pub struct SoleVoterCut;
+pub enum LogCut {
+    #[error(
+        "end of the log damaged, and no other node has it: restore the data directory, or give up its last entries by `hotwarm recover-quorum`"
+    )]
+    SoleVoter,
+    #[error("end of the log damaged, and with it who this node was: move the data directory away and let the node join anew")]
+    Nameless,
+}
 
 /// Who a node is in its cluster; durable before it says a word as that (S11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

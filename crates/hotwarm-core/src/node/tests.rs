@@ -634,6 +634,18 @@ fn an_event_has_the_time_of_its_entry_on_every_node_and_when_it_is_read_again() 
     assert_eq!(read, told);
 }
 
+/// S12: whoever forgot who it was does not come back under that number: it has forgotten what it promised as well.
+#[test]
+fn a_cut_that_took_the_name_with_it_is_not_gone_on_from() {
+    let cut = crate::wal::LogState { possibly_cut: true, ..crate::wal::LogState::default() };
+    let logs = || [(log::CONTROL, cut.clone())].into();
+    let stored = Stored::from_logs(logs(), Some(77)).expect("the directory knows its cluster");
+    assert!(stored.identity.is_none() && stored.rejoins == Some(77));
+    assert_eq!(Stored::from_logs(logs(), None).err(), Some(LogCut::Nameless));
+    let whole = Stored::from_logs(BTreeMap::new(), None).expect("a first start");
+    assert!(whole.identity.is_none() && whole.rejoins.is_none());
+}
+
 /// Nodes that are not configured put nothing into the log, neither themselves nor by another, nor in another's name.
 #[test]
 fn strangers_propose_and_relay_nothing() {

@@ -125,6 +125,11 @@ impl Replay {
         if matches!(replayed.cut, Cut::MaybeSynced { .. }) {
             let cut = |(log, state): (&LogId, &LogState)| (*log, state.id.unwrap_or_default());
             replayed.end.possibly_cut = replayed.logs.iter().map(cut).collect();
+            // All that said whose the first log is may be among what was lost.
+            replayed.end.possibly_cut.entry(LogId::default()).or_default();
+        }
+        for log in replayed.end.possibly_cut.keys() {
+            replayed.logs.entry(*log).or_default();
         }
         for (log, state) in &mut replayed.logs {
             state.possibly_cut = replayed.end.possibly_cut.contains_key(log);

@@ -47,7 +47,7 @@ impl World {
         options.command_base = self.now;
         options.behaviour = machine.behaviour;
         // The right stays until the log says that it was used: a crash may come between the two.
-        options.found = machine.may_found.then(|| (77, self.plan.spec.clone()));
+        options.found = machine.may_found.then(|| (crate::disk::CLUSTER, self.plan.spec.clone()));
         machine.lease_until = Mono(0);
         for table in &mut machine.tables {
             *table = crate::router::Table::default();
@@ -174,6 +174,11 @@ impl World {
         self.checks.delivered(to, bytes);
         let name = self.machines[from].name.clone();
         self.agent(to, |node, now| node.handle_message(now, &name, bytes));
+    }
+
+    pub(super) fn ended(&mut self, to: N, of: N) {
+        let name = self.machines[of].name.clone();
+        self.agent(to, |node, now| node.handle_ended(now, &name));
     }
 
     pub(super) fn persisted(&mut self, n: N, token: u64, through: u64) {

@@ -201,11 +201,21 @@ impl World {
         }
         machine.lease_until = hotwarm_core::ids::Mono(0);
         self.checks.ended(n);
+        self.tell_ended(n);
         for m in members {
             // What its engine was doing may be done all the same.
             if self.rng.one_in(2) {
                 self.members[m].round += 1;
             }
+        }
+    }
+
+    /// Whoever is connected finds its connection closed, and another one refused. Now and then that is said of one who lives.
+    fn tell_ended(&mut self, n: N) {
+        for to in (0..self.machines.len()).filter(|to| *to != n && self.net.passes(n, *to) && self.net.passes(*to, n)) {
+            let round_trip = self.net.takes(to, n, &mut self.rng) + self.net.takes(n, to, &mut self.rng);
+            let redialed = self.rng.between(10 * MS, 30 * MS);
+            self.queue.push(self.now + round_trip + redialed, Event::Ended { to, of: n });
         }
     }
 
@@ -273,6 +283,9 @@ impl World {
                 (self.net.lost, self.net.doubled, self.net.late) = (20 + rng.below(200), rng.below(100), rng.below(200));
                 self.net.late_us = if rng.one_in(3) { rng.between(SECOND, 4 * SECOND) } else { rng.between(10 * MS, 800 * MS) };
                 self.later(lasts, Healing::Quality);
+                if self.rng.one_in(2) {
+                    self.tell_ended(n);
+                }
             }
             _ => return self.swizzle(lasts),
         }

@@ -186,7 +186,7 @@ impl World {
             | Event::Refused { n, life, .. }
             | Event::ClientBack { n, life, .. }
             | Event::TryAgain { n, life, .. } => (n, Some(life)),
-            Event::Deliver { to, .. } => (to, None),
+            Event::Deliver { to, .. } | Event::Ended { to, .. } => (to, None),
             _ => return None,
         })
     }
@@ -207,6 +207,7 @@ impl World {
         match event {
             Event::Wake { n, .. } => self.wake(n),
             Event::Deliver { to, from, bytes } => self.deliver(to, from, &bytes),
+            Event::Ended { to, of } => self.ended(to, of),
             Event::Persisted { n, token, through, .. } => self.persisted(n, token, through),
             Event::DiskProbe { n, ended, .. } => self.disk_probe(n, ended),
             Event::Told { n, m, event, .. } => self.told(n, m, event),

@@ -24,6 +24,8 @@ pub(super) enum Input {
         from: NodeId,
         bytes: Vec<u8>,
     },
+    /// A peer's process.
+    Ended(NodeId),
     Persisted(u64),
     Member(MemberId, MemberEvent),
     Router(router::Event),
@@ -100,6 +102,7 @@ fn handle(node: &mut Node, hands: &mut Hands, input: Input) -> bool {
     let now = clock::now();
     match input {
         Input::Message { from, bytes } => node.handle_message(now, &from, &bytes),
+        Input::Ended(peer) => node.handle_ended(now, &peer),
         Input::Persisted(token) => node.handle_persisted(now, token),
         Input::Member(member, event) => {
             node.handle_member(now, &member, event.clone());

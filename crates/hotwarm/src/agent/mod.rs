@@ -68,7 +68,7 @@ pub enum StartError {
     #[error("data directory {} belongs to a cluster and its log is gone: move the whole directory away and let the node join anew", .path.display())]
     LogGone { path: PathBuf },
     #[error(transparent)]
-    SoleVoterCut(#[from] hotwarm_core::node::SoleVoterCut),
+    LogCut(#[from] hotwarm_core::node::LogCut),
     #[error("no certificates in {}: run `hotwarm join` with this node's join file ({source})", .path.display())]
     NoCertificates { path: PathBuf, source: std::io::Error },
     #[error("list of revoked certificates {} not readable ({source}): correct its permissions, or remove it if none is revoked", .path.display())]
@@ -192,7 +192,12 @@ fn start_transport(
         revoked: read_revoked(&data.join("tls"))?,
     };
     let inbox = inbox.clone();
-    let inbound = move |m: transport::Inbound| inbox.offer(Input::Message { from: m.from, bytes: m.bytes });
+    let inbound = move |told| {
+        inbox.offer(match told {
+            transport::Inbound::Message { from, bytes } => Input::Message { from, bytes },
+            transport::Inbound::Ended(peer) => Input::Ended(peer),
+        })
+    };
     Ok(Transport::start(options, Box::new(inbound))?)
 }
 
@@ -265,7 +270,8 @@ fn open_wal(dir: &DataDir, inbox: &Inbox) -> Result<(Stored, crate::store::wal::
     if recovered.fresh && dir.cluster().is_some() {
         return Err(StartError::LogGone { path: dir.path().to_owned() });
     }
-    Ok((Stored::from_logs(recovered.logs)?, wal))
+    let cluster = dir.cluster().and_then(|id| u128::from_str_radix(id, 16).ok());
+    Ok((Stored::from_logs(recovered.logs, cluster)?, wal))
 }
 
 fn start_router(config: &Config, me: &NodeId, inbox: &Inbox) -> Result<router::Handle, StartError> {

@@ -50,6 +50,41 @@ fn a_lost_leader_is_replaced_and_nothing_committed_is_lost() {
 }
 
 #[test]
+fn a_leader_whose_process_ended_is_replaced_before_it_could_be_found_silent() {
+    let patience = Duration::from_micros(Options::new(RaftId(1), LogId(0), 0).election_ticks.0 as u64 * TICK_US);
+    let soon = |seed: &u64| {
+        let mut cluster = Cluster::three(*seed);
+        cluster.propose("a");
+        cluster.stop(1);
+        let before = cluster.now;
+        cluster.at(2).leader_ended();
+        cluster.at(3).leader_ended();
+        cluster.tick_until(|cluster| cluster.leader().is_some());
+        let took = cluster.now.since(before);
+        cluster.propose("b");
+        cluster.start(1);
+        cluster.tick(50);
+        assert_eq!(cluster.data(1), ["born", "a", "b"]);
+        took < patience / 2
+    };
+    // Those who ask in the same tick must ask again, and here all tick at once.
+    let soon = (0..20).filter(soon).count();
+    assert!(soon >= 15, "{soon}");
+}
+
+#[test]
+fn a_leader_that_lives_is_not_replaced_for_what_one_voter_is_told() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::three(seed);
+        let term = cluster.at(1).leadership().term;
+        cluster.at(3).leader_ended();
+        cluster.tick(100);
+        assert_eq!((cluster.leader(), cluster.at(1).leadership().term), (Some(1), term));
+        assert_eq!(cluster.at(3).leader(), Some(RaftId(1)));
+    }
+}
+
+#[test]
 fn a_learner_is_raised_and_removed() {
     let mut cluster = Cluster::new(3, 2);
     cluster.tick_until(|cluster| cluster.leader() == Some(1));

@@ -64,12 +64,12 @@ fn s12_whose_log_may_have_lost_its_end_joins_as_another_unless_it_is_alone() {
         let entries = if changed { vec![change] } else { Vec::new() };
         let control = LogState { id: Some(RaftId(1)), snapshot, entries, possibly_cut, ..LogState::default() };
         let named = LogState { id: Some(RaftId(1)), snapshot: Some(own.clone()), ..LogState::default() };
-        Stored::from_logs([(NODE_LOG, named), (log::CONTROL, control)].into()).map(|stored| (stored.identity, stored.rejoins))
+        Stored::from_logs([(NODE_LOG, named), (log::CONTROL, control)].into(), None).map(|stored| (stored.identity, stored.rejoins))
     };
     assert_eq!(stored(&[1, 2, 3], false, false), Ok((Some(identity), None)));
     assert_eq!(stored(&[1, 2, 3], true, false), Ok((None, Some(77))), "it votes no more under that number");
     assert_eq!(stored(&[1], true, true), Ok((None, Some(77))), "those that came after the snapshot have the log too");
-    assert_eq!(stored(&[1], true, false), Err(SoleVoterCut), "nobody else has it");
+    assert_eq!(stored(&[1], true, false), Err(LogCut::SoleVoter), "nobody else has it");
 }
 
 /// What `message` makes the node say.

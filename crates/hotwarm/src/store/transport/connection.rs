@@ -61,6 +61,13 @@ pub(super) enum ConnectionError {
     Replaced,
 }
 
+impl ConnectionError {
+    /// Nobody listens there, and the machine is up to say so.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// A stream of either kind.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}

@@ -13,10 +13,10 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Connection, ConnectionError};
 use super::lane::Lane;
-use super::{Channel, Shared};
+use super::{Channel, Inbound, Shared};
 
 /// First wait after a failure, and the longest.
-const RETRY_FIRST: Duration = Duration::from_millis(20);
+pub(super) const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_CAP: Duration = Duration::from_secs(1);
 /// A connection that lived this long was a good one: the next failure starts from the first wait again.
 const GOOD_AFTER: Duration = Duration::from_secs(1);
@@ -42,12 +42,19 @@ impl Backoff {
 pub(super) async fn keep_connected(shared: Arc<Shared>, channel: Arc<Channel>, seed: u64) {
     let mut backoff = Backoff { wait: RETRY_FIRST, rng: Rng::new(seed) };
     let queue = &channel.queue;
+    let mut lost = false;
     loop {
         while queue.lane == Lane::Bulk && queue.depth().0 == 0 {
             queue.ready.notified().await;
         }
         let problem = match Connection::connect(&shared, &channel).await {
-            Err(problem) => problem,
+            Err(problem) => {
+                // Told again of no connection: whoever asks for it too early only costs others their sleep.
+                if queue.lane == Lane::Messages && problem.is_refusal() && std::mem::take(&mut lost) {
+                    let _it_will_be_found_silent = (shared.inbound)(Inbound::Ended(channel.peer.clone()));
+                }
+                problem
+            }
             Ok(connection) => {
                 let since = Instant::now();
                 info!(peer = %channel.peer, lane = %queue.lane, "connected");
@@ -59,6 +66,7 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, channel: Arc<Channel>, s
                 if since.elapsed() >= GOOD_AFTER {
                     backoff.wait = RETRY_FIRST;
                 }
+                lost = true;
                 problem
             }
         };

@@ -60,14 +60,16 @@ pub struct Options {
     pub revoked: Vec<String>,
 }
 
-/// One message that arrived, and who sent it (as proven by its certificate under TLS).
+/// What is told about peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inbound {
-    pub from: NodeId,
-    pub bytes: Vec<u8>,
+pub enum Inbound {
+    /// A message arrived. Under TLS its sender is proven by a certificate.
+    Message { from: NodeId, bytes: Vec<u8> },
+    /// The connection broke and another is refused: the peer's process has ended, though its machine runs. Told once for each connection.
+    Ended(NodeId),
 }
 
-/// Takes a message on the transport's thread and must not block: false when its queue is full, and the message is dropped and counted.
+/// Takes it on the transport's thread and must not block: false when its queue is full, and a message is dropped and counted.
 pub type InboundFn = Box<dyn Fn(Inbound) -> bool + Send + Sync>;
 
 /// Why a transport does not start, or does not take new settings.
@@ -196,10 +198,10 @@ impl Shared {
         self.tls.load_full()
     }
 
-    fn deliver(&self, message: Inbound) {
+    fn deliver(&self, from: &NodeId, bytes: Vec<u8>) {
         self.counters.received_messages.fetch_add(1, Ordering::Relaxed);
-        self.counters.received_bytes.fetch_add(message.bytes.len() as u64, Ordering::Relaxed);
-        if !(self.inbound)(message) {
+        self.counters.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if !(self.inbound)(Inbound::Message { from: from.clone(), bytes }) {
             self.counters.inbound_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

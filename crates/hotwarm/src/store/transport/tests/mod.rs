@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use super::dial::RETRY_FIRST;
 use super::frame::{Kind, Reader, encode};
 use super::hello::Hello;
 use super::*;
@@ -46,8 +47,19 @@ impl Node {
     }
 
     fn receive(&self) -> (String, Vec<u8>) {
-        let Inbound { from, bytes } = self.inbox.recv_timeout(PATIENCE).expect("a message arrives");
-        (from.to_string(), bytes)
+        loop {
+            if let Inbound::Message { from, bytes } = self.inbox.recv_timeout(PATIENCE).expect("a message arrives") {
+                return (from.to_string(), bytes);
+            }
+        }
+    }
+
+    /// The messages that are there.
+    fn arrived(&self) -> impl Iterator<Item = (String, Vec<u8>)> {
+        self.inbox.try_iter().filter_map(|told| match told {
+            Inbound::Message { from, bytes } => Some((from.to_string(), bytes)),
+            Inbound::Ended(_) => None,
+        })
     }
 
     /// A connected stranger that says hello as `name` and is welcomed.
@@ -117,6 +129,23 @@ fn messages_arrive_once_and_in_order() {
     assert_eq!(a.handle.send(&"a".into(), vec![1]), Err(NotSent::NoPeer), "a node does not dial itself");
     eventually("what is sent is counted", || a.lane("b", Lane::Messages).sent_messages == 1000);
     assert_eq!(a.lane("b", Lane::Messages).connects, 1);
+}
+
+#[test]
+fn a_peer_whose_process_ended_is_told_of_once_for_each_connection() {
+    let (a, b) = (Node::plain("a"), Node::plain("b"));
+    let address = b.handle.local_addr();
+    a.knows(&[("b", &b)]);
+    eventually("a connection", || a.lane("b", Lane::Messages).connected);
+    let told = |what: &str| assert_eq!(a.inbox.recv_timeout(PATIENCE).as_ref(), Ok(&Inbound::Ended("b".into())), "{what}");
+    b.handle.stop();
+    told("it ended");
+    // Time enough to be refused again.
+    assert!(a.inbox.recv_timeout(RETRY_FIRST * 16).is_err());
+    let again = Node::start("b", "shop", address, Security::Loopback);
+    eventually("another connection", || a.lane("b", Lane::Messages).connects == 2);
+    again.handle.stop();
+    told("it ended again");
 }
 
 #[test]

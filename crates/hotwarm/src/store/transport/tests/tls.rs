@@ -171,7 +171,7 @@ fn certificates_are_replaced_under_traffic() {
         eventually("taken over", || {
             a.handle.send(&"b".into(), number.to_le_bytes().to_vec()).unwrap();
             number += 1;
-            seen.extend(b.inbox.try_iter().map(|message| u32::from_le_bytes(message.bytes.try_into().unwrap())));
+            seen.extend(b.arrived().map(|(_, bytes)| u32::from_le_bytes(bytes.try_into().unwrap())));
             a.lane("b", Lane::Messages).connects > round
         });
         b.handle.set_revoked([old]);
