@@ -252,6 +252,8 @@ impl Context<'_> {
     }
 
     /// Cut from the old data while candidates are compared; following the hot member otherwise.
+    ///
+    /// S7: a cut is undone only from a state in which its attempt has ended and a newer epoch is open: what ended it is committed.
     fn data(&self) -> Option<EngineAction> {
         if !self.group.spec.positions {
             return None;

@@ -31,6 +31,8 @@ pub struct Machine {
     pub paused: Paused,
     /// What came while it was paused, in order.
     pub held: Vec<Event>,
+    /// It has just gone on: so many inputs more belong to the burst that its decision thread takes before it does anything.
+    pub burst: u32,
     pub disk: Disk,
     /// The newest behaviour that its program has (S17).
     pub behaviour: u32,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ClusterSpec, DecodeError};
 use crate::group;
+use crate::group::reason::SelfDoubt;
 use crate::ids::{GroupName, Millis, NodeId, Session};
 
 const VERSION: u8 = 1;
@@ -84,6 +85,11 @@ pub enum Body {
     Group {
         group: GroupName,
         body: group::Body,
+    },
+    /// A node says that it doubts itself for this reason, or no longer.
+    SelfDoubt {
+        node: NodeId,
+        why: Option<SelfDoubt>,
     },
 }
 

@@ -17,16 +17,19 @@ use serde::{Deserialize, Serialize};
 pub use entry::{Body, Entry, Item, Origin};
 pub use spec::{ClusterSpec, NodeSpec};
 
+use crate::group::reason::SelfDoubt;
 use crate::group::{self, Effect, Group, Input};
 use crate::ids::{Epoch, GroupName, Millis, NodeId, RaftId, Session};
 use crate::plant::{self, Bug};
 
 /// The newest behaviour this program has (S17): the state carries the one in force.
-pub const BEHAVIOUR: u32 = WITH_RESTART;
+pub const BEHAVIOUR: u32 = 2;
 /// The behaviour that a cluster is founded with, whichever program founds it: every program must make the same of that entry.
 const FIRST: u32 = 1;
 /// From this one on there are restarts ([`group::input::Operator::Restart`]).
 pub const WITH_RESTART: u32 = 2;
+/// From this one on a node tells the log that it doubts itself.
+pub const TELLS_SELF_DOUBT: u32 = 2;
 
 /// The state that every node derives from the control log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +52,10 @@ pub struct Cluster {
     /// A group that is new begins after it: what remembers an epoch of a removed group of that name obeys the new one too.
     pub epoch_floor: Epoch,
     /// Names of removed groups in which several served: their members and routers need no lease, so nobody can wait until the last of them
-    /// has heard that it is over.
+    /// has heard that it is over (docs/decisions/burnt-names.md).
     pub once_many: BTreeSet<GroupName>,
+    /// Nodes that doubt themselves, as they say.
+    pub self_doubts: BTreeMap<NodeId, SelfDoubt>,
 }
 
 /// The lease's length in force. A decrease counts for those who wait it out only after the old length has passed (S2).
@@ -104,6 +109,7 @@ pub enum What {
     Undrained { node: NodeId },
     Behaviour { version: u32 },
     Group(Effect),
+    SelfDoubt { node: NodeId, why: Option<SelfDoubt> },
 }
 
 impl fmt::Display for What {
@@ -126,6 +132,10 @@ impl fmt::Display for What {
             Self::Undrained { node } => write!(f, "node {node} is no longer drained"),
             Self::Behaviour { version } => write!(f, "behaviour version {version} is in force"),
             Self::Group(effect) => write!(f, "{effect}"),
+            Self::SelfDoubt { node, why: Some(why) } => {
+                write!(f, "node {node} doubts itself: {why}; its members become hot only where no others can")
+            }
+            Self::SelfDoubt { node, why: None } => write!(f, "node {node} no longer doubts itself"),
         }
     }
 }
@@ -154,6 +164,7 @@ impl Cluster {
             next_raft_id: 1,
             epoch_floor: Epoch(0),
             once_many: BTreeSet::new(),
+            self_doubts: BTreeMap::new(),
         }
     }
 
@@ -208,6 +219,7 @@ impl Cluster {
             Body::Behaviour { version } => self.on_behaviour(*version),
             Body::Timer => self.tell_all(&group::Body::Timer),
             Body::Group { group, body } => self.tell_group(group, body.clone()),
+            Body::SelfDoubt { node, why } => self.on_self_doubt(node, *why),
         }
     }
 

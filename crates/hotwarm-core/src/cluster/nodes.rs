@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Cluster, ClusterSpec, Event, Lease, Node, What};
 use crate::group::input::NodeInput;
+use crate::group::reason::SelfDoubt;
 use crate::group::state::NodeView;
 use crate::group::{self, Group};
 use crate::ids::{Epoch, Millis, NodeId, RaftId, Session};
@@ -69,6 +70,7 @@ impl Cluster {
             self.nodes.entry(name.clone()).and_modify(|n| n.spec = node.clone()).or_insert_with(|| Node::new(node.clone()));
         }
         self.nodes.retain(|name, _| spec.nodes.contains_key(name));
+        self.self_doubts.retain(|name, _| spec.nodes.contains_key(name));
         // One that is new holds no lease and is not drained, whatever was known of that name before: nobody waits for its router (S8).
         let views = self.views();
         self.groups.values_mut().for_each(|group| group.nodes.extend(views.clone()));
@@ -91,8 +93,9 @@ impl Cluster {
     }
 
     fn views(&self) -> BTreeMap<NodeId, NodeView> {
-        let view = |n: &Node| NodeView { silent: n.silent, lapsed: !n.leased, drained: n.drained };
-        self.nodes.iter().map(|(name, n)| (name.clone(), view(n))).collect()
+        let doubt = |name: &NodeId| self.self_doubts.get(name).copied();
+        let view = |name, n: &Node| NodeView { silent: n.silent, lapsed: !n.leased, drained: n.drained, doubts_itself: doubt(name) };
+        self.nodes.iter().map(|(name, n)| (name.clone(), view(name, n))).collect()
     }
 
     /// S2: a decrease counts for holders at once, for those who wait only after the old length.
@@ -187,6 +190,18 @@ impl Cluster {
         } else {
             self.tell(What::Undrained { node: node.clone() }, NodeInput::Undrain { node })
         }
+    }
+
+    /// It says so of itself: a person may read of it, and a choice prefers others (promise 1 and 2 do not rest on it).
+    pub(super) fn on_self_doubt(&mut self, name: &NodeId, why: Option<SelfDoubt>) -> Vec<Event> {
+        if !self.nodes.contains_key(name) || self.self_doubts.get(name).copied() == why {
+            return Vec::new();
+        }
+        match why {
+            Some(why) => self.self_doubts.insert(name.clone(), why),
+            None => self.self_doubts.remove(name),
+        };
+        self.tell(What::SelfDoubt { node: name.clone(), why }, NodeInput::SelfDoubt { node: name.clone(), why })
     }
 
     fn tell(&mut self, what: What, input: NodeInput) -> Vec<Event> {

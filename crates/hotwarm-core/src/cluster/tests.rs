@@ -38,10 +38,10 @@ fn apply(cluster: &mut Cluster, at: u64, body: Body) -> Vec<What> {
 fn s11_a_wiped_directory_gets_a_new_number() {
     let mut c = found();
     assert_eq!(c.nodes[&NodeId::from("a")].raft_id, Some(RaftId(1)));
-    apply(&mut c, 2, Body::Admit { node: "b".into(), incarnation: 71, behaviour: 1 });
-    apply(&mut c, 3, Body::Admit { node: "b".into(), incarnation: 71, behaviour: 1 });
+    apply(&mut c, 2, Body::Admit { node: "b".into(), incarnation: 71, behaviour: BEHAVIOUR });
+    apply(&mut c, 3, Body::Admit { node: "b".into(), incarnation: 71, behaviour: BEHAVIOUR });
     assert_eq!(c.nodes[&NodeId::from("b")].raft_id, Some(RaftId(2)));
-    apply(&mut c, 4, Body::Admit { node: "b".into(), incarnation: 72, behaviour: 1 });
+    apply(&mut c, 4, Body::Admit { node: "b".into(), incarnation: 72, behaviour: BEHAVIOUR });
     assert_eq!(c.nodes[&NodeId::from("b")].raft_id, Some(RaftId(3)));
     assert_eq!(c.node_of(RaftId(3)), Some(&NodeId::from("b")));
     assert_eq!(c.node_of(RaftId(2)), None);
@@ -132,7 +132,7 @@ fn s17_a_behaviour_is_in_force_once_every_program_has_it_and_stays() {
 fn s2_a_node_leaves_only_after_its_lease() {
     let mut c = found();
     let b = NodeId::from("b");
-    apply(&mut c, 2, Body::Admit { node: b.clone(), incarnation: 71, behaviour: 1 });
+    apply(&mut c, 2, Body::Admit { node: b.clone(), incarnation: 71, behaviour: BEHAVIOUR });
     apply(&mut c, 3, Body::Back { node: b.clone(), session: Session(0) });
     let without = || Body::Configure { spec: Box::new(spec(&["a"])), revision: 1 };
     assert!(matches!(&apply(&mut c, 4, without())[..], [What::ConfigureRefused { why }] if why.contains("node b")));
@@ -146,7 +146,7 @@ fn s2_a_node_leaves_only_after_its_lease() {
 fn a_node_that_runs_is_not_moved_to_another_address() {
     let mut c = found();
     let b = NodeId::from("b");
-    apply(&mut c, 2, Body::Admit { node: b.clone(), incarnation: 71, behaviour: 1 });
+    apply(&mut c, 2, Body::Admit { node: b.clone(), incarnation: 71, behaviour: BEHAVIOUR });
     apply(&mut c, 3, Body::Back { node: b.clone(), session: Session(0) });
     let moved = || {
         let mut moved = spec(&["a", "b"]);

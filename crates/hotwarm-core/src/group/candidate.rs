@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::reason::{Evidence, Refusal};
+use super::reason::{Evidence, Refusal, SelfDoubt};
 use super::state::{Group, Life, Member};
 use crate::ids::{Attempt, MemberId, NodeId, Position, Role};
 
@@ -105,14 +105,16 @@ impl Group {
             } else if let (Need::Live, Some(why)) = (need, held_down.clone()) {
                 others.push((id.clone(), why));
             } else {
-                fit.push((self.held_down_ms(member), self.rank(id, except), id.clone()));
+                fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, except), id.clone()));
             }
         }
-        fit.sort();
-        let mut fit = fit.into_iter().map(|(_, _, id)| id);
-        let best = fit.next();
-        others.extend(fit.map(|id| (id, Refusal::Outranked)));
+        let best = pick(fit, &mut others);
         (best, others)
+    }
+
+    /// Why the member's node doubts itself. It is no refusal: a member there is better than none.
+    pub(crate) fn self_doubt(&self, id: &MemberId) -> Option<SelfDoubt> {
+        self.node_of(id).and_then(|node| self.node(node).doubts_itself)
     }
 
     /// Sort key among fit members: priority, then a zone other than the one that is being left, then the name.
@@ -141,22 +143,19 @@ impl Group {
         let counts = |id: &MemberId| self.spec.acks > 0 || able(id);
         let best = self.reports(attempt, last).filter(|(id, _)| counts(id)).map(|(_, p)| p).max();
         let (_, mut others) = self.candidate(Need::Dead, None, refused);
-        others.retain(|(_, why)| *why != Refusal::Outranked);
-        let mut fit: Vec<(u64, (Reverse<i32>, bool), MemberId)> = Vec::new();
+        others.retain(|(_, why)| !why.is_preference());
+        let mut fit = Vec::new();
         for (id, member) in self.members.iter().filter(|(id, _)| able(id)) {
             match (member.position.filter(|(a, _)| *a == attempt), best) {
                 _ if self.old_data(id, last) => others.push((id.clone(), Refusal::OldData)),
                 (Some((_, position)), Some(best)) if position == best => {
-                    fit.push((self.held_down_ms(member), self.rank(id, None), id.clone()));
+                    fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, None), id.clone()));
                 }
                 (Some((_, position)), Some(best)) => others.push((id.clone(), Refusal::Behind { position, best })),
                 _ => others.push((id.clone(), Refusal::NoPosition)),
             }
         }
-        fit.sort();
-        let mut fit = fit.into_iter().map(|(_, _, id)| id);
-        let chosen = fit.next();
-        others.extend(fit.map(|id| (id, Refusal::Outranked)));
+        let chosen = pick(fit, &mut others);
         others.sort_by(|a, b| a.0.cmp(&b.0));
         (chosen, others)
     }
@@ -167,4 +166,21 @@ impl Group {
         let old: BTreeSet<&MemberId> = self.members.keys().filter(|id| self.old_data(id, last)).collect();
         of_attempt.filter(move |(id, _)| !old.contains(id))
     }
+}
+
+/// A member that can become hot, and what is against it, the weightiest first: its node doubts itself, how long it is held down, its rank.
+type Fit = (Option<SelfDoubt>, u64, (Reverse<i32>, bool), MemberId);
+
+/// The first by order; why the others are not it.
+fn pick(mut fit: Vec<Fit>, others: &mut Vec<(MemberId, Refusal)>) -> Option<MemberId> {
+    // One doubt weighs as much as the other.
+    fit.sort_by(|a, b| (a.0.is_some(), a.1, &a.2, &a.3).cmp(&(b.0.is_some(), b.1, &b.2, &b.3)));
+    let mut fit = fit.into_iter();
+    let (best_doubts, .., best) = fit.next()?;
+    let why = |doubt: Option<SelfDoubt>| match doubt {
+        Some(why) if best_doubts.is_none() => Refusal::NodeDoubtsItself { why },
+        _ => Refusal::Outranked,
+    };
+    others.extend(fit.map(|(doubt, .., id)| (id, why(doubt))));
+    Some(best)
 }

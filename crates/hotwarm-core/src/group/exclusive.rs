@@ -328,7 +328,7 @@ impl Step {
             self.group.candidate(Need::Dead, None, &t.refused)
         };
         let wanted = t.to.clone().filter(|to| self.group.unfit(to).is_none() && !t.refused.contains(to));
-        let wanted = wanted.filter(|to| others.iter().all(|(id, why)| id != to || *why == Refusal::Outranked));
+        let wanted = wanted.filter(|to| others.iter().all(|(id, why)| id != to || why.is_preference()));
         if let Some(to) = wanted.or(best) {
             if let Some(asked) = t.to.as_ref().filter(|asked| t.planned && **asked != to) {
                 self.because(Reason::SwitchoverAborted { why: why_not(asked, &others) });
@@ -342,6 +342,9 @@ impl Step {
     }
 
     /// A plan that fails for want of reports: the member that stepped down for it has all that was ever acknowledged, and serves again.
+    ///
+    /// S7: the entry that is applied here is the abort of the attempt, and it opens epoch + 1 with the same member. Whoever was cut follows
+    /// again only once that member has answered and the group is open (docs/decisions/abort-without-an-entry.md).
     fn go_back(&mut self, t: &Transition) -> bool {
         let Some(from) = t.from.clone().filter(|from| t.planned && self.group.unfit(from).is_none() && !t.refused.contains(from)) else {
             return false;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::reason::Evidence;
+use super::reason::{Evidence, SelfDoubt};
 use super::spec::GroupSpec;
 use crate::action::StopCause;
 use crate::ids::{Attempt, Epoch, Incarnation, MemberId, Millis, NodeId, Position};
@@ -147,6 +147,11 @@ pub enum NodeInput {
     },
     Undrain {
         node: NodeId,
+    },
+    /// It doubts itself for this reason, or no longer.
+    SelfDoubt {
+        node: NodeId,
+        why: Option<SelfDoubt>,
     },
 }
 

@@ -152,7 +152,8 @@ impl Step {
         }
         let mut started = false;
         let wanted = usize::from(self.group.spec.hot) + usize::from(self.group.spec.warm);
-        let order = self.group.by_priority();
+        let mut order = self.group.by_priority();
+        order.sort_by_key(|id| self.group.self_doubt(id).is_some());
         let active = |g: &Group| g.members.iter().filter(|(id, m)| m.role != Role::Spare && !g.missing(id)).count();
         for id in &order {
             if active(&self.group) >= wanted {

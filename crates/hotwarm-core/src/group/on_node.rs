@@ -16,6 +16,7 @@ impl Step {
             NodeInput::Back { node } => self.on_back(node),
             NodeInput::Drain { node } => self.on_drain_node(node, true),
             NodeInput::Undrain { node } => self.on_drain_node(node, false),
+            NodeInput::SelfDoubt { node, why } => self.group.nodes.entry(node.clone()).or_default().doubts_itself = *why,
         }
     }
 

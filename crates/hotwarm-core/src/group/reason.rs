@@ -29,6 +29,24 @@ impl fmt::Display for Evidence {
     }
 }
 
+/// Why a node doubts itself, as it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SelfDoubt {
+    /// Little room is left on the disk of its data directory (HW0508).
+    LittleRoom,
+    /// Its disk or its timers stall: it asks for no lease.
+    Stalled,
+}
+
+impl fmt::Display for SelfDoubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::LittleRoom => "little room is left on its disk",
+            Self::Stalled => "its disk or its timers stall",
+        })
+    }
+}
+
 /// What ended an old hot member's right to serve.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FencedBy {
@@ -101,6 +119,18 @@ pub enum Refusal {
     Outranked,
     /// Its present life ends, because a restart was asked for.
     Restarting,
+    /// It could, and another is there whose node does not doubt itself.
+    NodeDoubtsItself {
+        why: SelfDoubt,
+    },
+}
+
+impl Refusal {
+    /// It could become hot; another is only the better choice.
+    #[must_use]
+    pub const fn is_preference(&self) -> bool {
+        matches!(self, Self::Outranked | Self::NodeDoubtsItself { .. })
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -120,6 +150,7 @@ impl fmt::Display for Refusal {
             Self::Behind { position, best } => write!(f, "its data is behind ({position} of {best})"),
             Self::Outranked => f.write_str("another is preferred"),
             Self::Restarting => f.write_str("it is being restarted"),
+            Self::NodeDoubtsItself { why } => write!(f, "its node doubts itself: {why}"),
         }
     }
 }

@@ -71,11 +71,12 @@ pub struct Bounds {
     pub failovers_per_hour: u32,
 }
 
+/// What the file says by default is the same: a test of the shell compares them (`hotwarm/src/agent/spec.rs`).
 impl Default for Bounds {
     fn default() -> Self {
         Self {
             promote_ms: 10_000,
-            drain_ms: 10_000,
+            drain_ms: 5_000,
             positions_ms: 1_000,
             testimony_ms: 3_000,
             hold_down_ms: 10_000,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::reason::{Evidence, Reason, Refusal};
+use super::reason::{Evidence, Reason, Refusal, SelfDoubt};
 use super::restart::Restart;
 use super::spec::GroupSpec;
 use crate::action::StopCause;
@@ -104,6 +104,8 @@ pub struct NodeView {
     /// It holds no lease.
     pub lapsed: bool,
     pub drained: bool,
+    /// Its members are chosen only where no others can be.
+    pub doubts_itself: Option<SelfDoubt>,
 }
 
 /// A change of the hot member that is under way.

@@ -280,6 +280,7 @@ impl Node {
                 Body::Group { group, body: crate::group::Body::Life(told) } => {
                     cluster.groups.get(group).is_some_and(|g| g.node_of(told.member()) == Some(from))
                 }
+                Body::SelfDoubt { node, .. } => node == from,
                 _ => true,
             };
             self.items.extend(items.into_iter().filter(counts));

@@ -7,7 +7,7 @@ use crate::consensus;
 use crate::ids::{Index, NodeId, RaftId, Session};
 
 /// 2: each says at its end which cluster it is of.
-const VERSION: u8 = 2;
+pub const VERSION: u8 = 2;
 
 /// One message between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

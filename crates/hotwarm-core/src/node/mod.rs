@@ -148,6 +148,7 @@ pub struct Node {
     /// When the router last told of each member it cannot reach, and of which life.
     doubts: BTreeMap<MemberId, (Mono, Incarnation)>,
     health: SelfHealth,
+    little_room: bool,
     commands: commands::Commands,
     /// Waiting to be put into the log, by us or by its leader.
     items: Vec<Item>,
@@ -207,6 +208,7 @@ impl Node {
             observed: Observed::default(),
             doubts: BTreeMap::new(),
             health: SelfHealth::new(options.health),
+            little_room: false,
             commands: commands::Commands::new(options.command_base),
             items: Vec::new(),
             reported: BTreeMap::new(),
@@ -328,6 +330,11 @@ impl Node {
             Some(true) => self.health.disk_done(now),
             Some(false) => self.health.disk_failed(),
         }
+    }
+
+    /// Whether little room is left on the data directory's disk (HW0508).
+    pub const fn handle_room(&mut self, little: bool) {
+        self.little_room = little;
     }
 
     /// What the wall clock shows, in milliseconds since 1970: for people who read of decisions later.

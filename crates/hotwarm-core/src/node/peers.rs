@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::lead::PHI;
+use super::lead::{AGAIN, PHI};
 use super::lease::Renewal;
 use super::message::Beat;
 use super::{Action, Message, Node, Options};
-use crate::cluster::Cluster;
+use crate::cluster::{Body, Cluster, TELLS_SELF_DOUBT};
 use crate::detect::PhiAccrual;
+use crate::group::reason::SelfDoubt;
 use crate::ids::{Mono, NodeId, RaftId, Session};
 
 /// Silence is not acted on before this many heartbeats are missing, however regular they were.
@@ -221,6 +222,21 @@ impl Node {
             self.send(&name, Message::Beat(beat.clone()));
         }
         self.on_renewal(Renewal { node: me, number, session, arrived: self.now }, renew);
+        self.tell_self_doubt();
+    }
+
+    /// Told again until the log has it: who is chosen should not be where the disk is about to be full, if it can be elsewhere.
+    fn tell_self_doubt(&mut self) {
+        let me = &self.options.me;
+        // S17: a program that does not know of it could not read the entry.
+        if self.cluster.behaviour < TELLS_SELF_DOUBT || !self.cluster.nodes.contains_key(me) {
+            return;
+        }
+        let room = self.little_room.then_some(SelfDoubt::LittleRoom);
+        let why = if self.health.abstains(self.now) { Some(SelfDoubt::Stalled) } else { room };
+        if self.cluster.self_doubts.get(me).copied() != why {
+            self.propose_once(Body::SelfDoubt { node: me.clone(), why }, AGAIN);
+        }
     }
 
     fn say_hello(&mut self) {
@@ -255,6 +271,8 @@ impl Node {
         }
         match message {
             Message::Log(message) => self.on_log(from, *message),
+            // Of a node that was removed, or that nobody configured. One that was added is heard once the log has told of it.
+            Message::Beat(_) | Message::Grant { .. } if !self.peers.is_member(&self.cluster, from) => {}
             Message::Beat(beat) => self.on_beat(from, relayed, beat),
             Message::Grant { number, session, index } => self.holder.granted(self.now, number, session, index),
             Message::Propose { items } => self.on_propose(from, items),

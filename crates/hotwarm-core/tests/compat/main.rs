@@ -2,6 +2,8 @@
 //!
 //! A format changes only with its version, and then the old bytes must still be read. The golden files are hex, a line each.
 
+mod control;
+
 use hotwarm_core::consensus::{Body, Change, ConfChange, Message, bootstrap};
 use hotwarm_core::ids::RaftId;
 use hotwarm_core::wal::{Encoder, End, Entry, EntryKind, HardState, LogId, Record, Replay, SegmentId, Snapshot, Voters};

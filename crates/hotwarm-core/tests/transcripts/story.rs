@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use hotwarm_core::action::StopCause;
 use hotwarm_core::group::input::{Answer, Body, Input, Life as Told, NodeInput, Operator, Testimony};
-use hotwarm_core::group::reason::Evidence;
+use hotwarm_core::group::reason::{Evidence, SelfDoubt};
 use hotwarm_core::group::spec::{Bounds, Fence, MemberSpec};
 use hotwarm_core::group::{Effect, Group, GroupSpec, explain, invariants, problem, step};
 use hotwarm_core::ids::{Attempt, Epoch, GroupName, Incarnation, MemberId, Millis, NodeId, Position, Role};
@@ -239,6 +239,11 @@ impl Story {
             "back" => Body::Node(NodeInput::Back { node: node() }),
             "node-drain" => Body::Node(NodeInput::Drain { node: node() }),
             "node-undrain" => Body::Node(NodeInput::Undrain { node: node() }),
+            "doubts-itself" => {
+                let why = if words.word(2) == "stalled" { SelfDoubt::Stalled } else { SelfDoubt::LittleRoom };
+                Body::Node(NodeInput::SelfDoubt { node: node(), why: Some(why) })
+            }
+            "doubts-no-longer" => Body::Node(NodeInput::SelfDoubt { node: node(), why: None }),
             "switchover" => Body::Operator(Operator::Switchover { to: words.rest.get(1).map(|name| self.id(name)) }),
             "drain" => Body::Operator(Operator::Drain { member: self.id(words.word(1)) }),
             "undrain" => Body::Operator(Operator::Undrain { member: self.id(words.word(1)) }),

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use hotwarm_core::ids::Index;
 use hotwarm_core::node::Message;
+use hotwarm_core::node::message::VERSION;
 
 use crate::event::N;
 
 /// How a grant begins on the wire: the version, then the number of its kind; and a message that is passed on.
-const GRANT: [u8; 2] = [2, 2];
-const RELAY: [u8; 2] = [2, 6];
+const GRANT: [u8; 2] = [VERSION, 2];
+const RELAY: [u8; 2] = [VERSION, 6];
 
 #[derive(Debug)]
 pub(super) struct Grants {

@@ -21,6 +21,8 @@ const OPENED_US: u64 = 300 * MS;
 /// Once in so many inputs the agent is busy, for so long at most, and takes what else has come by then together with it.
 const BUSY_ONCE_IN: u64 = 8;
 const BUSY_US: u64 = 2 * MS;
+/// Inputs that the shell's decision thread handles together, at most.
+pub(super) const BURST_MAX: u32 = 512;
 
 impl World {
     /// The agent's process starts.
@@ -35,6 +37,7 @@ impl World {
         }
         let machine = &mut self.machines[n];
         machine.life += 1;
+        machine.burst = 0;
         let life = machine.life;
         let mut options = Options::new(machine.name.clone(), "sim", machine.incarnation, self.rng.next_u64());
         options.peers = self.plan.names.iter().cloned().collect();
@@ -124,9 +127,18 @@ impl World {
     }
 
     /// Gives the agent something, and does what it asks in return: at once, or now and then together with what else comes in the next
-    /// moment, as a decision thread does that was busy.
+    /// moment, as a decision thread does that was busy. What piled up while it stood still is a burst (S16): the wake after it does what is
+    /// asked.
     fn agent(&mut self, n: N, give: impl FnOnce(&mut Node, Mono)) {
         self.give(n, give);
+        match self.machines[n].burst {
+            0 => {}
+            1 => {
+                self.machines[n].burst = BURST_MAX;
+                return self.after(n);
+            }
+            _ => return self.machines[n].burst -= 1,
+        }
         if self.rng.below(BUSY_ONCE_IN) > 0 {
             return self.after(n);
         }
@@ -152,6 +164,7 @@ impl World {
             return;
         }
         self.trace.number(self.now << 4 | n as u64);
+        self.machines[n].burst = 0;
         self.give(n, |node, now| node.handle_deadline(now));
         self.after(n);
         self.plan_wake(n);

@@ -486,6 +486,7 @@ impl World {
         }
         if self.machines[n].runs() {
             let life = self.machines[n].life;
+            self.machines[n].burst = super::agent::BURST_MAX;
             self.machines[n].wake_at = self.now + 1;
             self.queue.push(self.now + 1, Event::Wake { n, life });
         }

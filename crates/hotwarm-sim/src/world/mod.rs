@@ -301,6 +301,7 @@ fn machine(plan: &Plan, n: N, members: &[Member], rng: &mut Rng) -> Machine {
         life: 0,
         paused: Paused::No,
         held: Vec::new(),
+        burst: 0,
         disk: Disk::new(200 + rng.below(2_000)),
         behaviour: BEHAVIOUR,
         incarnation: u128::from(rng.next_u64()) | 1,

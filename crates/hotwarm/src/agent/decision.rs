@@ -20,14 +20,24 @@ const BURST_MAX: usize = 512;
 /// What happens on a node.
 #[derive(Debug)]
 pub(super) enum Input {
-    Message { from: NodeId, bytes: Vec<u8> },
+    Message {
+        from: NodeId,
+        bytes: Vec<u8>,
+    },
     /// A peer's process.
     Ended(NodeId),
     Persisted(u64),
     Member(MemberId, MemberEvent),
     Router(router::Event),
     Disk(Option<bool>),
-    Command { ticket: u64, command: Command },
+    /// Whether little room is left on that disk; told with each probe.
+    Room {
+        little: bool,
+    },
+    Command {
+        ticket: u64,
+        command: Command,
+    },
     Stop,
 }
 
@@ -104,6 +114,7 @@ fn handle(node: &mut Node, hands: &mut Hands, input: Input) -> bool {
             }
         }
         Input::Disk(ended) => node.handle_disk(now, ended),
+        Input::Room { little } => node.handle_room(little),
         Input::Command { ticket, command } => node.handle_command(now, ticket, command),
         Input::Stop => return false,
     }

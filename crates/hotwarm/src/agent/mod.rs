@@ -317,6 +317,7 @@ fn disk_told(inbox: &Inbox, room: Arc<ArcSwap<Option<disk::Room>>>) -> disk::Pro
         };
         inbox.offer(Input::Disk(None));
         inbox.offer(Input::Disk(Some(true)));
+        inbox.offer(Input::Room { little: now.low });
         let was_low = room.swap(Arc::new(Some(now))).is_some_and(|before| before.low);
         let (free, floor) = (now.free_bytes >> 20, now.floor_bytes >> 20);
         if now.low && !was_low {

@@ -122,6 +122,15 @@ mod tests {
     }
 
     #[test]
+    fn what_the_file_leaves_out_is_what_the_core_takes() {
+        let text = "[cluster]\nname = \"x\"\nnodes = { a = \"127.0.0.1:7400\" }\n[group.web]\nmode = \"hot-hot\"\nprotocol = \"http\"\ncheck = { tcp = true }\n\
+             members = { a = \"127.0.0.1:9000\" }\nengine = { process = [\"/bin/web\"] }\n";
+        let config = config::parse(text, "test", None).expect("a configuration");
+        let bounds: Vec<Bounds> = cluster(&config).groups.values().map(|group| group.bounds).collect();
+        assert_eq!(bounds, [Bounds::default()]);
+    }
+
+    #[test]
     fn a_role_change_by_a_restart_may_take_an_end_and_a_start() {
         let promote_ms = |change: &str| {
             let text = format!(

@@ -368,6 +368,7 @@ pub(super) fn unfit(why: &Refusal) -> Unfit {
         Refusal::KeptDown => "kept-down",
         Refusal::OldData => "old-data",
         Refusal::Restarting => "restarting",
+        Refusal::NodeDoubtsItself { .. } => "node-doubts-itself",
     };
     Unfit { code: code.to_owned(), text: why.to_string() }
 }
@@ -460,6 +461,8 @@ const fn kind(what: &What) -> &'static str {
         What::Drained { .. } => "node-drained",
         What::Undrained { .. } => "node-undrained",
         What::Behaviour { .. } => "behaviour",
+        What::SelfDoubt { why: Some(_), .. } => "node-doubts-itself",
+        What::SelfDoubt { why: None, .. } => "node-doubts-no-longer",
         What::Group(effect) => match effect {
             Effect::Close { .. } => "close",
             Effect::Fence { .. } => "fence",

@@ -135,6 +135,8 @@ fn on_a_full_disk_a_member_that_ended_says_why_it_does_not_start() {
     assert!(told("/health").contains("0 MiB left on the disk of the data directory"), "{}", told("/health"));
     assert!(told("/metrics").contains("\nhotwarm_disk_low 1\n"));
     assert!(cluster.done("a", &["status"]).contains("node a has 0 MiB left"));
+    let others_know = |what: &str| cluster.done("b", &["events"]).contains(what);
+    cluster.wait_until("the others to know", || others_know("node a doubts itself: little room is left on its disk"));
     let pid = cluster.member_pid("clock/a").unwrap();
     cluster.signal(pid, Signal::KILL);
     cluster.wait_until("another to serve", || cluster.hot("clock", &["a"]).is_some_and(|now| now != "clock/a"));
@@ -142,6 +144,7 @@ fn on_a_full_disk_a_member_that_ended_says_why_it_does_not_start() {
     disk.empty();
     cluster.wait_settled();
     cluster.wait_until("room to be noticed", || !low(&cluster));
+    cluster.wait_until("the others to know", || cluster.done("b", &["events"]).contains("node a no longer doubts itself"));
     let full = ("No space left on device", "the disk is full: what cannot be written is said, with advice");
     let alarm = ("HW0508", "the disk is full");
     judge(cluster, recorder, loads, &[OF_FAULTS, &[full, alarm]].concat());

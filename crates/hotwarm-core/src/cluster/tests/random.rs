@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::group::input::{Life as Told, Operator};
+use crate::group::reason::SelfDoubt;
 use crate::group::state::{NodeView, Pause};
 
 const NODES: [&str; 4] = ["a", "b", "c", "d"];
@@ -79,6 +80,7 @@ fn body(c: &Cluster, (kind, a, b): Event, fence: Fence) -> Option<Body> {
         }
         12..=22 => Body::Group { group: "web".into(), body: life(c, (a, b))? },
         23..=38 => Body::Group { group: "web".into(), body: answer(c, (a, b))? },
+        39 => Body::SelfDoubt { node, why: [None, Some(SelfDoubt::LittleRoom), Some(SelfDoubt::Stalled)][usize::from(b % 3)] },
         _ => Body::Timer,
     })
 }
@@ -89,7 +91,8 @@ fn check(c: &Cluster) -> Result<(), String> {
             return Err(broken);
         }
         for (name, node) in &c.nodes {
-            let known = NodeView { silent: node.silent, lapsed: !node.leased, drained: node.drained };
+            let doubts_itself = c.self_doubts.get(name).copied();
+            let known = NodeView { silent: node.silent, lapsed: !node.leased, drained: node.drained, doubts_itself };
             if group.node(name) != known {
                 return Err(format!("the group takes node {name} for {:?}, it is {known:?}", group.node(name)));
             }

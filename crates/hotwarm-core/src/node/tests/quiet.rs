@@ -9,7 +9,7 @@ fn wakes(desk: &mut Desk, name: &NodeId) -> u32 {
     desk.run(2000);
     desk.wakes.clear();
     desk.run(1000);
-    desk.wakes.get(name).copied().unwrap_or_default()
+    desk.wakes.get(name).copied().unwrap_or_default().0
 }
 
 #[test]
@@ -41,4 +41,21 @@ fn a_member_is_told_once_to_follow() {
         actions.filter(|action| matches!(action, Action::Engine { action: EngineAction::Follow { .. }, .. })).count()
     };
     assert_eq!([told(0), told(2000), told(2000)], [1, 0, 0]);
+}
+
+#[test]
+fn a_node_to_which_nothing_happens_is_seldom_woken() {
+    let mut desk = settled();
+    desk.run(2000);
+    desk.wakes.clear();
+    desk.run(1000);
+    let leader = desk.leader();
+    for name in desk.nodes.keys() {
+        let (deadlines, moments) = desk.wakes.get(name).copied().unwrap_or_default();
+        let of = format!("{name} of {leader}'s cluster");
+        let most = if *name == leader { 10..=40 } else { 0..=20 };
+        assert!(most.contains(&deadlines), "{of} had {deadlines} deadlines in a second");
+        // The log's heartbeats or the answers to them, heartbeats of another, and grants.
+        assert!((15..=40).contains(&moments), "{of} was woken {moments} times in a second");
+    }
 }
