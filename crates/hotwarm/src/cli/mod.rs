@@ -177,9 +177,21 @@ pub fn definition() -> clap::Command {
 /// # Errors
 /// The file cannot be read, is wrong, or nobody says which node this is.
 pub fn load(global: &Global, node: &NodeArg) -> Result<(Config, NodeId), Failure> {
+    load_by(config::examine, global, node)
+}
+
+/// Like [`load`], for a node that is about to run on this machine.
+///
+/// # Errors
+/// As [`load`], and what the node cannot start without.
+pub fn load_to_run(global: &Global, node: &NodeArg) -> Result<(Config, NodeId), Failure> {
+    load_by(config::examine_to_run, global, node)
+}
+
+fn load_by(examine: fn(&str, &str, Option<&NodeId>) -> Parsed, global: &Global, node: &NodeArg) -> Result<(Config, NodeId), Failure> {
     let text = read_config(&global.config)?;
     let node = node.node.as_deref().map(NodeId::new).or_else(|| installed_name(&global.config).filter(|_| !names_itself(&text)));
-    let Parsed { config, found } = config::examine(&text, &global.config.to_string_lossy(), node.as_ref());
+    let Parsed { config, found } = examine(&text, &global.config.to_string_lossy(), node.as_ref());
     let Some(config) = config else { return Err(Failure::from(found)) };
     for warning in &found.warnings {
         failure::tell(&warning.to_string());

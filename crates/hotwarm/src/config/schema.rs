@@ -202,7 +202,21 @@ pub(super) static NODE: Section = Section {
             "\"a\"",
         ),
         key("data", Path, Is("\"/var/lib/hotwarm\""), "hotwarm's own directory: log, snapshots, keys; mode 0700.", "\"/var/lib/hotwarm\""),
-        key("api", Address, Is("\"127.0.0.1:7401\""), "The operator's API, metrics and health; loopback only.", "\"127.0.0.1:7401\""),
+        key(
+            "api",
+            Address,
+            Is("\"127.0.0.1:7401\""),
+            "The operator's API, metrics and health. Beyond loopback it needs `api_token` and the node's certificate, and speaks TLS alone.",
+            "\"127.0.0.1:7401\"",
+        ),
+        key(
+            "api_token",
+            Path,
+            Absent("no token is asked for, and `api` is a loopback address"),
+            "The file with the secret that the API asks for: one line of at least 32 characters, mode 0600 or 0640, outside `data`. Never the \
+             secret itself: every node and whoever may read the configuration has this text.",
+            "\"/etc/hotwarm/api.token\"",
+        ),
     ],
     rest: Some(Rest { names: "node", kind: Table(&NODE_OVERRIDE) }),
     one_of: OneOf::Free,
@@ -214,6 +228,7 @@ pub(super) static NODE_OVERRIDE: Section = plain(
     &[
         key("data", Path, Absent("as in `[node]`"), "See `[node]`.", "\"/srv/hotwarm\""),
         key("api", Address, Absent("as in `[node]`"), "See `[node]`.", "\"127.0.0.1:7411\""),
+        key("api_token", Path, Absent("as in `[node]`"), "See `[node]`.", "\"/etc/hotwarm/api.token\""),
     ],
 );
 
