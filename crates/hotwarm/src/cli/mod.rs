@@ -69,9 +69,15 @@ pub struct Global {
     /// The configuration file
     #[arg(long, global = true, value_name = "FILE", env = "HOTWARM_CONFIG", hide_env_values = true, default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
-    /// The node's API, such as http://127.0.0.1:7401 [default: `api` of the configuration file]
+    /// The node's API, such as http://127.0.0.1:7401 or https://10.0.0.1:7401 [default: `api` of the configuration file]
     #[arg(long, global = true, value_name = "URL", env = "HOTWARM_API", hide_env_values = true)]
     pub api: Option<String>,
+    /// The file with the API's token [default: `api_token` of the configuration file]
+    #[arg(long, global = true, value_name = "FILE", env = "HOTWARM_API_TOKEN_FILE", hide_env_values = true)]
+    pub api_token: Option<PathBuf>,
+    /// The certificate of the cluster's authority, by which nodes are known over https [default: tls/ca.pem in this node's data directory]
+    #[arg(long, global = true, value_name = "FILE", env = "HOTWARM_API_CA", hide_env_values = true)]
+    pub api_ca: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub json: bool,

@@ -18,7 +18,7 @@ pub(crate) struct Ran {
 /// The program, without what this process's environment would tell it.
 pub(crate) fn hotwarm() -> Command {
     let mut command = Command::new(HOTWARM);
-    for name in ["HOTWARM_NODE", "HOTWARM_CONFIG", "HOTWARM_API", "HOTWARM_LOG"] {
+    for name in ["HOTWARM_NODE", "HOTWARM_CONFIG", "HOTWARM_API", "HOTWARM_API_TOKEN_FILE", "HOTWARM_API_CA", "HOTWARM_LOG"] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());
