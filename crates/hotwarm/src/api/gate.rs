@@ -19,6 +19,8 @@ use super::error::Refused;
 use crate::codes::Code;
 use crate::config::token::{Token, Unfit};
 
+/// Load balancers and service managers have no token; they hear whether the node is well, as they must.
+pub(super) const OPEN: &str = "/health";
 /// A token counts at most this long after its file was replaced.
 const READ_EVERY: Duration = Duration::from_secs(1);
 /// Whoever tries tokens fills the log no faster than one line in this time.
@@ -62,8 +64,7 @@ impl Gate {
     /// Lets a request pass, or says what it lacks.
     pub(super) fn judge(&self, request: &Request) -> Result<(), Refused> {
         let Some(key) = &self.key else { return Ok(()) };
-        // Load balancers and service managers have no token; they hear whether the node is well, as they must.
-        if request.uri().path() == "/health" && [Method::GET, Method::HEAD].contains(request.method()) {
+        if request.uri().path() == OPEN && [Method::GET, Method::HEAD].contains(request.method()) {
             return Ok(());
         }
         let Some(said) = request.headers().get(AUTHORIZATION) else {

@@ -166,6 +166,8 @@ fn place(app: &App, member: &MemberId) -> Result<Place, Refused> {
     let Some(spec) = spec else { return Err(no_member(&view, member)) };
     let (node, me) = (&spec.node, app.agent.me());
     let text = format!("{member} runs on node {node}, its output is there; this is node {me}");
-    let hint = format!("run `hotwarm logs {member}` on node {node}, or reach its API through `ssh -L 7401:127.0.0.1:7401 {node}`");
+    let hint = format!(
+        "run `hotwarm logs {member}` on node {node}, or ask its API: `--api https://...` where it is open to other machines, else through `ssh -L 7401:127.0.0.1:7401 {node}`"
+    );
     Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, Code::OTHER_NODE, text).hint(hint))
 }

@@ -59,7 +59,7 @@ impl Unfit {
     pub fn hint(&self) -> String {
         match self {
             Self::Missing { path } | Self::Empty { path } | Self::Short { path, .. } | Self::NotOneWord { path } => {
-                format!("make one: (umask 077; openssl rand -hex 32 > {})", path.display())
+                format!("make one: sudo sh -c 'umask 077; openssl rand -hex 32 > {}'", path.display())
             }
             Self::Open { path, .. } => {
                 format!("chmod 0600 {0}, or 0640 for a group that may read it; then put a new token there", path.display())

@@ -25,8 +25,8 @@ pub(super) fn judge(draft: &Draft<'_>, findings: &mut Findings) {
                 .error(Code::API_EXPOSED, &at.span, format!("the API at {} would be open to whoever reaches it", at.value))
                 .expected(format!("`api_token` beside it, {LOOPBACK}"))
                 .hint(
-                    "beyond loopback it asks for a token, over TLS: (umask 077; openssl rand -hex 32 > /etc/hotwarm/api.token) on each \
-                     node, and api_token = \"/etc/hotwarm/api.token\"",
+                    "beyond loopback it asks for a token, over TLS: `sudo sh -c 'umask 077; openssl rand -hex 32 > \
+                     /etc/hotwarm/api.token'` on each node, and api_token = \"/etc/hotwarm/api.token\"",
                 );
         }
     }
