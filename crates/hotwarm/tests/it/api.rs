@@ -72,6 +72,8 @@ fn beyond_loopback_the_token_opens_and_nothing_else_does() {
     is_asked_with_its_token(&stage);
     speaks_to_nobody_without_tls(&stage);
     is_known_by_its_authority(&stage);
+    is_scraped_as_the_page_says(&stage);
+    is_drilled(&stage);
     takes_up_another_token(&stage);
     shows_a_renewed_certificate(&stage);
     for node in ["a", "b", "c"] {
@@ -183,6 +185,46 @@ fn is_known_by_its_authority(stage: &Stage) {
     let authority = stage.authority.to_str().unwrap();
     let nobody = stage.run(&["--api", "https://10.0.0.1:9", "--api-token", token, "--api-ca", authority, "status"]);
     assert!(nobody.exit == 4 && nobody.err.contains("HW0005"), "{} {}", nobody.exit, nobody.err);
+}
+
+/// The page's own example, in a real Prometheus.
+fn is_scraped_as_the_page_says(stage: &Stage) {
+    let page = include_str!("../../../../docs/operating/api-from-elsewhere.md");
+    let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let [token, authority] = [&stage.token, &stage.authority].map(|path| path.to_str().unwrap());
+    let ours = [("/etc/prometheus/hotwarm.token", token), ("/etc/prometheus/hotwarm-ca.pem", authority), ("a.shop.", "a.it.")];
+    let text = ours.iter().fold(format!("global: {{ scrape_interval: 1s }}\n{example}"), |text, (theirs, ours)| {
+        assert!(text.contains(theirs), "{theirs} is not in the page's example");
+        text.replace(theirs, ours)
+    });
+    let (file, data) = (stage.cluster.file("prometheus.yml"), stage.cluster.file("prometheus"));
+    fs::write(&file, text).unwrap();
+    let lan = stage.cluster.site.lan.as_ref().unwrap();
+    let mut prometheus = Command::new("prometheus");
+    prometheus.arg(format!("--config.file={}", file.display())).arg(format!("--storage.tsdb.path={}", data.display()));
+    prometheus.arg("--web.listen-address=127.0.0.1:9090").stdout(Stdio::null()).stderr(Stdio::null());
+    let mut prometheus = lan.on("switch", || prometheus.spawn().unwrap());
+    let targets = || {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "http://127.0.0.1:9090/api/v1/targets"]).stdin(Stdio::null());
+        lan.on("switch", || String::from_utf8(curl.output().unwrap().stdout).unwrap())
+    };
+    let decided = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        stage.cluster.wait_for("Prometheus to have what it asked for", || {
+            let told = targets();
+            (!told.contains("\"health\":\"up\"")).then_some(told)
+        });
+    }));
+    let ended = prometheus.kill().and_then(|()| prometheus.wait());
+    decided.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    ended.unwrap();
+}
+
+/// On the machine of what it strikes, by the API that is in its file.
+fn is_drilled(stage: &Stage) {
+    let told = stage.cluster.run_plain("a", &["drill", "kill", "web/a", "--yes", "--objective", "60s"]);
+    assert!(told.exit == 0 && told.out.contains("web/a is killed"), "{} {}{}", told.exit, told.out, told.err);
+    stage.cluster.wait_whole();
 }
 
 fn takes_up_another_token(stage: &Stage) {
