@@ -22,7 +22,9 @@ pub(crate) const STEERING: [&str; 6] =
 /// The program, without what this process's environment would tell it.
 pub(crate) fn hotwarm() -> Command {
     let mut command = Command::new(HOTWARM);
-    STEERING.iter().for_each(|name| drop(command.env_remove(name)));
+    for name in STEERING {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null());
     command
 }
