@@ -111,8 +111,8 @@ codes! {
     DRILL_SHOWS_NOTHING = 420, "the drill would show nothing";
     DRILL_FAULT = 421, "the fault is not made, or not undone";
     DRILL_NOT_WHOLE = 422, "the cluster is not whole after the drill";
-    TOKEN_ASKED = 423, "the API asks for its token";
-    API_NOT_TRUSTED = 424, "what answers is not shown to be a node of the cluster";
+    TOKEN_ASKED = 425, "the API asks for its token";
+    API_NOT_TRUSTED = 426, "what answers is not shown to be a node of the cluster";
     DISK_FAILED = 501, "the disk failed under the log";
     LOG_FULL = 502, "the write-ahead log takes no more";
     ROUTES_REFUSED = 503, "the router refuses routes";

@@ -16,7 +16,7 @@ use crate::netns::join_all;
 const TOKEN: &str = "8e0b4d4b6d0c4f3c9a51c7d2a8f37d15";
 const OTHER: &str = "0000000000000000000000000000000000000000";
 /// What a node says of whoever tries.
-const TRIED: &[(&str, &str)] = &[("HW0423", "wrong tokens are tried")];
+const TRIED: &[(&str, &str)] = &[("HW0425", "wrong tokens are tried")];
 const EXPECTED: &[(&str, &str)] = &[
     TRIED[0],
     ("HW0125", "the file held no token for a while"),
@@ -91,7 +91,7 @@ fn is_refused_without_its_token(stage: &Stage) {
         for more in [&[][..], &["-H", &wrong]] {
             let (status, body) = stage.curl(path, more);
             assert!(
-                status == "401" && body.contains("\"HW0423\"") && body.contains("docs/reference/errors/HW0423.md"),
+                status == "401" && body.contains("\"HW0425\"") && body.contains("docs/reference/errors/HW0425.md"),
                 "{path}: {status} {body}"
             );
         }
@@ -110,7 +110,7 @@ fn is_refused_without_its_token(stage: &Stage) {
     for more in [&[][..], &["--api-token", other.to_str().unwrap()]] {
         let told = stage.run(&[&asked, more].concat());
         assert!(
-            told.exit == 1 && told.err.contains("error[HW0423]") && told.err.contains("--api-token FILE"),
+            told.exit == 1 && told.err.contains("error[HW0425]") && told.err.contains("--api-token FILE"),
             "{} {}",
             told.exit,
             told.err
@@ -162,7 +162,7 @@ fn speaks_to_nobody_without_tls(stage: &Stage) {
     let told = stage.run(&["--api", &plain, "status"]);
     assert!(told.exit == 4 && told.err.contains("HW0005") && told.err.contains("https://"), "{} {}", told.exit, told.err);
     let told = stage.run(&["--api", &plain, "--api-token", token, "status"]);
-    assert!(told.exit == 1 && told.err.contains("HW0424") && told.err.contains("in plain text"), "{} {}", told.exit, told.err);
+    assert!(told.exit == 1 && told.err.contains("HW0426") && told.err.contains("in plain text"), "{} {}", told.exit, told.err);
 }
 
 fn is_known_by_its_authority(stage: &Stage) {
@@ -176,11 +176,11 @@ fn is_known_by_its_authority(stage: &Stage) {
     let asked =
         |authority: &Path| stage.run(&["--api", &stage.url, "--api-token", token, "--api-ca", authority.to_str().unwrap(), "status"]);
     let told = asked(&root.join("var/lib/hotwarm/tls/ca.pem"));
-    assert!(told.exit == 1 && told.err.contains("error[HW0424]") && told.err.contains("another authority"), "{} {}", told.exit, told.err);
+    assert!(told.exit == 1 && told.err.contains("error[HW0426]") && told.err.contains("another authority"), "{} {}", told.exit, told.err);
     let told = asked(&root.join("var/lib/hotwarm/tls/node.pem"));
     assert!(told.exit == 1 && told.err.contains("error[HW0203]") && told.err.contains("a node's"), "{} {}", told.exit, told.err);
     let told = stage.run(&["--config", "/nothing.toml", "--api", &stage.url, "--api-token", token, "status"]);
-    assert!(told.exit == 1 && told.err.contains("error[HW0424]") && told.err.contains("--api-ca FILE"), "{} {}", told.exit, told.err);
+    assert!(told.exit == 1 && told.err.contains("error[HW0426]") && told.err.contains("--api-ca FILE"), "{} {}", told.exit, told.err);
     let nobody = stage.admitted(&["--api", "https://10.0.0.1:9", "status"]);
     assert_eq!(nobody.exit, 2, "an option twice");
     let authority = stage.authority.to_str().unwrap();
@@ -286,7 +286,7 @@ fn on_loopback_a_token_that_is_named_is_asked_for() {
     }
     assert_eq!(curl("/health", &[]), "200");
     let told = run(&["--api", &url, "pause", "web", "--yes"]);
-    assert!(told.exit == 1 && told.err.contains("HW0423"), "{} {}", told.exit, told.err);
+    assert!(told.exit == 1 && told.err.contains("HW0425"), "{} {}", told.exit, told.err);
     let mut command = hotwarm();
     command.env("HOTWARM_API", &url).env("HOTWARM_API_TOKEN_FILE", cluster.site.token.as_ref().unwrap()).args(["pause", "web", "--yes"]);
     assert!(command.output().unwrap().status.success());
