@@ -63,6 +63,7 @@ codes! {
     DATA_DIRECTORY = 122, "a directory that cannot be the data directory";
     OTHER_NODES_ADDRESS = 123, "a member at another node's address";
     NO_HOST = 124, "no voter could hold a member";
+    API_TOKEN = 125, "the API's token cannot be used";
     EVEN_VOTERS = 151, "an even number of voters";
     TWO_NODES = 152, "two nodes without a witness";
     ONE_NODE = 153, "one node only";
@@ -112,6 +113,8 @@ codes! {
     DRILL_NOT_WHOLE = 422, "the cluster is not whole after the drill";
     RESTART_REFUSED = 423, "the restart cannot be";
     RESTART_STOPPED = 424, "the restart stopped before all were restarted";
+    TOKEN_ASKED = 425, "the API asks for its token";
+    API_NOT_TRUSTED = 426, "what answers is not shown to be a node of the cluster";
     DISK_FAILED = 501, "the disk failed under the log";
     LOG_FULL = 502, "the write-ahead log takes no more";
     ROUTES_REFUSED = 503, "the router refuses routes";

@@ -29,11 +29,11 @@ fn main() -> ExitCode {
 
 /// Runs a node until it is told to stop.
 fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
-    let (config, node) = cli::load(global, &args.node)?;
+    let (config, node) = cli::load_to_run(global, &args.node)?;
     telemetry::start();
     let failed = |what: &str, error: &dyn std::fmt::Display| Failure::plain(Exit::Failed, format!("{what}: {error}"));
     let exe = std::env::current_exe().map_err(|error| failed("the path of this program is not known", &error))?;
-    let listen = config.node.api;
+    let (listen, token) = (config.node.api, config.node.api_token.clone());
     // Probes and engines; the decision thread, the log and the routers have threads of their own. One worker: what blocks runs elsewhere, and
     // a second one would be woken for everything that the first is about to do.
     let shell = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("shell").enable_all().build();
@@ -43,12 +43,12 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     let front = front.map_err(|error| failed("no runtime", &error))?;
     let agent = Agent::start(Start { config, node: node.clone(), exe, runtime: shell.handle().clone() });
     let agent = agent.map_err(|error| failed("the node does not start", &error))?;
-    let served = front.block_on(api::serve(listen, agent.handle()));
+    let served = front.block_on(api::serve(listen, token, agent.handle()));
     let api = match served {
         Ok(api) => api,
         Err(error) => {
             agent.stop();
-            return Err(Failure::failed(Code::API_ADDRESS, error.to_string()));
+            return Err(Failure::failed(error.code(), error.to_string()));
         }
     };
     tracing::info!(api = %api.address(), "node {node} runs");

@@ -154,6 +154,12 @@ impl Handle {
         self.shared.transport.reload_tls(material)
     }
 
+    /// How its API speaks TLS: with the certificate as last loaded. `None` without certificates.
+    #[must_use]
+    pub fn api_tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.shared.transport.api_tls()
+    }
+
     /// This node's own members as their engines see them.
     #[must_use]
     pub fn members(&self) -> BTreeMap<MemberId, engine::View> {

@@ -1,17 +1,23 @@
 //! The other end of the API, for commands and drills: blocking, one connection a request, every wait bounded.
 //!
-//! It must never wait without an end but in a stream, where the node's empty lines prove that it lives. Main path: [`Client::get`],
-//! [`Client::post`], [`Client::stream`].
+//! It must never wait without an end but in a stream, where the node's empty lines prove that it lives, and never give the token to whom it
+//! is not for: over TLS to a node of the cluster, in plain text to this machine alone. Main path: [`Client::get`], [`Client::post`],
+//! [`Client::stream`].
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig, ClientConnection, StreamOwned};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::types;
+use crate::config::is_exposed;
+use crate::config::pki::{self, trust};
+use crate::config::token::Token;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Longer than the server takes at most.
@@ -25,8 +31,14 @@ const HEADERS_MAX: usize = 64;
 /// Why there is no answer, or not the one that was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("not an API's address: {0}; write http://127.0.0.1:7401")]
+    #[error("not an API's address: {0}; write http://127.0.0.1:7401, or https://10.0.0.1:7401")]
     Url(String),
+    #[error("no authority to know the node at {url} by: give --api-ca FILE, a copy of tls/ca.pem in the data directory of any node")]
+    NoAuthority { url: String },
+    #[error("{url} is not shown to be a node of the cluster ({why})")]
+    NotTrusted { url: String, why: String },
+    #[error("the API's token is not sent to {url} in plain text: write https://")]
+    PlainToken { url: String },
     #[error("{url} does not answer: {source}")]
     Unreachable { url: String, source: io::Error },
     /// The node answered that it did not do it.
@@ -36,11 +48,29 @@ pub enum ClientError {
     Malformed { url: String, why: String },
 }
 
+/// By what a node beyond loopback is known: the certificate of its cluster's authority.
+#[derive(Clone, Debug)]
+pub struct Authority(Arc<ClientConfig>);
+
+impl Authority {
+    /// From PEM text.
+    ///
+    /// # Errors
+    /// It is no authority's certificate.
+    pub fn new(pem: &str) -> Result<Self, pki::Error> {
+        trust::client(pem).map(|config| Self(Arc::new(config)))
+    }
+}
+
 /// One node's API.
 #[derive(Clone, Debug)]
 pub struct Client {
     url: String,
     host: String,
+    /// It speaks TLS.
+    tls: bool,
+    authority: Option<Authority>,
+    token: Option<Token>,
     /// Called once for a request that is not answered within [`WAITING_AFTER`].
     waiting: Option<fn(&str)>,
 }
@@ -52,26 +82,66 @@ struct Answer {
 }
 
 impl Client {
-    /// A client of the API at `url`, as in `http://127.0.0.1:7401`. Nothing is sent yet.
+    /// A client of the API at `url`, as in `http://127.0.0.1:7401` or `https://10.0.0.1:7401`. Nothing is sent yet.
     ///
     /// # Errors
     /// The URL is not one that it can use.
     pub fn new(url: &str) -> Result<Self, ClientError> {
         let wrong = || ClientError::Url(url.to_owned());
-        let host = url.strip_prefix("http://").or_else(|| (!url.contains("://")).then_some(url)).ok_or_else(wrong)?;
+        let (tls, host) = match url.split_once("://") {
+            None => (false, url),
+            Some(("http", host)) => (false, host),
+            Some(("https", host)) => (true, host),
+            Some(_) => return Err(wrong()),
+        };
         let host = host.strip_suffix('/').unwrap_or(host);
         let port = host.rsplit_once(':').map(|(_, port)| port);
         let has_port = port.is_some_and(|port| port.parse::<u16>().is_ok());
         if !has_port || host.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
             return Err(wrong());
         }
-        Ok(Self { url: format!("http://{host}"), host: host.to_owned(), waiting: None })
+        Ok(Self::of(tls, host.to_owned()))
     }
 
-    /// The API at an address.
+    fn of(tls: bool, host: String) -> Self {
+        let scheme = if tls { "https" } else { "http" };
+        Self { url: format!("{scheme}://{host}"), host, tls, authority: None, token: None, waiting: None }
+    }
+
+    /// The API that a configuration puts at an address: over TLS beyond loopback, and on this machine where it is every address.
     #[must_use]
     pub fn at(address: SocketAddr) -> Self {
-        Self { url: format!("http://{address}"), host: address.to_string(), waiting: None }
+        let mut reached = address;
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => reached.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => reached.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        Self::of(is_exposed(address), reached.to_string())
+    }
+
+    /// The API of another node, asked as this one is.
+    #[must_use]
+    pub fn beside(&self, address: SocketAddr) -> Self {
+        Self { authority: self.authority.clone(), token: self.token.clone(), ..Self::at(address) }
+    }
+
+    /// True if it asks over TLS, and needs an authority.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The same, which knows nodes by `authority`.
+    #[must_use]
+    pub fn trusting(self, authority: Authority) -> Self {
+        Self { authority: Some(authority), ..self }
+    }
+
+    /// The same, with the API's token, where there is one.
+    #[must_use]
+    pub fn with_token(self, token: Option<Token>) -> Self {
+        Self { token, ..self }
     }
 
     /// The same, which has a person know that a request takes long: `tell` gets the URL.
@@ -139,12 +209,46 @@ impl Client {
             // Without it nobody is told; the answer comes all the same.
             let _ = std::thread::Builder::new().name("waiting".into()).spawn(wait);
         }
-        let mut stream = self.connect().map_err(|source| self.unreachable(source))?;
+        let stream = self.connect().map_err(|source| self.unreachable(source))?;
+        let from_elsewhere = stream.peer_addr().map_or(true, is_exposed);
+        let token = match &self.token {
+            Some(_) if from_elsewhere && !self.tls => return Err(ClientError::PlainToken { url: self.url.clone() }),
+            Some(token) => format!("Authorization: {}\r\n", token.header()),
+            None => String::new(),
+        };
+        let mut stream = self.secured(stream)?;
         let length =
             if method == "POST" { format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()) } else { String::new() };
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{length}\r\n", self.host);
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).map_err(|source| self.unreachable(source))?;
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{token}{length}\r\n", self.host);
+        let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush());
+        sent.map_err(|source| self.unreachable(source))?;
         self.read_head(BufReader::new(stream))
+    }
+
+    /// The connection, over TLS where the API speaks it: whoever answers has shown by then that it is a node of the cluster.
+    fn secured(&self, mut stream: TcpStream) -> Result<Box<dyn Stream>, ClientError> {
+        if !self.tls {
+            return Ok(Box::new(stream));
+        }
+        let Some(Authority(config)) = &self.authority else { return Err(ClientError::NoAuthority { url: self.url.clone() }) };
+        let peer = stream.peer_addr().map_err(|source| self.unreachable(source))?;
+        // Not looked at: nodes are known by another name.
+        let name = ServerName::IpAddress(peer.ip().into());
+        let begun = ClientConnection::new(Arc::clone(config), name).map_err(|error| self.unreachable(io::Error::other(error)))?;
+        let mut tls = begun;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream).map_err(|source| self.not_secured(source))?;
+        }
+        Ok(Box::new(StreamOwned::new(tls, stream)))
+    }
+
+    fn not_secured(&self, source: io::Error) -> ClientError {
+        let why = match source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(why)) => untrusted(why),
+            Some(rustls::Error::InvalidMessage(_)) => return self.malformed("what answers there speaks no TLS".to_owned()),
+            _ => return self.unreachable(source),
+        };
+        ClientError::NotTrusted { url: self.url.clone(), why }
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -163,7 +267,7 @@ impl Client {
         Err(last)
     }
 
-    fn read_head(&self, mut stream: BufReader<TcpStream>) -> Result<Answer, ClientError> {
+    fn read_head(&self, mut stream: BufReader<Box<dyn Stream>>) -> Result<Answer, ClientError> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let room = (HEAD_BYTES_MAX - head.len().min(HEAD_BYTES_MAX)) as u64;
@@ -211,6 +315,27 @@ impl Client {
 
     fn malformed(&self, why: String) -> ClientError {
         ClientError::Malformed { url: self.url.clone(), why }
+    }
+}
+
+/// A connection, plain or over TLS.
+trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
+
+/// What is wrong with a certificate, for people.
+fn untrusted(why: &CertificateError) -> String {
+    match why {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "its certificate is of another authority than the one that it is to be known by".to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its certificate has expired: `hotwarm certs renew`, or this machine's clock is wrong".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "its certificate is not valid yet: this machine's clock is behind".to_owned()
+        }
+        other => other.to_string(),
     }
 }
 
@@ -299,12 +424,25 @@ mod tests {
 
     #[test]
     fn urls_are_read_and_refused() {
-        for (url, host) in
-            [("http://127.0.0.1:7401", "127.0.0.1:7401"), ("localhost:1/", "localhost:1"), ("http://[::1]:7401/", "[::1]:7401")]
-        {
-            assert_eq!(Client::new(url).unwrap().host, host);
+        for (url, host, tls) in [
+            ("http://127.0.0.1:7401", "127.0.0.1:7401", false),
+            ("localhost:1/", "localhost:1", false),
+            ("http://[::1]:7401/", "[::1]:7401", false),
+            ("https://10.0.0.1:7401/", "10.0.0.1:7401", true),
+        ] {
+            let client = Client::new(url).unwrap();
+            assert_eq!((client.host.as_str(), client.tls), (host, tls));
         }
-        for url in ["", "127.0.0.1", "https://127.0.0.1:1", "http://a:1/x", "http://a:99999", "http://a b:1", "ftp://a:1"] {
+        for (address, url) in [
+            ("127.0.0.1:1", "http://127.0.0.1:1"),
+            ("10.0.0.1:1", "https://10.0.0.1:1"),
+            ("0.0.0.0:1", "https://127.0.0.1:1"),
+            ("[::]:1", "https://[::1]:1"),
+            ("[::ffff:127.0.0.1]:1", "http://[::ffff:127.0.0.1]:1"),
+        ] {
+            assert_eq!(Client::at(address.parse().unwrap()).url(), url);
+        }
+        for url in ["", "127.0.0.1", "https://127.0.0.1", "https://a:1/x", "http://a:1/x", "http://a:99999", "http://a b:1", "ftp://a:1"] {
             assert!(Client::new(url).is_err(), "{url}");
         }
     }

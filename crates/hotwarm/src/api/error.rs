@@ -6,6 +6,7 @@ use hotwarm_core::cluster::{Event, What};
 use hotwarm_core::group::{Effect, reason};
 use hotwarm_core::node::CommandError;
 use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{picture, types};
 use crate::agent::{ConfigureError, ReloadError};
@@ -15,13 +16,19 @@ use crate::codes::Code;
 #[derive(Debug)]
 pub(super) struct Refused {
     status: StatusCode,
+    headers: HeaderMap,
     body: Box<types::Error>,
 }
 
 impl Refused {
     pub(super) fn new(status: StatusCode, code: Code, error: impl Into<String>) -> Self {
         let body = types::Error { code: code.to_string(), error: error.into(), page: code.page(), ..types::Error::default() };
-        Self { status, body: Box::new(body) }
+        Self { status, headers: HeaderMap::new(), body: Box::new(body) }
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.insert(name, HeaderValue::from_static(value));
+        self
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -66,7 +73,7 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (self.status, Json(self.body)).into_response()
+        (self.status, self.headers, Json(self.body)).into_response()
     }
 }
 

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
+use std::sync::atomic::Ordering;
 
 use hotwarm_core::group::state::Pause;
 
+use super::gate::Gate;
 use super::picture;
 use crate::agent::Handle;
 use crate::agent::seen::{GroupStats, MemberStats};
@@ -80,6 +82,7 @@ families! {
     PEER_SENT = "hotwarm_transport_sent_bytes_total" counter ["peer" "lane"] "Bytes sent to that node.";
     PEER_DROPPED = "hotwarm_transport_dropped_messages_total" counter ["peer" "lane"] "Messages to that node dropped: the queue was full, or they were too old.";
     PEER_RECEIVED = "hotwarm_transport_received_bytes_total" counter [] "Bytes received from all nodes.";
+    API_REFUSED = "hotwarm_api_refused_requests_total" counter ["cause"] "Requests to this API without its token, or with a wrong one.";
     PEER_REFUSED = "hotwarm_transport_refused_connections_total" counter [] "Connections refused or closed for what their sender was or sent.";
 }
 
@@ -123,7 +126,7 @@ impl Page {
     }
 }
 
-pub(super) fn page(agent: &Handle) -> String {
+pub(super) fn page(agent: &Handle, gate: &Gate) -> String {
     let mut page = Page::default();
     cluster(&mut page, agent);
     groups(&mut page, agent);
@@ -131,6 +134,9 @@ pub(super) fn page(agent: &Handle) -> String {
     router(&mut page, &agent.traffic());
     wal(&mut page, agent);
     transport(&mut page, agent);
+    for (cause, count) in [("without", &gate.without), ("wrong", &gate.wrong)] {
+        page.one(API_REFUSED, &[cause], count.load(Ordering::Relaxed));
+    }
     page.text
 }
 

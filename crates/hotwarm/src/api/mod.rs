@@ -1,30 +1,39 @@
-//! The operator's API: HTTP and JSON on the address `[node] api`, metrics and health beside it. It listens on loopback only.
+//! The operator's API: HTTP and JSON on the address `[node] api`, metrics and health beside it. Beyond loopback it speaks TLS and asks for a
+//! token, or it does not listen.
 //!
 //! It shows what the agent knows and hands commands to it; it decides nothing, and a node works the same without it. Main path: [`serve`]
-//! -> `routes` (the one table) -> `read`, `write`, `stream`. [`client`] is the other end, for commands.
+//! -> `gate` (who may ask) -> `routes` (the one table) -> `read`, `write`, `stream`. [`client`] is the other end, for commands.
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, ORIGIN, TRANSFER_ENCODING};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 
 use crate::agent::Handle;
 use crate::codes::Code;
+use crate::config::is_exposed;
+use crate::config::token::Unfit;
 use error::Refused;
+use gate::{Gate, Peer};
 
 pub mod client;
 mod error;
 mod extract;
+mod gate;
 mod metrics;
 mod openapi;
 mod picture;
@@ -38,23 +47,45 @@ mod write;
 const BODY_BYTES_MAX: usize = 4 << 20;
 /// From a request's head to its answer's head; a command takes 5 s at most.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// From a connection's beginning, or the last answer, to the next request's head.
+/// From a connection's beginning to its TLS, and from there or the last answer to the next request's head.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 64;
 
 /// Why there is no API.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    #[error("API address {0} open to other machines: give [node] api a loopback address; reach it from elsewhere through ssh")]
+    #[error(
+        "API address {0} open to other machines: name a token's file in [node] api_token, or give [node] api a loopback address and reach it \
+         from elsewhere through ssh"
+    )]
     Exposed(SocketAddr),
+    #[error("API address {0} open to other machines, and this node has no certificate: install its join file with `hotwarm join`")]
+    NoCertificate(SocketAddr),
+    #[error("the API's token cannot be used ({0}): {hint}", hint = .0.hint())]
+    Token(#[from] Unfit),
     #[error("no API at {address} ({source}): free the address or change [node] api")]
     Listen { address: SocketAddr, source: io::Error },
+}
+
+impl ApiError {
+    /// Where to read on.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Exposed(_) | Self::NoCertificate(_) => Code::API_EXPOSED,
+            Self::Token(_) => Code::API_TOKEN,
+            Self::Listen { .. } => Code::API_ADDRESS,
+        }
+    }
 }
 
 /// What every handler has.
 #[derive(Clone, Debug)]
 struct App {
     agent: Handle,
+    gate: Arc<Gate>,
+    /// Other machines reach it: TLS, and nothing without it.
+    exposed: bool,
     stop: watch::Receiver<bool>,
 }
 
@@ -87,20 +118,32 @@ impl Drop for Api {
     }
 }
 
-/// Listens on `address` and answers on the current runtime until the returned [`Api`] is dropped.
+/// Listens on `address` and answers whoever has the token in the file `token` (without one, everybody who reaches it) on the current runtime
+/// until the returned [`Api`] is dropped.
 ///
 /// # Errors
-/// The address is not loopback, or cannot be listened on.
-pub async fn serve(address: SocketAddr, agent: Handle) -> Result<Api, ApiError> {
-    // Without a token nobody from outside may ask; the configuration refuses this too.
-    if !address.ip().is_loopback() {
+/// The address is not loopback and token or certificate are missing, the token cannot be used, or the address cannot be listened on.
+pub async fn serve(address: SocketAddr, token: Option<PathBuf>, agent: Handle) -> Result<Api, ApiError> {
+    let exposed = is_exposed(address);
+    // Without both nobody from outside may ask; the configuration refuses this too.
+    if exposed && token.is_none() {
         return Err(ApiError::Exposed(address));
     }
+    if exposed && agent.api_tls().is_none() {
+        return Err(ApiError::NoCertificate(address));
+    }
+    let gate = Arc::new(Gate::open(token)?);
     let listener = TcpListener::bind(address).await.map_err(|source| ApiError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| ApiError::Listen { address, source })?;
     let (stop, stopped) = watch::channel(false);
-    let app = App { agent, stop: stopped };
-    tokio::spawn(accept(listener, app));
+    let app = App { agent, gate, exposed, stop: stopped };
+    tokio::spawn(accept(listener, app.clone()));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = Arc::clone(&app.gate).follow() => {}
+            () = app.stopping() => {}
+        }
+    });
     Ok(Api { address, stop })
 }
 
@@ -117,17 +160,20 @@ fn router(app: App) -> axum::Router {
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(guard))
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
 
 /// Every answer comes within a bound. A page open in a browser on this machine cannot ask, whether it is of another site or of another
 /// program here: it may send requests, but not with a host name of ours (DNS rebinding), nor without telling its origin, nor a body that
-/// says it is JSON without asking first.
-async fn guard(request: Request, next: Next) -> Response {
-    if is_foreign(&request) {
+/// says it is JSON without asking first. From elsewhere no page can: it has no token, and beyond loopback the host may have any name.
+async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    if is_foreign(&request, app.exposed) {
         let text = "a request for another host, or from a page of another site or port";
         return Refused::new(StatusCode::FORBIDDEN, Code::BAD_REQUEST, text).hint("ask for 127.0.0.1, [::1] or localhost").into_response();
+    }
+    if let Err(refused) = app.gate.judge(&request) {
+        return refused.into_response();
     }
     if has_other_body(&request) {
         let text = "a body that does not say it is JSON";
@@ -142,11 +188,11 @@ fn header<'a>(request: &'a Request, name: &HeaderName) -> Option<&'a str> {
     request.headers().get(name).map(|value| value.to_str().unwrap_or("?"))
 }
 
-fn is_foreign(request: &Request) -> bool {
+fn is_foreign(request: &Request, exposed: bool) -> bool {
     let host = header(request, &HOST).or_else(|| request.uri().host()).unwrap_or_default();
     let origin = header(request, &ORIGIN).map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
     let site = header(request, &HeaderName::from_static("sec-fetch-site"));
-    !is_local(host)
+    !(exposed || is_local(host))
         || origin.is_some_and(|origin| !origin.eq_ignore_ascii_case(host))
         || !matches!(site, None | Some("same-origin" | "none"))
 }
@@ -176,11 +222,11 @@ async fn accept(listener: TcpListener, app: App) {
             () = app.stopping() => return,
         };
         match (accepted, Arc::clone(&connections).try_acquire_owned()) {
-            (Ok((stream, _)), Ok(permit)) => {
+            (Ok((stream, peer)), Ok(permit)) => {
                 let (router, app) = (router.clone(), app.clone());
                 drop(tokio::spawn(async move {
                     tokio::select! {
-                        () = connection(stream, router) => {}
+                        () = connection(stream, peer, &app, router) => {}
                         () = app.stopping() => {}
                     }
                     drop(permit);
@@ -194,10 +240,26 @@ async fn accept(listener: TcpListener, app: App) {
     }
 }
 
-async fn connection(stream: TcpStream, router: axum::Router) {
+async fn connection(stream: TcpStream, peer: SocketAddr, app: &App, router: axum::Router) {
     // Answers are small; a delay is worse than a packet.
     let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(router);
+    if !app.exposed {
+        return answer(stream, peer, router).await;
+    }
+    // The certificate as it is now: a renewal needs no restart.
+    let Some(tls) = app.agent.api_tls() else { return };
+    // Whoever speaks no TLS hears nothing but that.
+    if let Ok(Ok(stream)) = tokio::time::timeout(HEAD_WITHIN, TlsAcceptor::from(tls).accept(stream)).await {
+        answer(stream, peer, router).await;
+    }
+}
+
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr, router: axum::Router) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(64 << 10);
     // A client's errors are the client's.
@@ -217,15 +279,18 @@ mod tests {
     fn pages_ask_nothing_wherever_they_are_from() {
         let host = ("host", "127.0.0.1:7401");
         for own in [&[host][..], &[host, ("origin", "http://127.0.0.1:7401")], &[host, ("sec-fetch-site", "same-origin")]] {
-            assert!(!is_foreign(&request(own)), "{own:?}");
+            assert!(!is_foreign(&request(own), false), "{own:?}");
         }
         for origin in
             ["http://localhost:9999", "http://127.0.0.1:9999", "http://127.0.0.1", "http://localhost:7401", "null", "https://example.org"]
         {
-            assert!(is_foreign(&request(&[host, ("origin", origin)])), "{origin}");
+            assert!(is_foreign(&request(&[host, ("origin", origin)]), false), "{origin}");
         }
-        assert!(is_foreign(&request(&[host, ("sec-fetch-site", "same-site")])));
-        assert!(is_foreign(&request(&[("host", "example.org:7401"), ("origin", "http://example.org:7401")])), "DNS rebinding");
+        assert!(is_foreign(&request(&[host, ("sec-fetch-site", "same-site")]), false));
+        let rebound = request(&[("host", "example.org:7401"), ("origin", "http://example.org:7401")]);
+        assert!(is_foreign(&rebound, false), "DNS rebinding");
+        assert!(!is_foreign(&rebound, true), "beyond loopback any name may be a node's, and the token is asked for");
+        assert!(is_foreign(&request(&[("host", "10.0.0.1:7401"), ("origin", "https://example.org")]), true));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::gate;
 use super::routes::{Route, TABLE};
 
 /// A type: its name, what it is, and its fields: name, notation, meaning.
@@ -371,8 +372,15 @@ pub(super) fn document() -> Value {
             "description": "The operator's API of one node. Reads answer on every node; writes on any, forwarded through the log.",
         },
         "servers": [{ "url": "http://127.0.0.1:7401" }],
+        // Either the token, or nothing where the node's configuration names none.
+        "security": [{ "token": [] }, {}],
         "paths": paths,
-        "components": { "schemas": schemas },
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer", "description": "What the file holds that `[node] api_token` names." },
+            },
+        },
     })
 }
 
@@ -391,11 +399,19 @@ fn operation(route: &Route) -> Value {
         let content = json!({ "application/json": { "schema": notation(name) } });
         responses[status.to_string()] = json!({ "description": meaning(*status), "content": content });
     }
+    let is_open = route.path == gate::OPEN;
+    if !is_open {
+        let content = json!({ "application/json": { "schema": notation("Error") } });
+        responses["401"] = json!({ "description": meaning(401), "content": content });
+    }
     let name = route.path.trim_start_matches("/api/v1/").replace(['/', '-', '.'], "_").replace(['{', '}'], "");
     let mut operation = json!({
         "operationId": format!("{}_{}", route.method, name.trim_start_matches('_')),
         "summary": route.summary, "parameters": path.chain(query).collect::<Vec<_>>(), "responses": responses,
     });
+    if is_open {
+        operation["security"] = json!([]);
+    }
     if let Some(body) = route.body {
         operation["requestBody"] = json!({ "content": { "application/json": { "schema": notation(body) } } });
     }
@@ -405,6 +421,7 @@ fn operation(route: &Route) -> Value {
 const fn meaning(status: u16) -> &'static str {
     match status {
         400 => "The request is not understood.",
+        401 => "The node asks for its API's token.",
         404 => "There is no such thing.",
         409 => "A rule refuses it; nothing was changed.",
         413 => "The body is too long.",

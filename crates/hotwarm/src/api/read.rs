@@ -31,7 +31,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
 }
 
 pub(super) async fn prometheus(State(app): State<App>) -> Response {
-    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::page(&app.agent)).into_response()
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::page(&app.agent, &app.gate)).into_response()
 }
 
 pub(super) async fn described() -> Json<serde_json::Value> {
@@ -151,7 +151,7 @@ pub(super) fn unreadable(member: &MemberId, error: &std::io::Error) -> Refused {
     Refused::new(StatusCode::INTERNAL_SERVER_ERROR, Code::NOT_PERMITTED, format!("output of {member} not readable: {error}"))
 }
 
-/// A member's output is where it runs, and the APIs of other nodes listen on loopback only.
+/// A member's output is where it runs, and no node asks another's API: it has no token for it.
 fn place(app: &App, member: &MemberId) -> Result<Place, Refused> {
     let view = app.agent.view();
     let known = view.cluster.groups.get(&member.group()).is_some_and(|group| group.members.contains_key(member));
@@ -166,6 +166,8 @@ fn place(app: &App, member: &MemberId) -> Result<Place, Refused> {
     let Some(spec) = spec else { return Err(no_member(&view, member)) };
     let (node, me) = (&spec.node, app.agent.me());
     let text = format!("{member} runs on node {node}, its output is there; this is node {me}");
-    let hint = format!("run `hotwarm logs {member}` on node {node}, or reach its API through `ssh -L 7401:127.0.0.1:7401 {node}`");
+    let hint = format!(
+        "run `hotwarm logs {member}` on node {node}, or ask its API: `--api https://...` where it is open to other machines, else through `ssh -L 7401:127.0.0.1:7401 {node}`"
+    );
     Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, Code::OTHER_NODE, text).hint(hint))
 }

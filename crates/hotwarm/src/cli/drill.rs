@@ -184,7 +184,12 @@ fn apis(global: &Global) -> Result<(Client, Apis), Failure> {
     for node in &status.nodes {
         let name = NodeId::new(&node.name);
         let Ok(config) = config::parse(&text, "", Some(&name)) else { continue };
-        let client = Client::at(config.node.api);
+        let mut api = config.node.api;
+        if api.ip().is_unspecified() {
+            // Every address of its machine: the one that the other nodes have.
+            api.set_ip(node.address.ip());
+        }
+        let client = first.beside(api);
         // Every node's API may have the same address, each on its own machine: only one that says it is this node is taken.
         let is_it = client.get::<Status>("/api/v1/status").is_ok_and(|status| status.node.name == node.name);
         if is_it {

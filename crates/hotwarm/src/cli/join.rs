@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::failure::{Exit, Failure, print, tell};
-use super::{DEFAULT_CONFIG, Global, files, unit};
+use super::{DEFAULT_CONFIG, Global, files, remote, unit};
 use crate::api::client::Client;
 use crate::api::types::{Reloaded, Status};
 use crate::codes::Code;
@@ -115,11 +115,17 @@ impl InForce {
 pub(super) fn put_in_force(layout: &Layout, file: &pki::JoinFile, global: &Global) -> Result<InForce, Failure> {
     let own = || {
         let text = std::fs::read_to_string(&layout.config).ok()?;
-        Some(Client::at(config::parse(&text, "", Some(&file.node)).ok()?.node.api))
+        config::parse(&text, "", Some(&file.node)).ok()
     };
-    let Some(client) = global.api.as_deref().map_or_else(|| Ok(own()), |url| Client::new(url).map(Some))? else {
+    let own = own();
+    let api = || own.as_ref().map(|config| Client::at(config.node.api));
+    let Some(client) = global.api.as_deref().map_or_else(|| Ok(api()), |url| Client::new(url).map(Some))? else {
         return Ok(InForce::NextStart);
     };
+    let client = remote::admitted(client, global, own.as_ref(), || Ok(Some(file.ca.clone()))).map_err(|mut failure| {
+        failure.message = format!("installed, and the running node was not asked to take it up: {}", failure.message);
+        failure
+    })?;
     // Who answers there may be another's program, or a node of another cluster: nothing is asked of it.
     if !client.get::<Status>("/api/v1/status").is_ok_and(|status| is_node(&status, file)) {
         return Ok(InForce::NextStart);
@@ -252,7 +258,7 @@ mod tests {
     #[test]
     fn the_next_commands_name_the_configuration_that_was_installed() {
         let next = |config: &str, unit| {
-            let global = Global { config: config.into(), api: None, json: false };
+            let global = Global { config: config.into(), api: None, api_token: None, api_ca: None, json: false };
             next_steps(&Layout::new(Path::new("/"), &global.config, Path::new("/data/x")).config, unit, &global)
         };
         assert_eq!(next(DEFAULT_CONFIG, false), "  hotwarm run\n  hotwarm status\n");

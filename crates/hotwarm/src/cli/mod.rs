@@ -70,9 +70,15 @@ pub struct Global {
     /// The configuration file
     #[arg(long, global = true, value_name = "FILE", env = "HOTWARM_CONFIG", hide_env_values = true, default_value = DEFAULT_CONFIG)]
     pub config: PathBuf,
-    /// The node's API, such as http://127.0.0.1:7401 [default: `api` of the configuration file]
+    /// The node's API, such as http://127.0.0.1:7401 or https://10.0.0.1:7401 [default: `api` of the configuration file]
     #[arg(long, global = true, value_name = "URL", env = "HOTWARM_API", hide_env_values = true)]
     pub api: Option<String>,
+    /// The file with the API's token [default: `api_token` of the configuration file]
+    #[arg(long, global = true, value_name = "FILE", env = "HOTWARM_API_TOKEN_FILE", hide_env_values = true)]
+    pub api_token: Option<PathBuf>,
+    /// The certificate of the cluster's authority, by which nodes are known over https [default: tls/ca.pem in this node's data directory]
+    #[arg(long, global = true, value_name = "FILE", env = "HOTWARM_API_CA", hide_env_values = true)]
+    pub api_ca: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub json: bool,
@@ -180,9 +186,21 @@ pub fn definition() -> clap::Command {
 /// # Errors
 /// The file cannot be read, is wrong, or nobody says which node this is.
 pub fn load(global: &Global, node: &NodeArg) -> Result<(Config, NodeId), Failure> {
+    load_by(config::examine, global, node)
+}
+
+/// Like [`load`], for a node that is about to run on this machine.
+///
+/// # Errors
+/// As [`load`], and what the node cannot start without.
+pub fn load_to_run(global: &Global, node: &NodeArg) -> Result<(Config, NodeId), Failure> {
+    load_by(config::examine_to_run, global, node)
+}
+
+fn load_by(examine: fn(&str, &str, Option<&NodeId>) -> Parsed, global: &Global, node: &NodeArg) -> Result<(Config, NodeId), Failure> {
     let text = read_config(&global.config)?;
     let node = node.node.as_deref().map(NodeId::new).or_else(|| installed_name(&global.config).filter(|_| !names_itself(&text)));
-    let Parsed { config, found } = config::examine(&text, &global.config.to_string_lossy(), node.as_ref());
+    let Parsed { config, found } = examine(&text, &global.config.to_string_lossy(), node.as_ref());
     let Some(config) = config else { return Err(Failure::from(found)) };
     for warning in &found.warnings {
         failure::tell(&warning.to_string());

@@ -118,7 +118,7 @@ fn join_makes_the_machine_that_node() {
     }
     let config = root.join("etc/hotwarm/hotwarm.toml");
     assert_eq!(fs::read(&config).unwrap(), fs::read(shop.join("hotwarm.toml")).unwrap());
-    let global = Global { config, api: None, json: false };
+    let global = Global { config, api: None, api_token: None, api_ca: None, json: false };
     let (_, node) = load(&global, &NodeArg { node: None }).unwrap();
     assert_eq!(node.as_str(), "a");
     // Only one node may bootstrap.

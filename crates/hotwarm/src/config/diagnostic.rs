@@ -3,6 +3,7 @@
 //! The main path: the passes over the file call [`Findings::error`] and [`Findings::warn`]; [`Findings::finish`] turns byte spans into
 //! lines and columns, in the order of the file. It never stops at the first.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -127,6 +128,8 @@ impl Finding {
 pub(super) struct Findings {
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
+    /// What may be a secret that was written into the file: it is not shown with its line.
+    hidden: Vec<Span>,
 }
 
 impl Findings {
@@ -143,18 +146,33 @@ impl Findings {
         push(&mut self.errors, code, None, message.into())
     }
 
+    /// Keeps a stretch of the file out of every line that is shown.
+    pub(super) fn hide(&mut self, span: &Span) {
+        self.hidden.push(span.clone());
+    }
+
     pub(super) fn has_errors(&self) -> bool {
         !self.errors.is_empty()
     }
 
     /// Errors and warnings, each in the order of the file.
     pub(super) fn finish(self, file: &str, text: &str) -> Errors {
+        let masked = if self.hidden.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(mask(text, &self.hidden)) };
+        let text = masked.as_ref();
         let place = |mut findings: Vec<Finding>, severity| {
             findings.sort_by_key(|finding| finding.span.as_ref().map_or(usize::MAX, |span| span.start));
             findings.into_iter().map(|finding| locate(finding, severity, file, text)).collect()
         };
         Errors { file: file.to_owned(), errors: place(self.errors, Severity::Error), warnings: place(self.warnings, Severity::Warning) }
     }
+}
+
+/// The text with asterisks in place of what is hidden, of the same length, so that spans stay true.
+fn mask(text: &str, hidden: &[Span]) -> String {
+    let is_hidden = |at: usize| hidden.iter().any(|span| span.contains(&at));
+    let shown =
+        |(at, c): (usize, char)| if is_hidden(at) && !['"', '\'', '\n'].contains(&c) { "*".repeat(c.len_utf8()) } else { c.to_string() };
+    text.char_indices().map(shown).collect()
 }
 
 fn push(list: &mut Vec<Finding>, code: Code, span: Option<Span>, message: String) -> &mut Finding {

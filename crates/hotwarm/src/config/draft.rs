@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hotwarm_core::ids::{GroupName, MemberId, NodeId};
@@ -40,6 +40,8 @@ pub(super) struct Draft<'t> {
     /// The API of each node, as `[node]` and `[node.NAME]` say.
     pub(super) apis: BTreeMap<NodeId, At<SocketAddr>>,
     pub(super) api: Option<At<SocketAddr>>,
+    /// The file with the token of each node's API, where it has one.
+    pub(super) tokens: BTreeMap<NodeId, At<PathBuf>>,
     /// Every data directory that the file names, with the node it is for; without one, that of the nodes that have none of their own.
     pub(super) data: Vec<(Option<NodeId>, At<PathBuf>)>,
     pub(super) groups: Vec<DraftGroup<'t>>,
@@ -93,6 +95,7 @@ pub(super) fn draft<'t>(file: &'t Table, findings: &mut Findings) -> Option<Draf
         node,
         apis: BTreeMap::new(),
         api: node.address("api").map(|api| At { value: *api, span: node.field("api").span.clone() }),
+        tokens: BTreeMap::new(),
         data: data_at(None, node).into_iter().collect(),
         groups: Vec::new(),
         nodes,
@@ -136,12 +139,14 @@ impl<'t> Draft<'t> {
     fn node_apis(&mut self, findings: &mut Findings) {
         for node in self.nodes.keys() {
             self.apis.extend(self.api.clone().map(|api| (node.clone(), api)));
+            self.tokens.extend(path_at(self.node, "api_token").map(|token| (node.clone(), token)));
         }
         for entry in &self.node.rest {
             let node = self.known_node(entry, findings);
             let table = entry.value.as_ref().and_then(Value::table);
             if let (Some(node), Some(table)) = (&node, table) {
                 self.data.extend(data_at(Some(node), table));
+                self.tokens.extend(path_at(table, "api_token").map(|token| (node.clone(), token)));
             }
             if let (Some(node), Some(table)) = (node, table)
                 && let Some(api) = table.address("api")
@@ -244,7 +249,8 @@ impl<'t> Draft<'t> {
         let over = over.and_then(|entry| entry.value.as_ref()).and_then(Value::table);
         let data = over.and_then(|table| table.text("data")).or_else(|| self.node.text("data"))?;
         let api = over.and_then(|table| table.address("api")).or_else(|| self.node.address("api"))?;
-        let node = Node { name, data: PathBuf::from(data), api: *api };
+        let api_token = over.and_then(|table| table.text("api_token")).or_else(|| self.node.text("api_token")).map(PathBuf::from);
+        let node = Node { name, data: PathBuf::from(data), api: *api, api_token };
         let groups = self.groups.into_iter().map(|group| Some((group.name.clone(), group.finish()?))).collect::<Option<_>>()?;
         let cluster = Cluster {
             name: self.name?,
@@ -259,6 +265,13 @@ impl<'t> Draft<'t> {
     }
 
     /// Which node the file itself says it is for.
+    /// The data directory of a node.
+    pub(super) fn data_of(&self, node: &NodeId) -> &Path {
+        let of = |who: Option<&NodeId>| self.data.iter().find(|(named, _)| named.as_ref() == who);
+        let at = of(Some(node)).or_else(|| of(None)).expect("`data` of [node] has a default");
+        &at.1.value
+    }
+
     pub(super) fn own_name(&self) -> Option<At<NodeId>> {
         self.node.text("name").map(|name| At { value: NodeId::new(name), span: self.node.field("name").span.clone() })
     }
@@ -327,8 +340,11 @@ fn count<T: TryFrom<i64>>(table: &Table, key: &str) -> Option<T> {
 }
 
 fn data_at(node: Option<&NodeId>, table: &Table) -> Option<(Option<NodeId>, At<PathBuf>)> {
-    let value = PathBuf::from(table.text("data")?);
-    Some((node.cloned(), At { value, span: table.field("data").span.clone() }))
+    Some((node.cloned(), path_at(table, "data")?))
+}
+
+fn path_at(table: &Table, key: &str) -> Option<At<PathBuf>> {
+    Some(At { value: PathBuf::from(table.text(key)?), span: table.field(key).span.clone() })
 }
 
 fn duration_at(table: &Table, key: &str) -> At<Duration> {

@@ -1,7 +1,7 @@
 //! The one configuration file: TOML in, a validated [`Config`] out, or every error at once with line and column.
 //!
 //! Main path: [`parse`] -> `read` (values by the schema) -> `draft` (names resolved) -> `rules` (what cannot be kept) -> [`Config`]. It opens
-//! no socket and reads no file; [`examine_here`] alone looks at this machine's directories. What is wrong it says, and it never guesses.
+//! no socket and reads no file; [`examine_here`] and [`examine_to_run`] alone look at this machine's. What is wrong it says, and it never guesses.
 
 pub mod data;
 mod diagnostic;
@@ -14,6 +14,7 @@ mod read;
 pub mod reference;
 mod rules;
 mod schema;
+pub mod token;
 mod units;
 
 #[cfg(test)]
@@ -41,6 +42,12 @@ pub fn duration(text: &str) -> Result<std::time::Duration, String> {
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     units::is_name(text)
+}
+
+/// True for an API that other machines reach: it asks for a token, over TLS.
+#[must_use]
+pub fn is_exposed(api: std::net::SocketAddr) -> bool {
+    !api.ip().to_canonical().is_loopback()
 }
 
 /// Bytes of the longest file that is read: it must fit a record of the control log with room to spare (S13).
@@ -87,10 +94,17 @@ pub fn examine(text: &str, file_name: &str, node: Option<&NodeId>) -> Parsed {
 }
 
 /// Like [`examine`], and looks whether the data directory can be one on this machine, which is the node `here`; all of them, where nobody
-/// knows which node it is.
+/// knows which node it is. Where that is known, token and certificates of its API are looked at too.
 #[must_use]
 pub fn examine_here(text: &str, file_name: &str, node: Option<&NodeId>, here: Option<&NodeId>) -> Parsed {
-    judged(text, file_name, node, |draft, findings| rules::judge_here(draft, node.or(here), findings))
+    judged(text, file_name, node, |draft, findings| rules::judge_here(draft, node, here, findings))
+}
+
+/// Like [`examine`], for the machine that is `node`, or the one that the file names, and is about to run it: what it cannot start without
+/// is there.
+#[must_use]
+pub fn examine_to_run(text: &str, file_name: &str, node: Option<&NodeId>) -> Parsed {
+    judged(text, file_name, node, |draft, findings| rules::judge_start(draft, node, findings))
 }
 
 fn judged(text: &str, file_name: &str, node: Option<&NodeId>, more: impl FnOnce(&draft::Draft<'_>, &mut diagnostic::Findings)) -> Parsed {

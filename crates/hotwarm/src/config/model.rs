@@ -42,6 +42,8 @@ pub struct Node {
     pub name: Option<NodeId>,
     pub data: PathBuf,
     pub api: SocketAddr,
+    /// The file with the secret that the API asks for.
+    pub api_token: Option<PathBuf>,
 }
 
 /// `[group.NAME]`

@@ -272,6 +272,9 @@ impl Reader<'_> {
 
     fn bad_value(&mut self, kind: &'static Kind, path: &str, span: &Span, why: &str, near: Option<&str>) -> Option<Value> {
         let code = if matches!(kind, Kind::Name) { Code::BAD_NAME } else { Code::BAD_VALUE };
+        if matches!(kind, Kind::SecretFile) {
+            self.findings.hide(span);
+        }
         let finding = self.findings.error(code, span, format!("{path} cannot be used: {why}"));
         finding.expected(format!("expected {}", kind.words()));
         if let Some(near) = near {
@@ -357,7 +360,7 @@ fn string(kind: &Kind, text: &str) -> Result<Value, String> {
         Kind::Rate => units::rate_per_month(text).map(Value::Rate),
         Kind::Address => address(text).map(Value::Address),
         Kind::Name if !units::is_name(text) => Err(format!("`{text}` is not a name")),
-        Kind::Path if !text.starts_with('/') => Err("it does not begin with /".into()),
+        Kind::Path | Kind::SecretFile if !text.starts_with('/') => Err("it does not begin with /".into()),
         Kind::UrlPath if !text.starts_with('/') || text.bytes().any(|b| b <= b' ' || b >= 0x7f) => {
             Err("it does not begin with / or holds a character that a URL does not".into())
         }

@@ -69,6 +69,8 @@ pub(super) enum Kind {
     Text,
     /// An absolute path.
     Path,
+    /// An absolute path, of a file that holds a secret: somebody may write the secret itself.
+    SecretFile,
     /// The path of an HTTP request.
     UrlPath,
     /// A program and its arguments.
@@ -100,6 +102,7 @@ impl Kind {
             Self::Name => "a name: 1 to 32 of a-z, 0-9, -".into(),
             Self::Text => "a text".into(),
             Self::Path => "an absolute path".into(),
+            Self::SecretFile => "the absolute path of a file, never the secret itself".into(),
             Self::UrlPath => "a path such as \"/healthz\"".into(),
             Self::Argv => "a program (its full path, or a name in PATH) and its arguments: [\"/path/program\", \"argument\"]".into(),
             Self::Signal => "one of \"SIGHUP\", \"SIGUSR1\", \"SIGUSR2\", \"SIGWINCH\", \"SIGCONT\"".into(),
@@ -129,7 +132,8 @@ const fn plain(title: &'static str, doc: &'static str, keys: &'static [Key]) -> 
 }
 
 use self::Kind::{
-    Address, Argv, Choice, Duration, Either, Flag, HashKey, List, Map, Name, Path, Rate, Signal, Size, Table, Text, UrlPath, Whole,
+    Address, Argv, Choice, Duration, Either, Flag, HashKey, List, Map, Name, Path, Rate, SecretFile, Signal, Size, Table, Text, UrlPath,
+    Whole,
 };
 use self::Unset::{Absent, Is, Required};
 
@@ -202,7 +206,21 @@ pub(super) static NODE: Section = Section {
             "\"a\"",
         ),
         key("data", Path, Is("\"/var/lib/hotwarm\""), "hotwarm's own directory: log, snapshots, keys; mode 0700.", "\"/var/lib/hotwarm\""),
-        key("api", Address, Is("\"127.0.0.1:7401\""), "The operator's API, metrics and health; loopback only.", "\"127.0.0.1:7401\""),
+        key(
+            "api",
+            Address,
+            Is("\"127.0.0.1:7401\""),
+            "The operator's API, metrics and health. Beyond loopback it needs `api_token` and the node's certificate, and speaks TLS alone.",
+            "\"127.0.0.1:7401\"",
+        ),
+        key(
+            "api_token",
+            SecretFile,
+            Absent("no token is asked for, and `api` is a loopback address"),
+            "The file with the secret that the API asks for: one line of at least 32 characters, mode 0600 or 0640, outside `data`. Never the \
+             secret itself: every node and whoever may read the configuration has this text.",
+            "\"/etc/hotwarm/api.token\"",
+        ),
     ],
     rest: Some(Rest { names: "node", kind: Table(&NODE_OVERRIDE) }),
     one_of: OneOf::Free,
@@ -214,6 +232,7 @@ pub(super) static NODE_OVERRIDE: Section = plain(
     &[
         key("data", Path, Absent("as in `[node]`"), "See `[node]`.", "\"/srv/hotwarm\""),
         key("api", Address, Absent("as in `[node]`"), "See `[node]`.", "\"127.0.0.1:7411\""),
+        key("api_token", SecretFile, Absent("as in `[node]`"), "See `[node]`.", "\"/etc/hotwarm/api.token\""),
     ],
 );
 

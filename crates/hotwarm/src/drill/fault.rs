@@ -1,7 +1,7 @@
 //! The faults themselves: signals to processes, a node cut off its peers. What lasts is undone when the drill ends (`hold`).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -132,6 +132,15 @@ pub fn is_hotwarm(pid: u32, command: &str) -> bool {
 #[must_use]
 pub fn is_member(pid: u32) -> bool {
     parent(pid).is_some_and(|guard| is_hotwarm(guard, "guard"))
+}
+
+/// True if this machine has the address: what it would send there it would send from there.
+#[must_use]
+pub fn is_ours(ip: IpAddr) -> bool {
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    // Nothing is sent: the kernel only says how it would go.
+    let from = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect((ip, 9)).and_then(|()| socket.local_addr()));
+    ip.is_loopback() || from.is_ok_and(|from| from.ip() == ip)
 }
 
 /// True if the process is no more, or only not waited for.

@@ -293,7 +293,12 @@ fn pid_of(apis: &Apis, plan: &Plan, target: &Target) -> Result<u32, DrillError> 
         Some(id) => member(&status, id).and_then(|m| m.pid).ok_or_else(|| elsewhere("it has no process now".into()))?,
         None => status.node.pid,
     };
-    // The number of a process of another machine, of which an API elsewhere or at the end of a tunnel tells, may be a stranger's here.
+    // The number of a process of another machine, of which an API elsewhere or at the end of a tunnel tells, may be a stranger's here, and
+    // even of another node or member.
+    let home = status.nodes.iter().find(|node| node.name == target.node.as_str()).map(|node| node.address.ip());
+    if let Some(home) = home.filter(|home| !fault::is_ours(*home)) {
+        return Err(elsewhere(format!("its address {home} is not this machine's")));
+    }
     let ours = match &target.member {
         Some(_) => fault::is_member(pid),
         None => fault::is_hotwarm(pid, "run"),

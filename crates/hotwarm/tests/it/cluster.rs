@@ -7,15 +7,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotwarm::api::client::{Client, ClientError};
+use hotwarm::api::client::{Authority, Client, ClientError};
 use hotwarm::api::types::{GroupStatus, MemberStatus, Status};
+use hotwarm::config::token::Token;
 use hotwarm::drill::Load;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
@@ -49,6 +51,8 @@ pub(crate) struct Site {
     pub(crate) lan: Option<Arc<Lan>>,
     /// Text of the groups.
     pub(crate) groups: String,
+    /// The file with the token that every node's API asks for.
+    pub(crate) token: Option<PathBuf>,
     count: u16,
 }
 
@@ -64,7 +68,7 @@ impl Site {
             log: dir.path().join(format!("{name}.log")),
         };
         let machines = NAMES[..nodes].iter().map(machine).collect();
-        Self { dir, machines, lan: None, groups: String::new(), count: 0 }
+        Self { dir, machines, lan: None, groups: String::new(), token: None, count: 0 }
     }
 
     /// `nodes` machines with a network namespace each, on one switch.
@@ -79,6 +83,21 @@ impl Site {
         }
         site.lan = Some(lan);
         site
+    }
+
+    /// The nodes' APIs ask for this token.
+    pub(crate) fn asking_for(mut self, token: &str) -> Self {
+        let path = self.dir.path().join("api.token");
+        secret(&path, token);
+        self.token = Some(path);
+        self
+    }
+
+    /// Other machines reach the APIs.
+    pub(crate) fn exposed(mut self) -> Self {
+        let lan = self.lan.as_ref().expect("machines with a network");
+        self.machines.iter_mut().for_each(|machine| machine.api = SocketAddr::new(lan.address(machine.name), 7401));
+        self
     }
 
     /// A group with a listener and a member on every node. `more` are further lines of its table.
@@ -119,7 +138,8 @@ impl Site {
 
     /// What the file says of each machine's own.
     pub(crate) fn machines_text(&self) -> String {
-        let each = |m: &Machine| format!("[node.{}]\ndata = \"{}\"\napi = \"{}\"\n", m.name, m.data.display(), m.api);
+        let token = self.token.as_ref().map(|path| format!("api_token = \"{}\"\n", path.display())).unwrap_or_default();
+        let each = |m: &Machine| format!("[node.{}]\ndata = \"{}\"\napi = \"{}\"\n{token}", m.name, m.data.display(), m.api);
         self.machines.iter().map(each).collect()
     }
 
@@ -170,6 +190,14 @@ pub(crate) fn all_answered(loads: impl IntoIterator<Item = Load>) {
 pub(crate) fn engine(argv: &[&str], more: &str) -> String {
     let comma = if more.is_empty() { "" } else { ", " };
     format!("engine = {{ process = {argv:?}{comma}{more} }}\n")
+}
+
+/// Puts a secret into a file, whole from one moment to the next.
+pub(crate) fn secret(path: &Path, text: &str) {
+    let partial = path.with_extension("partial");
+    let file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&partial);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).unwrap();
+    fs::rename(&partial, path).unwrap();
 }
 
 pub(crate) fn private(path: &Path) {
@@ -294,7 +322,13 @@ impl Cluster {
     }
 
     pub(crate) fn client(&self, name: &str) -> Client {
-        Client::at(self.machine(name).api)
+        let machine = self.machine(name);
+        let client = Client::at(machine.api).with_token(self.site.token.as_ref().map(|path| Token::read(path).unwrap()));
+        if !client.is_tls() {
+            return client;
+        }
+        let authority = fs::read_to_string(machine.data.join("tls/ca.pem")).unwrap();
+        client.trusting(Authority::new(&authority).unwrap())
     }
 
     pub(crate) fn status_of(&self, name: &str) -> Result<Status, ClientError> {

@@ -15,10 +15,14 @@ pub(crate) struct Ran {
     pub(crate) err: String,
 }
 
+/// What in this process's environment would steer the program.
+pub(crate) const STEERING: [&str; 6] =
+    ["HOTWARM_NODE", "HOTWARM_CONFIG", "HOTWARM_API", "HOTWARM_API_TOKEN_FILE", "HOTWARM_API_CA", "HOTWARM_LOG"];
+
 /// The program, without what this process's environment would tell it.
 pub(crate) fn hotwarm() -> Command {
     let mut command = Command::new(HOTWARM);
-    for name in ["HOTWARM_NODE", "HOTWARM_CONFIG", "HOTWARM_API", "HOTWARM_LOG"] {
+    for name in STEERING {
         command.env_remove(name);
     }
     command.stdin(Stdio::null());

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, real processes, sockets and files.
 #![allow(clippy::unwrap_used)] // The lint's exception for tests does not reach the helpers of an integration test.
 
+mod api;
 mod cluster;
 mod command;
 mod demo;

@@ -17,6 +17,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::units::is_name;
 
 mod join;
+pub mod trust;
 
 pub use join::{Bootstrap, JoinFile};
 

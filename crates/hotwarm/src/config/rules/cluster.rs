@@ -1,6 +1,4 @@
-//! Rules about nodes, votes, lease and API.
-
-use std::net::SocketAddr;
+//! Rules about nodes, votes, lease and data directories.
 
 use hotwarm_core::ids::NodeId;
 
@@ -15,7 +13,6 @@ pub(super) fn judge(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Fin
     names(draft, node, findings);
     votes(draft, findings);
     lease(draft, findings);
-    apis(draft, findings);
     data(draft, findings);
 }
 
@@ -137,19 +134,5 @@ fn lease(draft: &Draft<'_>, findings: &mut Findings) {
             )
             .expected(format!("lease of at least {}", show_duration(heartbeat.value * HEARTBEATS_PER_LEASE)))
             .hint("lengthen lease or shorten heartbeat in [cluster]");
-    }
-}
-
-fn apis(draft: &Draft<'_>, findings: &mut Findings) {
-    let mut seen: Vec<&Span> = Vec::new();
-    for at in draft.apis.values().chain(&draft.api) {
-        let exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
-        if exposed(&at.value) && !seen.contains(&&at.span) {
-            seen.push(&at.span);
-            findings
-                .error(Code::API_EXPOSED, &at.span, format!("the API at {} would be open to whoever reaches it", at.value))
-                .expected("a loopback address such as \"127.0.0.1:7401\"")
-                .hint("beyond loopback it needs a token and TLS, which this version does not have; reach it through ssh -L");
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! left: that was reported.
 
 mod addresses;
+mod api;
 mod cluster;
 mod group;
 
@@ -19,15 +20,28 @@ pub use group::smallest_rto;
 /// Runs every rule over `draft`, read for `node` if it is known.
 pub(super) fn judge(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
     cluster::judge(draft, node, findings);
+    api::judge(draft, findings);
     addresses::judge(draft, findings);
     for group in &draft.groups {
         group::judge(draft, group, findings);
     }
 }
 
-/// Runs the rules about this machine, which is `here` if that is known.
-pub(super) fn judge_here(draft: &Draft<'_>, here: Option<&NodeId>, findings: &mut Findings) {
-    cluster::data_here(draft, here, findings);
+/// Runs the rules about this machine for the node `node`, which is `here` if that is known.
+pub(super) fn judge_here(draft: &Draft<'_>, node: Option<&NodeId>, here: Option<&NodeId>, findings: &mut Findings) {
+    cluster::data_here(draft, node.or(here), findings);
+    // Another machine has tokens and certificates of its own, and none where it is no node.
+    if let Some(here) = here.filter(|here| node.is_none_or(|node| node == *here)) {
+        api::judge_here(draft, here, false, findings);
+    }
+}
+
+/// Runs the rules about what a node cannot start without on this machine.
+pub(super) fn judge_start(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
+    let own = draft.own_name().map(|own| own.value);
+    if let Some(node) = node.or(own.as_ref()) {
+        api::judge_here(draft, node, true, findings);
+    }
 }
 
 /// `lease` must span several heartbeats, or one lost packet ends it.

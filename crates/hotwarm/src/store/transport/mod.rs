@@ -408,6 +408,12 @@ impl Handle {
         self.0.shared.tls().map(|tls| tls.own.clone())
     }
 
+    /// TLS for the operator's API, with this node's certificate as last loaded; `None` without TLS.
+    #[must_use]
+    pub fn api_tls(&self) -> Option<Arc<rustls::ServerConfig>> {
+        self.0.shared.tls().map(|tls| Arc::clone(&tls.api))
+    }
+
     /// The address it listens on, with the port it was given.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {

@@ -8,16 +8,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use hotwarm_core::ids::NodeId;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::config::pki::trust::Servers;
 
 /// What a node shows and what it trusts, as PEM text.
 #[derive(Clone)]
@@ -131,6 +132,8 @@ pub(super) fn normal_serial(serial: &str) -> String {
 pub(super) struct Tls {
     pub(super) client: Arc<ClientConfig>,
     pub(super) server: Arc<ServerConfig>,
+    /// The operator's API: it shows the same certificate and asks for none, but for a token.
+    pub(super) api: Arc<ServerConfig>,
     pub(super) own: Identity,
     /// The own certificate is not valid at this time: nobody will accept it.
     pub(super) out_of_date: bool,
@@ -163,70 +166,31 @@ impl Tls {
             Err(rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })) => true,
             Err(e) => return Err(TlsError::NotOurs { name: own.to_string(), why: e.to_string() }),
         };
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(chain.clone(), key.clone_key())?;
-        // A resumed session would skip the look at the certificate, and with it expiry and revocation.
-        server.send_tls13_tickets = 0;
-        server.session_storage = Arc::new(NoServerSessionStorage {});
+        let server = |clients: Arc<dyn ClientCertVerifier>| {
+            let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(&[&TLS13])?
+                .with_client_cert_verifier(clients)
+                .with_single_cert(chain.clone(), key.clone_key())?;
+            // A resumed session would skip the look at the certificate, and with it expiry and revocation.
+            server.send_tls13_tickets = 0;
+            server.session_storage = Arc::new(NoServerSessionStorage {});
+            Ok::<_, rustls::Error>(server)
+        };
+        let mut api = server(Arc::new(NoClientAuth {}))?;
+        api.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let server = server(clients)?;
         let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ClusterServers { roots, provider }))
+            // Its name is looked at by `Identity::check`, before the first byte of ours is sent.
+            .with_custom_certificate_verifier(Arc::new(Servers::of_any_name(roots, Arc::clone(&provider))))
             .with_client_auth_cert(chain, key)?;
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
-        Ok(Self { client: Arc::new(client), server: Arc::new(server), own, out_of_date })
+        Ok(Self { client: Arc::new(client), server: Arc::new(server), api: Arc::new(api), own, out_of_date })
     }
 }
 
 fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|e| TlsError::Pem { what, why: e.to_string() })
-}
-
-/// Accepts what the cluster's authority signed and has not expired. The name is a URI that webpki does not match: [`Identity::check`]
-/// does, before the first byte of ours is sent.
-#[derive(Debug)]
-struct ClusterServers {
-    roots: Arc<RootCertStore>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for ClusterServers {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
