@@ -42,7 +42,11 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     let front = tokio::runtime::Builder::new_current_thread().thread_name("api").enable_all().build();
     let front = front.map_err(|error| failed("no runtime", &error))?;
     let agent = Agent::start(Start { config, node: node.clone(), exe, runtime: shell.handle().clone() });
-    let agent = agent.map_err(|error| failed("the node does not start", &error))?;
+    let agent = agent.map_err(|error| match error.is_permission() {
+        true => Failure::failed(Code::NOT_PERMITTED, format!("the node does not start: {error}"))
+            .hint("try again with sudo, or as the user that the data directory belongs to"),
+        false => failed("the node does not start", &error),
+    })?;
     let served = front.block_on(api::serve(listen, token, agent.handle()));
     let api = match served {
         Ok(api) => api,
@@ -83,7 +87,10 @@ async fn tell_if_nobody_founds(agent: hotwarm::agent::Handle) {
 
 /// Makes a new cluster from a stopped node's data directory, if `judge` lets it.
 fn recover_quorum(data: &Path, me: &NodeId, judge: &mut dyn FnMut(&Found) -> Result<(), Failure>) -> Result<Recovered, Failure> {
-    let failed = |error: recover::Error| Failure::failed(Code::NOT_RECOVERABLE, error.to_string());
+    let failed = |error: recover::Error| match error {
+        recover::Error::Unreadable { path, source } => cli::not_permitted(&path, &source),
+        error => Failure::failed(Code::NOT_RECOVERABLE, error.to_string()),
+    };
     let recovery = Recovery::read(data, me).map_err(failed)?;
     let plan = &recovery.plan;
     let nodes = &plan.cluster.nodes;
@@ -92,7 +99,8 @@ fn recover_quorum(data: &Path, me: &NodeId, judge: &mut dyn FnMut(&Found) -> Res
         revision: plan.cluster.revision,
         last: plan.last.0,
         commit: plan.commit.0,
-        written: recovery.written,
+        term: plan.term,
+        dated: plan.dated_ms.map(|ms| std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms)),
         voters: nodes.iter().filter(|(_, node)| node.spec.votes).map(|(name, _)| name.clone()).collect(),
         peers: nodes.iter().filter(|(name, _)| *name != me).map(|(name, node)| (name.clone(), node.spec.address)).collect(),
         cut: recovery.cut.clone(),

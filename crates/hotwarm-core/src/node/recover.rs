@@ -19,6 +19,11 @@ pub struct Recovery {
     pub last: Index,
     /// The last entry this node knows to have been agreed on; what follows it may have been refused by the others.
     pub commit: Index,
+    /// Of the last entry.
+    pub term: u64,
+    /// The last dated entry that the log still holds, by the wall clock of the node that led then, in milliseconds since 1970: of survivors
+    /// it tells, as a file's time does not, who heard of the cluster last. For people.
+    pub dated_ms: Option<u64>,
 }
 
 /// A state that cannot be recovered from.
@@ -39,11 +44,13 @@ pub enum RecoverError {
 pub fn recover(stored: &Stored, me: &NodeId, incarnation: u128, id: u128) -> Result<Recovery, RecoverError> {
     let snapshot = stored.log.snapshot.as_ref().ok_or(RecoverError::NoState)?;
     let mut cluster = Cluster::decode(&snapshot.data)?;
-    let (mut last, mut term) = (snapshot.index, snapshot.term);
+    let (mut last, mut term, mut dated_ms) = (snapshot.index, snapshot.term, None);
     for entry in stored.log.entries.iter().filter(|e| e.index > snapshot.index) {
         (last, term) = (entry.index, entry.term);
         if entry.kind == EntryKind::Normal && !entry.data.is_empty() {
-            cluster.apply(&Entry::decode(&entry.data)?);
+            let entry = Entry::decode(&entry.data)?;
+            dated_ms = Some(entry.wall_ms).filter(|ms| *ms > 0).or(dated_ms);
+            cluster.apply(&entry);
         }
     }
     if !cluster.founded() {
@@ -56,6 +63,7 @@ pub fn recover(stored: &Stored, me: &NodeId, incarnation: u128, id: u128) -> Res
     let raft_id = RaftId(cluster.next_raft_id);
     cluster.begin_anew(id, me, incarnation);
     let identity = Identity { cluster: id, raft_id, incarnation };
+    let last_term = term;
     let term = term.max(stored.log.hard_state.term) + 1;
     let mut records = identity.records();
     for record in consensus::bootstrap(super::log::CONTROL, raft_id, cluster.encode()) {
@@ -65,5 +73,6 @@ pub fn recover(stored: &Stored, me: &NodeId, incarnation: u128, id: u128) -> Res
             other @ (Record::Entry(..) | Record::Birth(..)) => other,
         });
     }
-    Ok(Recovery { identity, records, cluster, last: Index(last), commit: Index(stored.log.hard_state.commit) })
+    let commit = Index(stored.log.hard_state.commit);
+    Ok(Recovery { identity, records, cluster, last: Index(last), commit, term: last_term, dated_ms })
 }

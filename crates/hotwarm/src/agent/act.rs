@@ -28,6 +28,8 @@ const REMEMBER_AGAIN: Duration = Duration::from_secs(10);
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
 /// Between two tries to open a listener that could not be opened.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// A notice that is older when it is told says so in the log, whose lines bear the time of the telling.
+const LATE: Duration = Duration::from_secs(1);
 /// A probe of the disk that takes longer is told to the node while it is still under way.
 const DISK_LATE_MS: u64 = 50;
 
@@ -103,9 +105,16 @@ impl Hands {
     fn tell(&self, notice: &Notice) {
         match notice {
             Notice::Out { .. } => warn!(code = %Code::LEASE_ENDED, "{notice}"),
+            Notice::Leader { ago, .. } if *ago >= LATE => info!("{notice}, for {:.1} s already", ago.as_secs_f64()),
             Notice::Hiccup { .. } | Notice::Held { .. } | Notice::Leader { .. } => info!("{notice}"),
         }
-        self.shared.records.note(self.shared.view.load().log_now, None, notice.kind(), format!("node {}: {notice}", self.me));
+        self.shared.records.note_of(
+            notice.ago(),
+            self.shared.view.load().log_now,
+            None,
+            notice.kind(),
+            format!("node {}: {notice}", self.me),
+        );
     }
 
     /// S14: a log that is idle keeps no segment from being freed.

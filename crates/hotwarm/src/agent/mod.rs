@@ -38,7 +38,7 @@ pub mod seen {
     pub use crate::store::transport::Lane;
 }
 
-use crate::config::Config;
+use crate::config::{Config, pki};
 use crate::store::dir::{DataDir, DirError};
 use crate::store::transport::{Security, TlsMaterial, Transport, TransportError};
 use crate::store::wal::{Callbacks, Wal, WalError};
@@ -49,8 +49,6 @@ use handle::{Shared, Tickets};
 
 /// Events of members that may wait.
 const MEMBER_EVENTS_MAX: usize = 1024;
-
-const SERIAL_BYTES_MAX: usize = 20;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +80,16 @@ pub enum StartError {
     Thread(std::io::Error),
     #[error("node {0} is not in [cluster] nodes: correct the name or the file")]
     UnknownNode(NodeId),
+}
+
+impl StartError {
+    /// True if another user could start it.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        let chain = std::iter::successors(Some(self as &dyn std::error::Error), |error| error.source());
+        let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+        matches!(self, Self::Dir(DirError::Owner { .. })) || chain.filter_map(|error| error.downcast_ref()).any(denied)
+    }
 }
 
 /// What an agent is started with.
@@ -120,8 +128,7 @@ impl Agent {
         let node = Node::new(options(&config, &me, &dir, &stored)?, stored, clock::now())?;
         let room = Arc::new(ArcSwap::from_pointee(None));
         let disk = disk::DiskProbe::start(&dir.subdir("run")?.join("probe"), disk::EVERY, disk_told(&inbox, Arc::clone(&room)))?;
-        let certificate =
-            read_tls(&dir.path().join("tls")).ok().and_then(|material| crate::config::pki::identity(&material.certificate).ok());
+        let certificate = read_tls(&dir.path().join("tls")).ok().and_then(|material| pki::identity(&material.certificate).ok());
         let shared = Arc::new(Shared {
             me: me.clone(),
             data: dir.path().to_owned(),
@@ -212,29 +219,7 @@ pub fn read_revoked(tls: &Path) -> Result<Vec<String>, StartError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(StartError::Revoked { path, source }),
     };
-    let mut serials = Vec::new();
-    for (at, line) in text.lines().enumerate() {
-        let said = line.split('#').next().unwrap_or_default().trim();
-        if !said.is_empty() {
-            serials.push(serial(said).ok_or_else(|| StartError::RevokedLine { path: path.clone(), line: at + 1 })?);
-        }
-    }
-    Ok(serials)
-}
-
-/// A serial number as people and programs write it: `6593ab`, `65:93:AB`, `serial=6593AB`.
-fn serial(said: &str) -> Option<String> {
-    let number = match said.split_once('=') {
-        Some((name, number)) if name.eq_ignore_ascii_case("serial") => number,
-        Some(_) => return None,
-        None => said,
-    };
-    let pairs = number.contains(':');
-    let whole =
-        number.split(':').all(|part| !part.is_empty() && (!pairs || part.len() == 2) && part.bytes().all(|b| b.is_ascii_hexdigit()));
-    let digits = number.replace(':', "").to_ascii_lowercase();
-    // RFC 5280, section 4.1.2.2: more is something else, a fingerprint most likely.
-    (whole && digits.trim_start_matches('0').len() <= 2 * SERIAL_BYTES_MAX).then_some(digits)
+    pki::revoked(&text).map_err(|line| StartError::RevokedLine { path, line })
 }
 
 /// Certificates where there are any; without them nothing but loopback, which the transport enforces.
@@ -343,6 +328,16 @@ fn engine_events(runtime: &tokio::runtime::Handle, inbox: &Inbox) -> engine::Eve
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_not_start_it_is_told_so_and_nobody_else() {
+        let denied = |kind| DirError::Io { doing: "opening", path: "/x".into(), source: kind };
+        let error = |kind: std::io::ErrorKind| StartError::from(denied(kind.into()));
+        assert!(error(std::io::ErrorKind::PermissionDenied).is_permission());
+        assert!(StartError::from(DirError::Owner { path: "/x".into(), owner: 0, me: 1 }).is_permission());
+        assert!(!error(std::io::ErrorKind::StorageFull).is_permission());
+        assert!(!StartError::LogGone { path: "/x".into() }.is_permission());
+    }
 
     #[test]
     fn the_list_of_revoked_certificates_may_be_absent_but_not_unreadable() {

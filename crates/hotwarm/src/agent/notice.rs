@@ -20,29 +20,13 @@ const ONE_EVERY: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     /// No lease for so long; voters heard, voters there are, voters needed, the leader it knows; lines left out before this one.
-    Out {
-        lasts: Duration,
-        heard: usize,
-        voters: usize,
-        needed: usize,
-        leader: Option<NodeId>,
-        left_out: u32,
-    },
+    Out { lasts: Duration, heard: usize, voters: usize, needed: usize, leader: Option<NodeId>, left_out: u32 },
     /// Its lease ended and was renewed a moment later.
-    Hiccup {
-        lasted: Duration,
-        left_out: u32,
-    },
+    Hiccup { lasted: Duration, left_out: u32 },
     /// It holds a lease again; `None`: its first.
-    Held {
-        after: Option<Duration>,
-    },
-    Leader {
-        node: NodeId,
-        term: u64,
-        before: Option<NodeId>,
-        left_out: u32,
-    },
+    Held { after: Option<Duration> },
+    /// `ago`: since when it leads, as this node sees it; told late, for there were too many such changes.
+    Leader { node: NodeId, term: u64, before: Option<NodeId>, left_out: u32, ago: Duration },
 }
 
 impl Notice {
@@ -52,6 +36,16 @@ impl Notice {
             Self::Out { .. } => "here-no-lease",
             Self::Hiccup { .. } | Self::Held { .. } => "here-leased",
             Self::Leader { .. } => "here-leader",
+        }
+    }
+}
+
+impl Notice {
+    /// How long ago it happened: an event bears that time, not the one at which it was told.
+    pub(super) const fn ago(&self) -> Duration {
+        match self {
+            Self::Leader { ago, .. } => *ago,
+            Self::Out { .. } | Self::Hiccup { .. } | Self::Held { .. } => Duration::ZERO,
         }
     }
 }
@@ -132,8 +126,8 @@ pub(super) struct Notices {
     told_out: bool,
     lease: Budget,
     leader: Option<(NodeId, u64)>,
-    /// The change of the leader that is under way was counted as left out.
-    missed: Option<(NodeId, u64)>,
+    /// The change of the leader that is under way was counted as left out; since when it is.
+    missed: Option<((NodeId, u64), Mono)>,
     leaders: Budget,
 }
 
@@ -204,17 +198,17 @@ impl Notices {
         if self.leader.as_ref() == Some(&leads) {
             return None;
         }
+        let missed = self.missed.take().filter(|(missed, _)| *missed == leads);
+        let since = missed.as_ref().map_or(now, |(_, since)| *since);
         let Some(left_out) = self.leaders.take(now) else {
-            if self.missed.as_ref() != Some(&leads) {
-                self.leaders.left_out += 1;
-                self.missed = Some(leads);
-            }
+            self.leaders.left_out += u32::from(missed.is_none());
+            self.missed = Some((leads, since));
             return None;
         };
         // The one that is told now was counted while it could not be.
-        let left_out = left_out.saturating_sub(u32::from(self.missed.take().as_ref() == Some(&leads)));
+        let left_out = left_out.saturating_sub(u32::from(missed.is_some()));
         let before = self.leader.replace(leads.clone()).map(|(node, _)| node);
-        Some(Notice::Leader { node: leads.0, term: leads.1, before, left_out })
+        Some(Notice::Leader { node: leads.0, term: leads.1, before, left_out, ago: now.since(since) })
     }
 }
 
@@ -317,5 +311,30 @@ mod tests {
         let last: Vec<String> = (0..100).flat_map(|tick| told(&mut notices, now + tick * 1_000, &after)).collect();
         assert!(last.iter().any(|line| line.contains("lease ended")), "{last:#?}");
         assert!(last.iter().any(|line| line.starts_with("node c leads the log in term 105")), "{last:#?}");
+    }
+
+    /// What is told late says since when it is so; what came and went in between does not make it younger.
+    #[test]
+    fn a_leader_that_is_told_of_late_is_told_of_with_its_time() {
+        let mut notices = leased();
+        let mut look = |ms: u64, leader: Option<&str>, term: u64| -> Vec<(u64, String)> {
+            let told = notices.look(at(ms), &view(leader, term, &["b", "c"]));
+            let leaders = told.iter().filter(|notice| matches!(notice, Notice::Leader { .. }));
+            leaders.map(|notice| (ms - notice.ago().as_millis() as u64, notice.to_string())).collect()
+        };
+        for term in 4..8 {
+            let ms = term * 1_000;
+            assert_eq!(
+                look(ms, Some("c"), term),
+                [(ms, format!("node c leads the log in term {term}{}", if term == 4 { ", no longer node b" } else { "" }))]
+            );
+        }
+        assert!(look(8_000, Some("a"), 8).is_empty() && look(9_000, Some("b"), 9).is_empty(), "there were five");
+        assert!(look(9_500, None, 9).is_empty() && look(10_000, Some("b"), 9).is_empty());
+        let late: Vec<_> = (11..40).flat_map(|s| look(s * 1_000, Some("b"), 9)).collect();
+        assert_eq!(
+            late,
+            [(9_000, "node b leads the log in term 9, no longer node c (1 more such changes since the last line)".to_owned())]
+        );
     }
 }

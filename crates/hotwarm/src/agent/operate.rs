@@ -72,6 +72,8 @@ impl Handle {
         let material = read_tls(&tls)?;
         let identity = pki::identity(&material.certificate)?;
         self.reload_tls(&material)?;
+        // Told here, and not refused: what is on the disk is in force.
+        self.shared.transport.tell_if_revoked();
         self.shared.certificate.store(Some(identity.clone()).into());
         Ok(identity)
     }

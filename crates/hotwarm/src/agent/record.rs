@@ -78,7 +78,14 @@ impl Records {
 
     /// What this node saw of itself.
     pub(super) fn note(&self, at: Millis, group: Option<GroupName>, kind: &'static str, text: String) {
-        self.push(SystemTime::now(), [(group, Noted::Here { at, kind, text })]);
+        self.note_of(Duration::ZERO, at, group, kind, text);
+    }
+
+    /// The same, of what was so long ago; `at` is now.
+    pub(super) fn note_of(&self, ago: Duration, at: Millis, group: Option<GroupName>, kind: &'static str, text: String) {
+        let now = SystemTime::now();
+        let at = Millis(at.0.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)));
+        self.push(now.checked_sub(ago).unwrap_or(now), [(group, Noted::Here { at, kind, text })]);
     }
 
     fn push(&self, time: SystemTime, all: impl IntoIterator<Item = (Option<GroupName>, Noted)>) {

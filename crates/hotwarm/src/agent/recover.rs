@@ -26,6 +26,9 @@ const PERSISTED_WITHIN: Duration = Duration::from_secs(30);
 pub enum Error {
     #[error("no data directory of hotwarm in {}: give the configuration and node that it belongs to", .0.display())]
     NoData(PathBuf),
+    /// Its own kind, since the way on is another.
+    #[error("{}: {source}", .path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Dir(#[from] DirError),
     #[error(transparent)]
@@ -45,32 +48,33 @@ pub enum Error {
 pub struct Recovery {
     dir: DataDir,
     pub plan: recover::Recovery,
-    /// When the log was last written, by the files' times.
-    pub written: Option<SystemTime>,
     /// Where the log had to be cut, if what was cut may have been acknowledged (S12).
     pub cut: Option<String>,
 }
 
 impl Recovery {
-    /// Reads the state of node `me` from its data directory.
+    /// Reads the state of node `me` from its data directory, whose log it does not touch: others look at it too before one is chosen.
     ///
     /// # Errors
     /// There is none, the node runs, or it cannot be read.
     pub fn read(data: &Path, me: &NodeId) -> Result<Self, Error> {
-        if !data.join("VERSION").exists() || !data.join("wal").exists() {
-            return Err(Error::NoData(data.to_owned()));
+        for name in ["VERSION", "wal"] {
+            let path = data.join(name);
+            match path.try_exists() {
+                Ok(true) => {}
+                Ok(false) => return Err(Error::NoData(data.to_owned())),
+                Err(source) => return Err(Error::Unreadable { path, source }),
+            }
         }
         let dir = DataDir::open(data)?;
-        let written = last_written(&dir.path().join("wal"));
-        let (recovered, log) = Wal::open(&dir.path().join("wal"), quiet())?;
-        log.stop();
+        let recovered = Wal::read(&dir.path().join("wal"))?;
         let cut = match recovered.cut {
             Cut::None | Cut::Torn { .. } => None,
             Cut::MaybeSynced { file, offset } => Some(format!("cut in {file} at byte {offset}")),
         };
         let stored = Stored::to_recover_from(recovered.logs);
         let plan = recover::recover(&stored, me, dir.incarnation(), random()?)?;
-        Ok(Self { dir, plan, written, cut })
+        Ok(Self { dir, plan, cut })
     }
 
     /// Makes it so; tells where the old log is kept.
@@ -97,10 +101,6 @@ impl Recovery {
         dir.replace_cluster(&format!("{:032x}", plan.identity.cluster))?;
         Ok(quarantine)
     }
-}
-
-fn quiet() -> Callbacks {
-    Callbacks { persisted: Box::new(|_| ()), fatal: Box::new(|_| ()) }
 }
 
 /// A new log of these records, durable when this returns.
@@ -133,9 +133,4 @@ fn random() -> Result<u128, Error> {
     getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|error| Error::Random(error.into()))?;
     // 0 means "no cluster".
     Ok(u128::from_le_bytes(bytes) | 1)
-}
-
-fn last_written(wal: &Path) -> Option<SystemTime> {
-    let entries = std::fs::read_dir(wal).ok()?;
-    entries.filter_map(|entry| entry.ok()?.metadata().ok()?.modified().ok()).max()
 }

@@ -149,7 +149,10 @@ pub async fn serve(address: SocketAddr, token: Option<PathBuf>, agent: Handle) -
 
 fn router(app: App) -> axum::Router {
     let router = routes::TABLE.iter().fold(axum::Router::new(), |router, route| router.route(route.path, (route.handler)()));
-    let unknown = |request: Request| async move { Refused::not_there(format!("no {} {}", request.method(), request.uri().path())) };
+    let unknown = |request: Request| async move {
+        Refused::not_there(format!("no {} {}", request.method(), request.uri().path()))
+            .hint("GET /api/v1/openapi.json describes every request")
+    };
     let not_allowed = |request: Request| async move {
         let allowed = request.extensions().get::<MatchedPath>().map(|path| routes::allowed(path.as_str())).unwrap_or_default();
         let text = format!("no {} {}", request.method(), request.uri().path());

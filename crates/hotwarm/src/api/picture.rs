@@ -3,7 +3,7 @@
 //! Main path: [`status`] for most reads; [`event`], [`why`], [`traffic`] for the others.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use hotwarm_core::cluster::{self, What};
 use hotwarm_core::detect::{Ailment, Grade};
@@ -16,6 +16,7 @@ use hotwarm_core::node::View;
 use super::types::*;
 use crate::agent::seen::{Failure, Room};
 use crate::agent::{Handle, Noted, Recorded};
+use crate::clock::rfc3339;
 use crate::codes::Code;
 use crate::config::Engine;
 
@@ -308,7 +309,7 @@ fn named(group: &Group, problem: &problem::Problem, external: bool) -> (String, 
     }
     if let [first, rest @ ..] = &members[..] {
         let all = members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        title = title.replacen("a member", &all, 1);
+        title = of_members(problem.code, &all, !rest.is_empty()).unwrap_or(title);
         advice = advice.replace("MEMBER", first.as_str());
         if let Some(spec) = group.spec.members.get(first) {
             advice = advice.replace("NODE", spec.node.as_str());
@@ -322,6 +323,20 @@ fn named(group: &Group, problem: &problem::Problem, external: bool) -> (String, 
         }
     }
     (title, advice)
+}
+
+/// What the table of problems says of "a member", of those that it is about.
+fn of_members(code: &str, names: &str, several: bool) -> Option<String> {
+    let rest = match (code, several) {
+        ("member-missing", false) => "should run and does not, or fails its check",
+        ("member-missing", true) => "should run and do not, or fail their checks",
+        ("drained", false) => "is drained and takes over from nobody",
+        ("drained", true) => "are drained and take over from nobody",
+        ("kept-drained", false) => "is drained and goes on serving: no other can take over",
+        ("kept-drained", true) => "are drained and go on serving: no others can take over",
+        _ => return None,
+    };
+    Some(format!("{names} {rest}"))
 }
 
 fn member_status(group: &Group, id: &MemberId, member: &Member, log_now: Millis, pid: Option<u32>) -> MemberStatus {
@@ -580,39 +595,6 @@ pub(super) fn health(agent: &Handle, view: &View, room: Option<Room>) -> Health 
     Health { status: status.to_owned(), node: view.me.to_string(), reasons, warnings }
 }
 
-/// RFC 3339 with milliseconds, UTC.
-fn rfc3339(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
-}
-
-/// Year, month and day of a count of days since 1970-01-01, in the Gregorian calendar.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let leap = |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
-    let (mut year, mut left) = (1970, days);
-    loop {
-        let length = if leap(year) { 366 } else { 365 };
-        if left < length {
-            break;
-        }
-        left -= length;
-        year += 1;
-    }
-    let february = if leap(year) { 29 } else { 28 };
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if left < length {
-            break;
-        }
-        left -= length;
-        month += 1;
-    }
-    (year, month, left + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -652,13 +634,13 @@ mod tests {
         assert_eq!(leased(&view), [true, false]);
     }
 
+    /// Every problem that names members has a sentence of its own for one and for several.
     #[test]
-    fn times_are_those_of_the_calendar() {
-        let at = |seconds: u64, ms: u64| rfc3339(UNIX_EPOCH + Duration::from_millis(seconds * 1_000 + ms));
-        assert_eq!(at(0, 0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(at(951_782_399, 999), "2000-02-28T23:59:59.999Z");
-        assert_eq!(at(951_782_400, 0), "2000-02-29T00:00:00.000Z");
-        assert_eq!(at(1_735_689_599, 5), "2024-12-31T23:59:59.005Z");
-        assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000Z");
+    fn several_members_are_spoken_of_as_several() {
+        for problem in problem::TABLE.iter().filter(|problem| problem.title.starts_with("a member ")) {
+            let said = |several| of_members(problem.code, "x", several).unwrap_or_else(|| panic!("no sentence for {}", problem.code));
+            assert_ne!(said(false), said(true), "{}", problem.code);
+        }
+        assert_eq!(of_members("drained", "clk/a, clk/b", true).unwrap(), "clk/a, clk/b are drained and take over from nobody");
     }
 }

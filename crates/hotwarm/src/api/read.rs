@@ -64,7 +64,8 @@ pub(super) async fn why(State(app): State<App>, Path(name): Path<String>) -> Res
 
 pub(super) fn no_group(view: &View, name: &str) -> Refused {
     let groups = view.cluster.groups.keys().map(GroupName::as_str);
-    Refused::not_there(format!("group {name} not known{}", meant(name, groups)))
+    let shown = if name.is_empty() { "\"\"" } else { name };
+    Refused::not_there(format!("group {shown} not known{}", meant(name, groups)))
 }
 
 /// `; is it web?`, where a name is nearly another.

@@ -4,6 +4,7 @@
 //! the user's own hooks say of data, what to do instead.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::Global;
 use super::failure::Failure;
@@ -14,7 +15,7 @@ use crate::codes::Code;
 /// Go on although acknowledged writes may be lost; says first what is at risk
 #[derive(Debug, Args)]
 pub struct AcceptLossArgs {
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
     pub group: String,
     /// Do it without asking
     #[arg(long)]

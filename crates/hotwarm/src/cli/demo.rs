@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, value_parser};
 use hotwarm_core::ids::NodeId;
 
 use super::failure::{print, tell};
@@ -29,7 +29,7 @@ pub struct DemoArgs {
     pub keep: bool,
     /// First of the ports: node i uses it + 10 i for peers and the next for the API; groups listen from it + 680 [default: 7400, or the
     /// next hundred that is free]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = value_parser!(u16).range(1..=BASE_MAX))]
     pub base_port: Option<u16>,
     /// Requests per second on each group
     #[arg(long, value_name = "RATE", default_value_t = 200, value_parser = super::drill::rate())]
@@ -46,6 +46,8 @@ const RTO_ONE: Duration = Duration::from_secs(2);
 /// From the start until everything serves.
 const START_WITHIN: Duration = Duration::from_secs(20);
 const PORTS: u16 = 1000;
+/// The last node's last listener: + 780 + 20 and the next.
+const BASE_MAX: i64 = u16::MAX as i64 - 801;
 
 pub(super) fn demo(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
     match &args.inner {

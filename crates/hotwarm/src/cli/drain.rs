@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::failure::{Failure, print, tell};
 use super::remote::{client, member, part, print_json, wait};
@@ -17,7 +18,7 @@ use crate::codes::Code;
 #[derive(Debug, Args)]
 pub struct DrainArgs {
     /// A member such as web/a, or a node
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", value_parser = NonEmptyStringValueParser::new())]
     pub target: String,
     /// Do it without asking
     #[arg(long)]
@@ -28,7 +29,7 @@ pub struct DrainArgs {
 #[derive(Debug, Args)]
 pub struct UndrainArgs {
     /// A member such as web/a, or a node
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", value_parser = NonEmptyStringValueParser::new())]
     pub target: String,
 }
 
@@ -103,9 +104,15 @@ fn settle(client: &Client, target: &str) -> Result<Option<(String, String)>, Fai
 
 pub(super) fn undrain(args: &UndrainArgs, global: &Global) -> Result<(), Failure> {
     let path = path(&args.target)?;
-    let done: Done = client(global)?.post(&format!("{path}/undrain"), &serde_json::json!({}))?;
+    let client = client(global)?;
+    // By this node's view, which may be behind: it is asked for either way.
+    let status: Status = client.get("/api/v1/status")?;
+    let drained = status.nodes.iter().any(|node| node.name == args.target && node.drained)
+        || members(&status, &args.target).any(|(_, member)| member.name == args.target && member.drained);
+    let done: Done = client.post(&format!("{path}/undrain"), &serde_json::json!({}))?;
     match global.json {
         true => print_json(&serde_json::json!({ "undrained": args.target, "events": done.events })),
+        false if !drained => print(&format!("{} was not drained: nothing was to be done\n", args.target)),
         false => print(&format!("{} may serve again\n", args.target)),
     }
 }

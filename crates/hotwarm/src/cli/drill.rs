@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::builder::RangedI64ValueParser;
 use clap::{Args, ValueEnum, value_parser};
 use hotwarm_core::ids::NodeId;
@@ -40,7 +41,7 @@ pub struct DrillArgs {
     #[arg(value_name = "FAULT", value_enum)]
     pub fault: Fault,
     /// A member such as web/a, or a node
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", value_parser = NonEmptyStringValueParser::new())]
     pub target: String,
     /// Requests per second that the drill itself makes
     #[arg(long, value_name = "RATE", default_value_t = 100, value_parser = rate())]

@@ -2,7 +2,8 @@
 //!
 //! One line an event: time, group, reason's code or kind, text.
 
-use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, value_parser};
 
 use super::Global;
 use super::failure::{Failure, print};
@@ -14,15 +15,18 @@ use crate::api::types::{Event, Events};
 #[derive(Debug, Args)]
 pub struct EventsArgs {
     /// Only this group's
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
     pub group: Option<String>,
     /// Wait for more
     #[arg(long, short)]
     pub follow: bool,
     /// How many of the past
-    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50)]
-    pub lines: usize,
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50, value_parser = value_parser!(u32).range(0..=LINES_MAX))]
+    pub lines: u32,
 }
+
+/// As the API has it: one answer is held in memory whole.
+const LINES_MAX: i64 = 1_000;
 
 pub(super) fn events(args: &EventsArgs, global: &Global) -> Result<(), Failure> {
     let client = client(global)?;
@@ -41,7 +45,20 @@ pub(super) fn events(args: &EventsArgs, global: &Global) -> Result<(), Failure> 
     if global.json {
         return print_json(&events);
     }
-    print(&events.events.iter().map(line).collect::<String>())
+    print(&by_time(events.events).iter().map(line).collect::<String>())
+}
+
+/// What a node saw of itself goes to where its time is: a node that was away learns only afterwards what was decided meanwhile. Decisions keep
+/// the order of the log, whatever the clocks of those who led were.
+fn by_time(events: Vec<Event>) -> Vec<Event> {
+    let (mut own, mut all): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.kind.starts_with("here-"));
+    own.sort_by(|one, other| one.time.cmp(&other.time));
+    for event in own {
+        // RFC 3339 with a fixed width: earlier is less.
+        let after = all.iter().rposition(|other| other.time <= event.time).map_or(0, |last| last + 1);
+        all.insert(after, event);
+    }
+    all
 }
 
 fn line(event: &Event) -> String {
@@ -54,4 +71,33 @@ fn line(event: &Event) -> String {
     let colour = colour();
     let group = event.group.as_deref().unwrap_or("-");
     format!("{}  {group:<10}  {}  {}\n", paint(&event.time, Tone::Dim, colour), paint(&format!("{code:<17}"), tone, colour), event.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_saw_of_itself_stands_where_its_time_is_and_decisions_in_their_order() {
+        let event = |kind: &str, at: &str| Event {
+            number: 0,
+            time: format!("2026-01-01T00:00:{at}.000Z"),
+            at_ms: 0,
+            group: None,
+            kind: kind.to_owned(),
+            text: String::new(),
+            reason: None,
+        };
+        let told = [
+            ("here-ended", "17"),
+            ("node-lapsed", "13"),
+            ("opened", "14"),
+            ("promoted", "12"),
+            ("here-leader", "18"),
+            ("here-leased", "11"),
+        ];
+        let shown = by_time(told.map(|(kind, at)| event(kind, at)).into());
+        let kinds: Vec<_> = shown.iter().map(|event| event.kind.as_str()).collect();
+        assert_eq!(kinds, ["here-leased", "node-lapsed", "opened", "promoted", "here-ended", "here-leader"]);
+    }
 }

@@ -134,7 +134,9 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, Failure> {
     }
 }
 
-pub(super) fn refused(path: &Path, error: &std::io::Error) -> Failure {
+/// What the file system said, and what to do about it.
+#[must_use]
+pub fn refused(path: &Path, error: &std::io::Error) -> Failure {
     let failure = Failure::failed(Code::NOT_PERMITTED, format!("{}: {error}", path.display()));
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => failure.hint("try again with sudo"),

@@ -63,6 +63,7 @@ pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<(), Failure> {
     let config = config::parse(&file.config, "the join file's configuration", Some(&file.node))?;
     let layout = Layout::new(&args.root, &global.config, &config.node.data);
     let renewal = renews(&layout, &file)?;
+    is_newest(&layout, &file)?;
     let old = files::read_if_there(&layout.config)?;
     if !renewal && old.is_some_and(|old| old != file.config) {
         return Err(Failure::refused(Code::FILE_EXISTS, format!("{} is there and says something else", layout.config.display()))
@@ -79,6 +80,36 @@ pub(super) fn join(args: &JoinArgs, global: &Global) -> Result<(), Failure> {
     let unit = unit::write(&args.root, args.unit, &layout.config, args.user.as_deref())?;
     let in_force = if renewal { Some(put_in_force(&layout, &file, global)?) } else { None };
     report(&layout, &file, in_force, unit.as_deref(), global)
+}
+
+/// Refuses a certificate that the other nodes refuse, and one that was replaced already: a join file that somebody kept.
+fn is_newest(layout: &Layout, file: &pki::JoinFile) -> Result<(), Failure> {
+    let unreadable = |error: pki::Error| Failure::failed(Code::CERTIFICATE, error.to_string());
+    let new = pki::identity(&file.issued.certificate).map_err(unreadable)?;
+    let list = layout.tls("revoked");
+    let revoked = pki::revoked(&files::read_if_there(&list)?.unwrap_or_default()).map_err(|line| {
+        let text = format!("line {line} of {} is no certificate's serial number", list.display());
+        Failure::failed(Code::CERTIFICATE, text).hint("correct that line, then join again; nothing was installed")
+    })?;
+    let anew = format!(
+        "nothing was installed; where the CA key is, `hotwarm certs renew --ca-key FILE --node {}` makes a new join file; delete this one",
+        file.node
+    );
+    if pki::is_revoked(&revoked, &new.serial) {
+        let text = format!("the file's certificate (serial {}) is revoked in {}: no node would let it in", new.serial, list.display());
+        return Err(Failure::refused(Code::CERTIFICATE, text).hint(anew));
+    }
+    let own = layout.tls("node.pem");
+    let Some(installed) = files::read_if_there(&own)?.and_then(|pem| pki::identity(&pem).ok()) else { return Ok(()) };
+    if (new.not_before, new.not_after) < (installed.not_before, installed.not_after) {
+        let text = format!(
+            "the file's certificate (serial {}) is older than the installed one (serial {}), which replaced it",
+            new.serial, installed.serial
+        );
+        return Err(Failure::refused(Code::CERTIFICATE, text)
+            .hint(format!("{anew}; if it is the installed one that is wrong, move {} away and join again", own.display())));
+    }
+    Ok(())
 }
 
 /// Refuses what is not hotwarm's before its mode, its owner or anything in it is changed.

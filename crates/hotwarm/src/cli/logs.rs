@@ -4,7 +4,7 @@
 
 use std::io::{self, IsTerminal};
 
-use clap::Args;
+use clap::{Args, value_parser};
 
 use super::Global;
 use super::failure::{Failure, print, tell};
@@ -26,9 +26,12 @@ pub struct LogsArgs {
     #[arg(long, short)]
     pub follow: bool,
     /// How many of the last lines
-    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 100)]
-    pub lines: usize,
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 100, value_parser = value_parser!(u32).range(0..=LINES_MAX))]
+    pub lines: u32,
 }
+
+/// As the API has it: one answer is held in memory whole.
+const LINES_MAX: i64 = 10_000;
 
 /// A program that could not be started has printed nothing: why is known to the group.
 fn tell_why_it_does_not_run(client: &Client, name: &str) -> Result<(), Failure> {

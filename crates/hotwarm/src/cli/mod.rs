@@ -45,6 +45,7 @@ mod why;
 mod tests;
 
 pub use failure::{Exit, Failure};
+pub use files::refused as not_permitted;
 pub use recover_quorum::{Found, RecoverQuorum, Recovered};
 pub use run::RunArgs;
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::failure::{Failure, print};
 use super::remote::{client, part, print_json, wait};
@@ -17,7 +18,7 @@ use crate::codes::Code;
 #[derive(Debug, Args)]
 pub struct PauseArgs {
     /// [default: all groups]
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
     pub group: Option<String>,
     /// Do it without asking
     #[arg(long)]
@@ -28,31 +29,32 @@ pub struct PauseArgs {
 #[derive(Debug, Args)]
 pub struct ResumeArgs {
     /// [default: all groups]
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
     pub group: Option<String>,
     /// Do not wait for nodes that do not answer: you vouch that nothing serves there any more
     #[arg(long)]
     pub force: bool,
+    /// With --force: do it without asking
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Several leases and heartbeats: nodes that answer have counted again by then.
 const RESUMED_WITHIN: Duration = Duration::from_secs(10);
 
-fn groups(client: &Client, one: Option<&str>) -> Result<Vec<String>, Failure> {
+fn groups(client: &Client, one: Option<&str>) -> Result<Vec<GroupStatus>, Failure> {
     match one {
-        Some(name) => {
-            // Known, before anything is asked.
-            let group: GroupStatus = client.get(&format!("/api/v1/groups/{}", part(name)))?;
-            Ok(vec![group.name])
-        }
+        // Known, before anything is asked.
+        Some(name) => Ok(vec![client.get(&format!("/api/v1/groups/{}", part(name)))?]),
         None => {
             let all: Vec<GroupStatus> = client.get("/api/v1/groups")?;
-            match all.is_empty() {
-                true => Err(nothing_here(&client.get("/api/v1/status")?)),
-                false => Ok(all.into_iter().map(|group| group.name).collect()),
-            }
+            if all.is_empty() { Err(nothing_here(&client.get("/api/v1/status")?)) } else { Ok(all) }
         }
     }
+}
+
+fn names(groups: &[GroupStatus]) -> Vec<&str> {
+    groups.iter().map(|group| group.name.as_str()).collect()
 }
 
 /// Why there is no group to act on.
@@ -73,9 +75,10 @@ pub(super) fn pause(args: &PauseArgs, global: &Global) -> Result<(), Failure> {
     let what = format!(
         "automation of {} is suspended until `{back}`: nothing is promoted, no failure is answered, and what serves goes on\n\
          serving without counting its lease. A node that fails meanwhile takes its hot members' service with it.",
-        groups.join(", ")
+        names(&groups).join(", ")
     );
     table::ask(&what, args.yes)?;
+    let groups = names(&groups);
     for group in &groups {
         let _: Done = client.post(&format!("/api/v1/groups/{}/pause", part(group)), &serde_json::json!({}))?;
     }
@@ -88,24 +91,56 @@ pub(super) fn pause(args: &PauseArgs, global: &Global) -> Result<(), Failure> {
 pub(super) fn resume(args: &ResumeArgs, global: &Global) -> Result<(), Failure> {
     let client = client(global)?;
     let groups = groups(&client, args.group.as_deref())?;
+    // Asked by this node's view, which may be behind: the group is told either way.
+    let paused = groups.iter().any(|group| group.pause != "no");
+    if args.force {
+        table::ask(&vouched(&groups), args.yes)?;
+    }
+    let groups = names(&groups);
     for group in &groups {
         let _: Done = client.post(&format!("/api/v1/groups/{}/resume", part(group)), &Resume { force: args.force })?;
     }
-    for group in &groups {
-        let mut last = None;
-        let resumed = wait(RESUMED_WITHIN, || {
-            let status: GroupStatus = client.get(&format!("/api/v1/groups/{}", part(group)))?;
-            last = status.refusal.map(|reason| reason.text);
-            Ok((status.pause == "no").then_some(()))
-        })?;
-        if resumed.is_none() {
-            let why = last.unwrap_or_else(|| "nodes have not counted their lease again".to_owned());
-            return Err(Failure::refused(Code::NOT_OVER, format!("{group} is not resumed yet: {why}"))
-                .hint(format!("bring these nodes back; or see to it that nothing serves there any more: hotwarm resume {group} --force")));
-        }
-    }
+    groups.iter().try_for_each(|group| wait_resumed(&client, group))?;
     match global.json {
         true => print_json(&serde_json::json!({ "resumed": groups })),
+        false if !paused => print(&format!("nothing was paused: {} decide{} by {}\n", groups.join(", "), s(&groups), itself(&groups))),
         false => print(&format!("resumed: {}\n", groups.join(", "))),
     }
+}
+
+const fn s(names: &[&str]) -> &'static str {
+    if names.len() == 1 { "s" } else { "" }
+}
+
+const fn itself(names: &[&str]) -> &'static str {
+    if names.len() == 1 { "itself" } else { "themselves" }
+}
+
+/// What is vouched for, of whom, and what it costs if it is not so.
+fn vouched(groups: &[GroupStatus]) -> String {
+    let mut lines = vec![format!(
+        "{} go on without the nodes that do not answer: you vouch that nothing serves there any more",
+        names(groups).join(", ")
+    )];
+    for group in groups.iter().filter(|group| group.exclusive) {
+        let hot = group.members.iter().find(|member| member.serving || member.role == "hot");
+        lines.extend(hot.map(|hot| format!("  {}: hot was {} on node {}", group.name, hot.name, hot.node)));
+    }
+    lines.push("if a member still serves on such a node, two are hot at once, and what clients write to one of them is lost".to_owned());
+    lines.join("\n")
+}
+
+fn wait_resumed(client: &Client, group: &str) -> Result<(), Failure> {
+    let mut last = None;
+    let resumed = wait(RESUMED_WITHIN, || {
+        let status: GroupStatus = client.get(&format!("/api/v1/groups/{}", part(group)))?;
+        last = status.refusal.map(|reason| reason.text);
+        Ok((status.pause == "no").then_some(()))
+    })?;
+    if resumed.is_some() {
+        return Ok(());
+    }
+    let why = last.unwrap_or_else(|| "nodes have not counted their lease again".to_owned());
+    Err(Failure::refused(Code::NOT_OVER, format!("{group} is not resumed yet: {why}"))
+        .hint(format!("bring these nodes back; or see to it that nothing serves there any more: hotwarm resume {group} --force")))
 }

@@ -14,6 +14,7 @@ use hotwarm_core::ids::NodeId;
 use super::failure::{Failure, print, tell};
 use super::remote::print_json;
 use super::{Global, NodeArg, load, table};
+use crate::clock::rfc3339;
 use crate::codes::Code;
 
 /// Make a new cluster of this node alone when most voters are lost for good; the node must be stopped
@@ -41,8 +42,10 @@ pub struct Found {
     pub last: u64,
     /// The last one it knows to be agreed on.
     pub commit: u64,
-    /// When its log was last written.
-    pub written: Option<SystemTime>,
+    /// The term of the last one.
+    pub term: u64,
+    /// When the last dated entry was made, by the clock of the node that led then.
+    pub dated: Option<SystemTime>,
     /// Nodes that vote.
     pub voters: Vec<NodeId>,
     pub peers: BTreeMap<NodeId, SocketAddr>,
@@ -106,15 +109,13 @@ fn judge(args: &RecoverQuorumArgs, me: &NodeId, found: &Found) -> Result<(), Fai
 }
 
 fn losses(found: &Found) -> String {
-    let written = found.written.and_then(|at| SystemTime::now().duration_since(at).ok()).map(table::span);
-    let mut lines = vec![format!(
-        "cluster {}, configuration {}: this node's log ends at entry {}, of which {} are known to be agreed on; last written {} ago",
-        found.cluster,
-        found.revision,
-        found.last,
-        found.commit,
-        written.unwrap_or_else(|| "an unknown time".to_owned()),
-    )];
+    let mut lines = vec![
+        format!(
+            "cluster {}, configuration {}: this node's log ends at entry {} of term {}, of which {} are known to be agreed on",
+            found.cluster, found.revision, found.last, found.term, found.commit,
+        ),
+        format!("{}; of several survivors, recover from the one whose log ends last (higher term, then higher entry)", dated(found.dated)),
+    ];
     if found.last > found.commit {
         lines.push(format!("entries {} to {} may not have been agreed on; they are taken over", found.commit + 1, found.last));
     }
@@ -123,6 +124,13 @@ fn losses(found: &Found) -> String {
         lines.push(format!("this node's log was {cut}: it may lack entries that it has acknowledged; another survivor may know more"));
     }
     lines.join("\n")
+}
+
+/// By what is in the log, which no look changes.
+fn dated(at: Option<SystemTime>) -> String {
+    let Some(at) = at else { return "it holds no dated entry".to_owned() };
+    let ago = SystemTime::now().duration_since(at).ok().map(|ago| format!(", {} ago", table::span(ago)));
+    format!("its last dated entry is of {}{}", rfc3339(at), ago.unwrap_or_default())
 }
 
 fn answers(address: &SocketAddr) -> bool {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::failure::{Exit, Failure, print, tell};
 use super::remote::{client, part, print_json, wait};
@@ -16,7 +17,7 @@ use crate::codes::Code;
 /// Make another member hot, without losing a request; the way back is the same command
 #[derive(Debug, Args)]
 pub struct SwitchoverArgs {
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
     pub group: String,
     /// Which member becomes hot [default: the best candidate]
     #[arg(long, value_name = "MEMBER")]

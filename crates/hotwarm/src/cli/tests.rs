@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 
 use super::*;
+use crate::config::pki;
 
 fn run(arguments: &[&str]) -> Result<(), Failure> {
     let cli = Cli::try_parse_from([&["hotwarm"], arguments].concat()).unwrap_or_else(|error| panic!("{error}"));
@@ -62,6 +64,16 @@ fn exit_codes_are_those_of_the_manual() {
     assert_eq!(Cli::try_parse_from(["hotwarm", "fly"]).unwrap_err().exit_code(), Exit::Usage as i32);
 }
 
+/// The last of the demo's ports lies 801 above the first.
+#[test]
+fn a_demo_beyond_the_last_port_is_wrong_usage() {
+    let parse = |port: &str| Cli::try_parse_from(["hotwarm", "demo", "--base-port", port]).map(|_| ()).map_err(|error| error.exit_code());
+    assert_eq!(parse("64734"), Ok(()));
+    for port in ["64735", "65000", "70000", "0"] {
+        assert_eq!(parse(port), Err(Exit::Usage as i32), "{port}");
+    }
+}
+
 #[test]
 fn init_writes_a_whole_folder_with_tight_modes() {
     let temp = tempfile::tempdir().unwrap();
@@ -71,7 +83,7 @@ fn init_writes_a_whole_folder_with_tight_modes() {
     for node in ["a", "b", "c"] {
         let file = shop.join(format!("{node}.join"));
         assert_eq!(mode(&file), 0o600);
-        let read = config::pki::JoinFile::from_pem(&fs::read_to_string(&file).unwrap(), std::time::SystemTime::now()).unwrap();
+        let read = pki::JoinFile::from_pem(&fs::read_to_string(&file).unwrap(), SystemTime::now()).unwrap();
         assert_eq!((read.cluster.as_str(), read.node.as_str()), ("shop", node));
         with_right.extend(read.bootstrap.map(|_| node));
     }
@@ -136,6 +148,9 @@ fn joining_again_renews_and_nothing_else() {
     join(&shop.join("a.join"), &root).unwrap();
     fs::remove_file(data.join("bootstrap")).unwrap();
     fs::create_dir(data.join("wal")).unwrap();
+    // The right to bootstrap is not given twice, not even by the first file (S11).
+    join(&shop.join("a.join"), &root).unwrap();
+    assert!(!data.join("bootstrap").exists());
     let config = root.join("etc/hotwarm/hotwarm.toml");
     fs::write(&config, "# changed since").unwrap();
     let before = fs::read_to_string(data.join("tls/node.pem")).unwrap();
@@ -145,10 +160,8 @@ fn joining_again_renews_and_nothing_else() {
     join(&renewed.join("a.join"), &root).unwrap();
     let after = fs::read_to_string(data.join("tls/node.pem")).unwrap();
     assert_ne!(before, after);
-    assert_eq!(config::pki::identity(&after).unwrap().node, Some(NodeId::new("a")));
+    assert_eq!(pki::identity(&after).unwrap().node, Some(NodeId::new("a")));
     assert_eq!(fs::read_to_string(&config).unwrap(), "# changed since");
-    // The right to bootstrap is not given twice, not even by the first file (S11).
-    join(&shop.join("a.join"), &root).unwrap();
     assert!(!data.join("bootstrap").exists());
     run(&["certs", "show", data.join("tls/node.pem").to_str().unwrap(), data.join("tls/ca.pem").to_str().unwrap()]).unwrap();
 }
@@ -174,6 +187,44 @@ fn join_refuses_what_belongs_elsewhere_and_changes_nothing() {
     assert!(!taken.join("var").exists());
 }
 
+/// A join file that somebody kept takes no node back to a certificate that was replaced, nor to one that all others refuse.
+#[test]
+fn a_join_file_that_was_kept_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let shop = initialised(temp.path());
+    let root = temp.path().join("root");
+    let tls = root.join("var/lib/hotwarm/tls");
+    let first = shop.join("a.join");
+    let read = |file: &Path| pki::JoinFile::from_pem(&fs::read_to_string(file).unwrap(), SystemTime::now()).unwrap();
+    let serial = pki::identity(&read(&first).issued.certificate).unwrap().serial;
+    let revoke = |line: &str| fs::write(tls.join("revoked"), line).unwrap();
+    let refused = |file: &Path| {
+        let installed = fs::read(tls.join("node.pem")).unwrap();
+        let failure = join(file, &root).unwrap_err();
+        assert_eq!(fs::read(tls.join("node.pem")).unwrap(), installed, "{failure}");
+        assert_eq!(failure.code, Some(Code::CERTIFICATE), "{failure}");
+        (failure.exit, failure.to_string())
+    };
+    join(&first, &root).unwrap();
+    revoke(&format!("77\nserial=00{}  # stolen\n", serial.to_uppercase()));
+    let (exit, told) = refused(&first);
+    assert!(exit == Exit::Refused && told.contains(&serial) && told.contains("tls/revoked") && told.contains("certs renew"), "{told}");
+    revoke("77\nnode.pem\n");
+    let (exit, told) = refused(&first);
+    assert!(exit == Exit::Failed && told.contains("line 2 of "), "{told}");
+    revoke("77\n");
+    // One that is a day newer was installed since.
+    let ca = pki::Ca::from_pem(&fs::read_to_string(shop.join("ca.key")).unwrap()).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(86_400);
+    let next = pki::JoinFile::issue(&ca, &NodeId::new("a"), &read(&first).config, None, later).unwrap();
+    let second = temp.path().join("second.join");
+    fs::write(&second, next.to_pem().unwrap()).unwrap();
+    join(&second, &root).unwrap();
+    let (exit, told) = refused(&first);
+    assert!(exit == Exit::Refused && told.contains(&serial) && told.contains("is older than the installed one"), "{told}");
+    join(&second, &root).unwrap();
+}
+
 /// Two authorities of one cluster's name are told apart before anything is written.
 #[test]
 fn another_authoritys_key_renews_nothing() {
@@ -192,8 +243,8 @@ fn another_authoritys_key_renews_nothing() {
     let renewed = temp.path().join("renewed");
     let renew = |key: PathBuf| with(&["certs", "renew", "--ca-key", key.to_str().unwrap(), "--dir", renewed.to_str().unwrap()]);
     let prints = [&shop, &other].map(|folder| {
-        let ca = config::pki::Ca::from_pem(&fs::read_to_string(folder.join("ca.key")).unwrap()).unwrap();
-        config::pki::fingerprint(ca.certificate()).unwrap()
+        let ca = pki::Ca::from_pem(&fs::read_to_string(folder.join("ca.key")).unwrap()).unwrap();
+        pki::fingerprint(ca.certificate()).unwrap()
     });
     let told = renew(other.join("ca.key")).unwrap_err();
     assert_eq!((told.exit, told.code), (Exit::Failed, Some(Code::CA_KEY)));

@@ -3,6 +3,7 @@
 //! What holds now, the change under way and what it waits for, the refusal, what each member lacks, what a death would bring.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::Global;
 use super::failure::{Failure, print};
@@ -14,7 +15,7 @@ use crate::api::types::Why;
 /// Explain a group: what holds its state, which rule refuses what, what if a member died now
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
     pub group: String,
 }
 

@@ -14,7 +14,7 @@ use rustix::process::Pid;
 use serde_json::json;
 
 use crate::cluster::{Cluster, Site, all_answered, alone, private};
-use crate::command::done;
+use crate::command::{done, run};
 use crate::lan::Lan;
 use crate::members::is_alive;
 use crate::recorder::Recorder;
@@ -26,7 +26,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("was ended here by its guard", "it was hot on a node that is cut off"),
 ];
 const REVOKED: &[(&str, &str)] = &[
-    ("is revoked", "the certificate that node c goes on with"),
+    ("is revoked", "the certificate that node c goes on with, and says so itself"),
     ("connection refused:", "by node c, or of it"),
     ("connection closed:", "the same, of those that stood"),
 ];
@@ -164,6 +164,7 @@ fn a_revoked_certificate_is_refused_until_its_node_has_another() {
     let mut cluster = join_all(Site::in_namespaces(3).web_and_clock());
     let file = |name: &str| cluster.file(name).to_str().unwrap().to_owned();
     let (key, folder, roots) = (file("it/ca.key"), file(""), ["a", "b", "c"].map(|name| (name, file(name))));
+    let file_of_c = file("it/c.join");
     let root = |name| &roots.iter().find(|(of, _)| *of == name).expect("a node of three").1;
     let serial = cluster.status_of("c").unwrap().node.certificate.expect("a certificate").serial;
     for node in ["a", "b"] {
@@ -198,6 +199,15 @@ fn a_revoked_certificate_is_refused_until_its_node_has_another() {
     cluster.kill_agent("b");
     cluster.start("b");
     refuses_c(&cluster, "b", 0);
+    // The node itself, started with that list: its own log says what is wrong, and so do those who dial it.
+    fs::write(cluster.machine("c").data.join("tls/revoked"), &serial).unwrap();
+    cluster.kill_agent("c");
+    cluster.start("c");
+    let logged = |cluster: &Cluster, text: &str| cluster.log("c").lines().any(|line| line.contains(text) && line.contains("is revoked"));
+    cluster.wait_until("c to say it of itself", || logged(&cluster, "code=HW0203"));
+    cluster.wait_until("c to hear it when it dials", || logged(&cluster, "not connected: refused by the other node"));
+    cluster.wait_until("c to hear it when it is dialled", || logged(&cluster, "connection refused: refused by the other node"));
+    cluster.wait_until("c to answer its operator", || cluster.status_of("c").is_ok());
     // A renewal replaces what lies beside the list.
     let renew = ["certs", "renew", "--ca-key", &key, "--dir", &folder, "--node"];
     let installed = cluster.run_plain("a", &[&renew[..], &["a"]].concat()).out;
@@ -207,6 +217,9 @@ fn a_revoked_certificate_is_refused_until_its_node_has_another() {
     let renewed = cluster.on("c", || done(&["join", &format!("{folder}/c.join"), "--root", root("c")]));
     assert!(renewed.contains("in force now"), "{renewed}");
     cluster.wait_settled();
+    // The first file, which somebody kept, does not bring it back.
+    let kept = cluster.on("c", || run(&["join", &file_of_c, "--root", root("c")]));
+    assert!(kept.exit == 3 && kept.err.contains("is revoked in "), "{}{}", kept.out, kept.err);
     cluster.finish(&[EXPECTED, REVOKED].concat());
 }
 

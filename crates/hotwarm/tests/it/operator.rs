@@ -1,6 +1,7 @@
 //! What an operator sees and does, on real clusters, by the real command line.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use hotwarm::api::types::{Configuration, Events};
@@ -199,6 +200,10 @@ fn unknown_targets(cluster: &Cluster) {
         assert!(told.exit == 1 && told.err.contains("error[HW0401]"), "{asked:?}: {} {}", told.exit, told.err);
         assert!(!asked.contains(&"clok") || told.err.contains("is it clock?"), "{asked:?}: {}", told.err);
     }
+    for asked in [&["events", "-n", "1001"][..], &["logs", "web/a", "-n", "10001"], &["why", ""], &["events", ""], &["undrain", ""]] {
+        let told = cluster.run("a", asked);
+        assert!(told.exit == 2, "{asked:?}: {} {}", told.exit, told.err);
+    }
     let usage = cluster.run("a", &["--json", "drain"]);
     let error: Value = serde_json::from_str(&usage.err).unwrap();
     assert!(usage.exit == 2 && error["error"].as_str().unwrap().contains("<TARGET>"), "{error}");
@@ -280,8 +285,14 @@ fn pauses_and_resumes(cluster: &Cluster) {
     cluster.wait_all("the pause", |status| status.groups.iter().all(|group| group.pause == "paused"));
     assert!(cluster.done("b", &["status"]).contains("serving, paused"));
     assert!(cluster.refused("b", &["switchover", "clock", "--yes"]).contains("automation is paused"));
-    cluster.done("b", &["resume"]);
+    assert!(cluster.done("b", &["resume"]).starts_with("resumed: "));
     cluster.wait_all("the end of the pause", |status| status.groups.iter().all(is_whole));
+    assert!(cluster.done("b", &["resume"]).starts_with("nothing was paused: "));
+    // Whoever vouches for nodes that do not answer is asked: if it is not so, two are hot.
+    let asked = cluster.refused("a", &["resume", "clock", "--force"]);
+    let hot = hot(cluster);
+    assert!(asked.contains("HW0411") && asked.contains("you vouch") && asked.contains(&format!("hot was {hot}")), "{asked}");
+    cluster.done("a", &["resume", "clock", "--force", "--yes"]);
 }
 
 fn drains(cluster: &Cluster) {
@@ -293,7 +304,9 @@ fn drains(cluster: &Cluster) {
     assert!(serving.clone().count() == 3 && serving.clone().all(|member| member.node != node), "{status:#?}");
     let serves = self::hot(cluster).replace("clock/", "");
     assert!(cluster.refused("b", &["leave", &serves, "--yes"]).contains("HW0412"));
-    cluster.done("b", &["undrain", node]);
+    assert!(cluster.done("b", &["undrain", node]).contains("may serve again"));
+    cluster.wait_all("it undrained", |status| status.nodes.iter().all(|n| !n.drained));
+    assert!(cluster.done("b", &["undrain", node]).contains("was not drained"));
     cluster.wait_all("all back", |status| status.groups.iter().all(is_whole));
     cluster.done("b", &["drain", "web/b", "--yes"]);
     assert_eq!(cluster.group("web").have.hot, 2);
@@ -385,17 +398,40 @@ fn nodes_of_which_none_may_found_a_cluster_say_so() {
     cluster.finish(&[OF_FAULTS[0], ("may not found one", waited)]);
 }
 
+/// The group clock, which is the last in the file, with a warm member less.
+fn without_clock_c(text: &str) -> String {
+    let (before, clock) = text.split_once("[group.clock]").unwrap();
+    let members = clock.find("members = {").unwrap();
+    let from = members + clock[members..].find(", c = ").unwrap();
+    let to = from + clock[from..].find(" }").unwrap();
+    let clock = format!("{}{}", &clock[..from], &clock[to..]);
+    format!("{before}[group.clock]{}", clock.replace("warm = 2", "warm = 1"))
+}
+
 #[test]
 fn a_node_leaves_and_the_others_go_on() {
-    let mut cluster = Site::new(3).web_and_clock().start_whole();
+    let mut site = Site::new(3).web_and_clock();
+    site.groups = site.groups.replace("mode = \"hot-warm\"", "mode = { hot = 1, warm = 2 }");
+    let mut cluster = site.start_whole();
+    // All that is in the way is named before anything is done, and the way out.
+    let told = cluster.refused("a", &["leave", "c", "--dry-run"]);
+    assert!(told.contains("HW0412") && told.contains("web/c serve"), "{told}");
+    assert!(told.contains("mode counts 3 roles for 2 members (HW0112)"), "{told}");
+    assert!(told.contains("first `hotwarm drain c`, then `hotwarm apply` a file without clock/c, web/c and with a `mode`"), "{told}");
     cluster.done("a", &["drain", "c", "--yes"]);
+    let told = cluster.refused("a", &["leave", "c", "--yes"]);
+    assert!(!told.contains("serve") && told.contains("first `hotwarm apply` a file without"), "{told}");
+    let file = cluster.file("fewer.toml");
+    let now: Configuration = cluster.client("a").get("/api/v1/config").unwrap();
+    std::fs::write(&file, without_clock_c(&now.text)).unwrap();
+    cluster.done("a", &["apply", file.to_str().unwrap(), "--yes"]);
     let first = cluster.done("a", &["leave", "c", "--yes"]);
     assert!(first.contains("then again: hotwarm leave c"), "{first}");
     cluster.wait_status("a", "members of c gone", |status| status.groups.iter().all(|group| group.members.len() == 2));
     assert!(cluster.refused("a", &["leave", "c", "--yes"]).contains("still runs"));
     cluster.stop_agent("c");
     cluster.wait_status("b", "its lease over", |status| status.nodes.iter().any(|node| node.name == "c" && !node.leased));
-    assert!(cluster.done("b", &["leave", "c", "--yes"]).contains("configuration 3 is in force"));
+    assert!(cluster.done("b", &["leave", "c", "--yes"]).contains("configuration 4 is in force"));
     cluster.wait_all("two voters", |status| status.cluster.quorum.voters == ["a", "b"] && status.groups.iter().all(is_whole));
     // A router that has gone for good holds nothing up.
     cluster.done("a", &["switchover", "clock", "--yes"]);
@@ -441,10 +477,21 @@ fn a_lost_quorum_is_recovered_from_one_node() {
     assert!(busy.exit == 1 && busy.err.contains("in use by another hotwarm"), "{}", busy.err);
     cluster.kill_agent("c");
     cluster.stop_agent("a");
+    let log = || {
+        let entries = std::fs::read_dir(cluster.file("a/wal")).unwrap().map(Result::unwrap);
+        let told = |entry: std::fs::DirEntry| {
+            let metadata = entry.metadata().unwrap();
+            (entry.file_name(), metadata.modified().unwrap(), metadata.ino())
+        };
+        entries.map(told).collect::<std::collections::BTreeSet<_>>()
+    };
+    let untouched = log();
     let quorum_left = cluster.run_plain("a", &["recover-quorum", "--node", "a", "--lost", "c", "--yes"]);
     assert!(quorum_left.exit == 3 && quorum_left.err.contains("that is a quorum"), "{}", quorum_left.err);
     let alive = cluster.run_plain("a", &ask);
     assert!(alive.exit == 3 && alive.err.contains("HW0414") && alive.err.contains("b (127.0.0.1:"), "{}", alive.err);
+    assert!(alive.err.contains(" of term ") && alive.err.contains("its last dated entry is of 20"), "{}", alive.err);
+    assert_eq!(log(), untouched, "survivors are compared: a look changes nothing");
     cluster.kill_agent("b");
     let done = cluster.run_plain("a", &ask);
     assert!(done.exit == 0 && done.out.contains("a cluster of its own"), "{}{}", done.out, done.err);

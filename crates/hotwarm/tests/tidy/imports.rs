@@ -8,7 +8,7 @@ use super::tree::{File, Tree, has_word, is_word};
 /// A module of `crates/hotwarm/src`, and the beginnings of what it may name of the others.
 const MAY: [(&str, &[&str]); 19] = [
     ("main", &["cli", "agent", "api", "fence::guard::main", "component::main", "drill::hold::main", "telemetry", "codes"]),
-    ("cli", &["config", "api::client", "api::types", "drill", "codes"]),
+    ("cli", &["config", "api::client", "api::types", "drill", "clock", "codes"]),
     ("agent", &["store", "probe", "engine", "fence", "router", "backup", "config", "clock", "codes"]),
     ("api", &["agent", "config", "clock", "codes"]),
     ("drill", &["api::client", "api::types", "clock", "codes"]),

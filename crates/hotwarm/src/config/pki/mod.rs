@@ -17,9 +17,11 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::units::is_name;
 
 mod join;
+mod revoked;
 pub mod trust;
 
 pub use join::{Bootstrap, JoinFile};
+pub use revoked::{is_revoked, revoked};
 
 /// Before now, so that a clock that is behind does not refuse a new certificate.
 const BACKDATED: Duration = Duration::from_secs(2 * DAY);

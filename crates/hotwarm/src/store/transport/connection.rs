@@ -99,8 +99,13 @@ impl Connection {
                 let name = ServerName::try_from("hotwarm.invalid").expect("a constant that is a valid DNS name");
                 let stream = TlsConnector::from(tls.client.clone()).connect(name, socket).await.map_err(ConnectionError::Handshake)?;
                 let identity = peer_identity(stream.get_ref().1.peer_certificates())?;
-                identity.check(&shared.cluster, &channel.peer, &shared.revoked.load())?;
-                Self::over(Box::new(stream), Some(identity))
+                let connection = Self::over(Box::new(stream), Some(identity.clone()));
+                if let Err(e) = identity.check(&shared.cluster, &channel.peer, &shared.revoked.load()) {
+                    // Its own log is where somebody looks who wonders why the node is alone.
+                    connection.refuse(&e.to_string()).await;
+                    return Err(e.into());
+                }
+                connection
             }
         };
         let hello = Hello::new(&shared.cluster, &shared.me, &channel.peer, channel.queue.lane);

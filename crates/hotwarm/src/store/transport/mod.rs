@@ -31,6 +31,7 @@ use tracing::error;
 use self::connection::{Connection, ConnectionError};
 use self::lane::{Bounds, Queue};
 use self::tls::Tls;
+use crate::codes::Code;
 
 pub use self::frame::{FrameError, MAX_BODY};
 pub use self::hello::HelloError;
@@ -301,6 +302,7 @@ impl Transport {
         let thread = std::thread::Builder::new().name("transport".into()).spawn(run).map_err(TransportError::Thread)?;
         let thread = Mutex::new(Some(thread));
         let handle = Handle(Arc::new(Running { shared, runtime: handle, local_addr, stop, thread, changing: Mutex::new(()) }));
+        handle.tell_if_revoked();
         handle.set_peers(&peers)?;
         Ok(handle)
     }
@@ -394,6 +396,14 @@ impl Handle {
     pub fn set_revoked(&self, serials: impl IntoIterator<Item = impl AsRef<str>>) {
         self.0.shared.revoked.store(Arc::new(normal_serials(serials)));
         self.0.shared.changes.send_modify(|generation| generation.revoked += 1);
+    }
+
+    /// Says so if this node's own list names this node's own certificate; true then.
+    pub fn tell_if_revoked(&self) -> bool {
+        let shared = &self.0.shared;
+        let Some(revoked) = shared.tls().and_then(|tls| tls.own.check_revoked(&shared.revoked.load()).err()) else { return false };
+        error!(code = %Code::CERTIFICATE, "this node's own {revoked}; nodes with the same list refuse this node");
+        true
     }
 
     /// Is there a connection that takes messages for this peer?

@@ -48,7 +48,9 @@ pub enum TlsError {
     NoName,
     #[error("certificate for {found} where {expected} was expected: the wrong node answers there, or the wrong join file was installed")]
     WrongName { found: String, expected: String },
-    #[error("certificate {serial} of {name} is revoked: the node was removed; join it again under a new certificate")]
+    #[error(
+        "certificate {serial} of {name} is revoked (tls/revoked names it): if the node is to go on, `hotwarm certs renew`, and `hotwarm join` there"
+    )]
     Revoked { serial: String, name: String },
     #[error("certificate of {name} has expired, or is not valid yet: renew it with `hotwarm certs renew`, and check the clock")]
     OutOfDate { name: String },

@@ -105,9 +105,24 @@ impl Wal {
         Self::open_with(dir, callbacks, SEGMENT_BYTES)
     }
 
-    fn open_with(dir: &Path, callbacks: Callbacks, segment_bytes: usize) -> Result<(Recovered, Handle), WalError> {
+    /// Reads what is there and changes nothing, not even a file's time. Not for a node that goes on from it: what was read may only be in
+    /// memory (S12). The caller holds the lock of the data directory.
+    ///
+    /// # Errors
+    /// When the directory or a file in it cannot be read.
+    pub fn read(dir: &Path) -> Result<Recovered, WalError> {
         let numbers = segment::list(dir)?;
-        let Replayed { logs, end, cut, liveness, mended } = replay(dir, &numbers)?;
+        let Replayed { logs, cut, .. } = replay(dir, &numbers, |_, _| Ok(()))?;
+        Ok(Recovered { logs, cut, fresh: numbers.is_empty() })
+    }
+
+    fn open_with(dir: &Path, callbacks: Callbacks, segment_bytes: usize) -> Result<(Recovered, Handle), WalError> {
+        segment::clear(dir)?;
+        let numbers = segment::list(dir)?;
+        let in_hand = numbers.len().saturating_sub(IN_HAND);
+        let in_hand = numbers.get(in_hand).copied().unwrap_or_default();
+        let Replayed { logs, end, cut, liveness, mended } =
+            replay(dir, &numbers, |number, bytes| secure(dir, number, bytes, number >= in_hand))?;
         if cut != Cut::None || mended > 0 {
             warn!(mended, "end of the write-ahead log: {cut:?}");
         }
@@ -148,25 +163,31 @@ impl Wal {
 /// The last segments that a process can have been writing when it ended: one, the next, and a blank one prepared.
 const IN_HAND: usize = 3;
 
-/// Reads all segments. What was read is written and synced before anything is made of it: the last process may have died before its own
-/// sync, and then the bytes were only in memory; or of a sync that failed, after which the system takes them for written (S12).
-fn replay(dir: &Path, numbers: &[u64]) -> Result<Replayed, WalError> {
+/// Reads all segments, each handed to `secure` before anything is made of it.
+fn replay(dir: &Path, numbers: &[u64], secure: impl Fn(u64, &[u8]) -> Result<(), WalError>) -> Result<Replayed, WalError> {
     if let Some(gap) = numbers.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
         return Err(DirError::Corrupt { path: segment::path(dir, gap[0] + 1) }.into());
     }
     let mut replay = Replay::new();
-    for (at, &number) in numbers.iter().enumerate() {
+    for &number in numbers {
         let path = segment::path(dir, number);
         let bytes = fs::read(&path).map_err(failed("reading", &path))?;
-        let file = segment::open(dir, number)?;
-        if at + IN_HAND >= numbers.len() {
-            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            file.write_all_at(&bytes[..used], 0).map_err(failed("writing", &path))?;
-        }
-        file.sync_all().map_err(failed("syncing", &path))?;
+        secure(number, &bytes)?;
         replay.feed(&path.display().to_string(), bytes)?;
     }
     Ok(replay.finish()?)
+}
+
+/// Syncs what was read of a segment, and writes it before if the last process may have been writing there: it may have died before its own
+/// sync, and then the bytes were only in memory; or of a sync that failed, after which the system takes them for written (S12).
+fn secure(dir: &Path, number: u64, bytes: &[u8], in_hand: bool) -> Result<(), WalError> {
+    let (file, path) = (segment::open(dir, number)?, segment::path(dir, number));
+    if in_hand {
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        file.write_all_at(&bytes[..used], 0).map_err(failed("writing", &path))?;
+    }
+    file.sync_all().map_err(failed("syncing", &path))?;
+    Ok(())
 }
 
 /// The segment to be written next: the last one if nothing stands after its end, else a new one whose header says where that end is.

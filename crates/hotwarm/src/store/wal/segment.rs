@@ -27,21 +27,31 @@ pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:016x}.{ENDING}"))
 }
 
-/// The segments that are there, oldest first. What a crash left unfinished is removed; a file that is no segment is an error.
+/// The segments that are there, oldest first. What a crash left unfinished is passed over; a file that is no segment is an error.
 pub(super) fn list(dir: &Path) -> Result<Vec<u64>, DirError> {
-    let mut numbers = Vec::new();
+    Ok(look(dir)?.0)
+}
+
+/// Removes what a crash left unfinished.
+pub(super) fn clear(dir: &Path) -> Result<(), DirError> {
+    look(dir)?.1.iter().try_for_each(|file| fs::remove_file(file).map_err(failed("removing", file)))
+}
+
+/// The segments, oldest first, and what a crash left unfinished.
+fn look(dir: &Path) -> Result<(Vec<u64>, Vec<PathBuf>), DirError> {
+    let (mut numbers, mut unfinished) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(dir).map_err(failed("reading", dir))? {
         let file = entry.map_err(failed("reading", dir))?.path();
         let stem = file.file_stem().and_then(|stem| stem.to_str()).filter(|stem| stem.len() == 16);
         let number = stem.and_then(|stem| u64::from_str_radix(stem, 16).ok());
         match (number, file.extension().and_then(|ending| ending.to_str())) {
             (Some(number), Some(ENDING)) => numbers.push(number),
-            (_, Some("tmp")) => fs::remove_file(&file).map_err(failed("removing", &file))?,
+            (_, Some("tmp")) => unfinished.push(file),
             _ => return Err(DirError::Corrupt { path: file }),
         }
     }
     numbers.sort_unstable();
-    Ok(numbers)
+    Ok((numbers, unfinished))
 }
 
 /// Opens an existing segment for writing.

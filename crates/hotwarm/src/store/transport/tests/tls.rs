@@ -183,3 +183,25 @@ fn certificates_are_replaced_under_traffic() {
     assert_eq!(a.lane("b", Lane::Messages).uncertain, 0);
     assert_eq!(a.problem("b"), "");
 }
+
+/// Who dials a node and does not let it in says why: it is that node's log in which somebody looks.
+#[test]
+fn a_node_with_a_revoked_certificate_is_told_so_and_tells_it_of_itself() {
+    let ca = Authority::new();
+    let (a, b) = (ca.node("a"), ca.node("b"));
+    assert!(!a.handle.tell_if_revoked());
+    a.handle.set_revoked([serial(&a)]);
+    assert!(a.handle.tell_if_revoked());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let material = ca.issue("c");
+    let tls = Tls::load(&material, "shop", &"c".into()).unwrap();
+    b.handle.set_revoked([tls.own.serial.clone()]);
+    b.handle.set_peers(&BTreeMap::from([("c".into(), listener.local_addr().unwrap())])).unwrap();
+    let session = rustls::ServerConnection::new(Arc::clone(&tls.server)).unwrap();
+    let mut accepted = rustls::StreamOwned::new(session, listener.accept().unwrap().0);
+    let (kind, why) = read_frame(&mut accepted).unwrap();
+    assert_eq!(kind, Kind::Refused);
+    let why = String::from_utf8(why).unwrap();
+    assert!(why.contains(&tls.own.serial) && why.contains("is revoked") && why.contains("hotwarm certs renew"), "{why}");
+    assert!(!why.contains("removed"), "it may only have been renewed: {why}");
+}
