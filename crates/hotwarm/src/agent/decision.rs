@@ -20,14 +20,20 @@ const BURST_MAX: usize = 512;
 /// What happens on a node.
 #[derive(Debug)]
 pub(super) enum Input {
-    Message { from: NodeId, bytes: Vec<u8> },
+    Message {
+        from: NodeId,
+        bytes: Vec<u8>,
+    },
     /// A peer's process.
     Ended(NodeId),
     Persisted(u64),
     Member(MemberId, MemberEvent),
     Router(router::Event),
     Disk(Option<bool>),
-    Command { ticket: u64, command: Command },
+    Command {
+        ticket: u64,
+        command: Command,
+    },
     Stop,
 }
 

@@ -15,10 +15,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::Shared;
 use super::connection::{Connection, ConnectionError, GREET_WITHIN};
 use super::frame::Kind;
 use super::lane::Lane;
-use super::Shared;
 
 /// Connections whose sender is not known yet, from addresses of no peer.
 const STRANGERS_AT_ONCE: usize = 64;
