@@ -12,10 +12,16 @@ use super::notice::Budget;
 use crate::router::Answers;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What counts as recent.
+/// What counts as recent, where one member is hot. Fewer answers in that time show nothing.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Fewer answers in that time show nothing.
 const ANSWERS_MIN: u64 = 20;
+/// The same for one of several: the balance keeps away from who errs, so that it gets a request now and then.
+const WINDOW_OF_SEVERAL: Duration = Duration::from_secs(60);
+const ERRORS_MIN: u64 = 3;
+
+const fn window(exclusive: bool) -> Duration {
+    if exclusive { WINDOW } else { WINDOW_OF_SEVERAL }
+}
 
 /// Kinds of events, which programs compare.
 pub(super) const BEGUN: &str = "here-5xx";
@@ -26,7 +32,7 @@ pub(super) const OVER: &str = "here-5xx-over";
 pub enum Erring {
     /// The router leaves it out, or did within the window and tries it again.
     LeftOut { now: bool },
-    /// Most of its answers within the window are 5xx, and requests go to it all the same.
+    /// Most of its answers within the window are 5xx, and it is not left out.
     Most { errors: u64, replies: u64, exclusive: bool },
 }
 
@@ -40,11 +46,11 @@ impl Erring {
             Self::Most { errors, replies, exclusive } => {
                 let (hot, so) = match exclusive {
                     true => ("the hot member ", "its check passes, so it is not replaced"),
-                    false => ("", "its check passes, and it is not left out"),
+                    false => ("", "its check passes, so it stays hot; that router prefers others"),
                 };
                 format!(
                     "{hot}{member} answers most requests with 5xx ({errors} of {replies} in the last {} s, by the router of {node}): {so}",
-                    WINDOW.as_secs()
+                    window(*exclusive).as_secs()
                 )
             }
         }
@@ -72,6 +78,7 @@ enum What {
     Fewer {
         errors: u64,
         replies: u64,
+        exclusive: bool,
     },
     NotAsked,
 }
@@ -86,17 +93,17 @@ impl Line {
     }
 
     pub(super) fn text(&self, node: &NodeId) -> String {
-        let (member, seconds) = (&self.member, WINDOW.as_secs());
+        let member = &self.member;
         let mut text = match self.what {
             What::Begun(erring) => format!("{}; see its log: hotwarm logs {member}", erring.text(node, member)),
-            What::TakenBack => {
-                format!("the router of {node} leaves out {member} no more: it has not answered 5xx again and again for {seconds} s")
-            }
-            What::Fewer { errors, replies } => {
-                format!(
-                    "{member} answers most requests without 5xx again ({errors} of {replies} in the last {seconds} s, by the router of {node})"
-                )
-            }
+            What::TakenBack => format!(
+                "the router of {node} leaves out {member} no more: it has not answered 5xx again and again for {} s",
+                WINDOW.as_secs()
+            ),
+            What::Fewer { errors, replies, exclusive } => format!(
+                "{member} answers most requests without 5xx again ({errors} of {replies} in the last {} s, by the router of {node})",
+                window(exclusive).as_secs()
+            ),
             What::NotAsked => format!("{member} gets no requests from the router of {node} any more: whether it answers 5xx is not known"),
         };
         if self.left_out > 0 {
@@ -130,33 +137,42 @@ impl Watched {
         let (replies, errors) = (seen.replies.saturating_sub(self.counted.0), seen.errors.saturating_sub(self.counted.1));
         self.counted = (seen.replies, seen.errors);
         self.recent.push_back((now, replies, errors));
-        while self.recent.front().is_some_and(|(at, ..)| now.since(*at) >= WINDOW) {
+        while self.recent.front().is_some_and(|(at, ..)| now.since(*at) >= WINDOW_OF_SEVERAL) {
             self.recent.pop_front();
         }
-        self.left_out_until = self.left_out_until.max(seen.left_out_until);
+        // One that has passed long ago is no news.
+        let until = seen.left_out_until.filter(|until| now.since(*until) < WINDOW);
+        self.left_out_until = self.left_out_until.max(until);
     }
 
     /// Answers within the window, and how many of them are 5xx.
-    fn sums(&self) -> (u64, u64) {
-        self.recent.iter().fold((0, 0), |(replies, errors), (_, r, e)| (replies + r, errors + e))
+    fn sums(&self, now: Mono, exclusive: bool) -> (u64, u64) {
+        let recent = self.recent.iter().filter(|(at, ..)| now.since(*at) < window(exclusive));
+        recent.fold((0, 0), |(replies, errors), (_, r, e)| (replies + r, errors + e))
     }
 
     /// Few answers say nothing by themselves, and nor do they take back what many have said.
-    fn judge(&self, now: Mono, exclusive: bool) -> Option<Erring> {
-        if let Some(until) = self.left_out_until.filter(|until| now.since(*until) < WINDOW) {
-            return Some(Erring::LeftOut { now: now < until });
+    fn judge(&mut self, now: Mono, exclusive: bool) -> Option<Erring> {
+        if let Some(until) = self.left_out_until {
+            if now.since(until) < WINDOW {
+                return Some(Erring::LeftOut { now: now < until });
+            }
+            // That story is over, and what it consisted of is not the beginning of another.
+            self.left_out_until = None;
+            self.recent.clear();
         }
-        let (replies, errors) = self.sums();
+        let (replies, errors) = self.sums(now, exclusive);
         let stands = matches!(self.told, Some(Erring::Most { .. }));
-        (errors * 2 > replies && (stands || replies >= ANSWERS_MIN)).then_some(Erring::Most { errors, replies, exclusive })
+        let enough = if exclusive { replies >= ANSWERS_MIN } else { errors >= ERRORS_MIN };
+        (errors * 2 > replies && (stands || enough)).then_some(Erring::Most { errors, replies, exclusive })
     }
 
-    fn over(&self) -> What {
-        let (replies, errors) = self.sums();
+    fn over(&self, now: Mono, exclusive: bool) -> What {
+        let (replies, errors) = self.sums(now, exclusive);
         match self.told {
             Some(Erring::LeftOut { .. }) => What::TakenBack,
             _ if replies == 0 => What::NotAsked,
-            _ => What::Fewer { errors, replies },
+            _ => What::Fewer { errors, replies, exclusive },
         }
     }
 }
@@ -192,7 +208,7 @@ impl Watch {
                 watched.missed = false;
                 continue;
             }
-            let what = judged.map_or_else(|| watched.over(), What::Begun);
+            let what = judged.map_or_else(|| watched.over(now, seen.exclusive), What::Begun);
             match self.lines.take(now) {
                 Some(left_out) => {
                     let left_out = left_out.saturating_sub(u32::from(std::mem::take(&mut watched.missed)));
@@ -262,6 +278,20 @@ mod tests {
         assert_eq!(
             look(&mut watch, 14, vec![seen(1_051, 1_022, None)]).1,
             ["here-5xx-over clk/a answers most requests without 5xx again (1 of 11 in the last 10 s, by the router of n)"]
+        );
+    }
+
+    /// The balance prefers others to one that errs: it may never err often enough in a row to be left out.
+    #[test]
+    fn of_one_of_several_a_few_errors_are_enough() {
+        let mut watch = Watch::new(at(0));
+        let seen = |replies, errors| vec![Answers { exclusive: false, ..seen(replies, errors, None) }];
+        look(&mut watch, 1, seen(0, 0));
+        assert_eq!(look(&mut watch, 2, seen(2, 2)).1, [""; 0]);
+        let (_, told) = look(&mut watch, 40, seen(3, 3));
+        assert!(
+            told[0].starts_with("here-5xx clk/a answers most requests with 5xx (3 of 3 in the last 60 s, by the router of n): its"),
+            "{told:?}"
         );
     }
 

@@ -21,5 +21,6 @@ mod operator;
 mod recorder;
 mod schema;
 mod switchover;
+mod told;
 mod upgrade;
 mod wipe;
