@@ -125,6 +125,7 @@ codes! {
     DISK_LOW = 508, "little room on the disk of the data directory";
     LEASE_ENDED = 509, "this node holds no lease";
     HOOK_FAILED = 510, "a hook of a member fails";
+    ANSWERS_5XX = 511, "a member answers with 5xx";
     REQUEST_MALFORMED = 801, "the request is not HTTP/1.1";
     METHOD_NOT_OFFERED = 802, "the method is not offered";
     VERSION_NOT_SPOKEN = 803, "the HTTP version is not spoken";

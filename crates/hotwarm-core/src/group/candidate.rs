@@ -70,6 +70,32 @@ impl Group {
         self.suspected(member).then_some(Refusal::Suspected)
     }
 
+    /// Why nobody gets an answer of a member, whatever role it has: its node holds no lease, it does not run, or its own check and a router
+    /// find the same.
+    #[must_use]
+    pub fn gone(&self, id: &MemberId) -> Option<Refusal> {
+        let Some(member) = self.members.get(id) else { return Some(Refusal::NotRunning { why: String::new() }) };
+        if self.node_of(id).is_some_and(|node| self.node(node).lapsed) {
+            Some(Refusal::NodeLost)
+        } else if !member.running() {
+            Some(Refusal::NotRunning { why: member.why_stopped() })
+        } else {
+            self.cannot_serve(id).then(|| Refusal::NotReady { why: member.why_unready.clone() })
+        }
+    }
+
+    /// It is hot and, by all that is known, answers requests. One whose node is silent may, and nobody knows.
+    #[must_use]
+    pub fn serves(&self, id: &MemberId) -> bool {
+        let silent = self.node_of(id).is_some_and(|node| self.node(node).silent);
+        self.is_admitted(id) && !silent && self.gone(id).is_none()
+    }
+
+    /// Routers send requests to it, or would if it could be reached.
+    pub(crate) fn is_admitted(&self, id: &MemberId) -> bool {
+        self.members.get(id).is_some_and(|m| m.role == Role::Hot && m.serving)
+    }
+
     /// A spare that would be started if a member were missing: its node is up, it is not drained, and its last start did not fail.
     #[must_use]
     pub fn startable(&self, id: &MemberId) -> bool {

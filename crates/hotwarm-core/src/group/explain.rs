@@ -63,15 +63,44 @@ fn standing(group: &Group, id: &MemberId) -> Option<Refusal> {
     })
 }
 
+/// By the same judgement as the problems, so that the first line contradicts none of them.
 fn now(group: &Group) -> String {
-    let serving: Vec<&str> = group.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving).map(|(id, _)| id.as_str()).collect();
-    let doubts: String = group.doubts().iter().map(|doubt| format!("; {doubt}")).collect();
-    match (serving.is_empty(), group.closed) {
-        (false, false) => {
-            format!("{} serve{} epoch {}{doubts}", serving.join(", "), if serving.len() == 1 { "s" } else { "" }, group.epoch)
-        }
-        (true, _) => format!("nobody serves; epoch {} is over and requests park", group.epoch),
-        (false, true) => format!("epoch {} is closed; requests park", group.epoch),
+    let admitted = || group.members.keys().filter(|id| group.is_admitted(id));
+    if admitted().next().is_none() {
+        return format!("nobody serves; epoch {} is over and requests park{}", group.epoch, awaited(group));
+    }
+    if group.closed {
+        return format!("epoch {} is closed; requests park", group.epoch);
+    }
+    let serving: Vec<&str> = admitted().filter(|id| group.serves(id)).map(MemberId::as_str).collect();
+    let others = admitted().filter(|id| !group.serves(id)).map(|id| match group.gone(id) {
+        Some(why) => format!("{id} is hot and does not serve: {why}"),
+        None => format!("{id} is hot and its node is silent: whether it serves is not known"),
+    });
+    let first = match serving.len() {
+        0 => None,
+        1 => Some(format!("{} serves epoch {}", serving[0], group.epoch)),
+        _ => Some(format!("{} serve epoch {}", serving.join(", "), group.epoch)),
+    };
+    let park = admitted().all(|id| group.gone(id).is_some()).then(|| format!("nobody serves epoch {}, and requests park", group.epoch));
+    first.into_iter().chain(others).chain(park).chain(group.doubts()).collect::<Vec<_>>().join("; ")
+}
+
+/// What keeps members from serving that lack nothing: nobody would find it in what each of them lacks.
+fn awaited(group: &Group) -> String {
+    let named = |which: &dyn Fn(&MemberId, &Member) -> bool| -> Vec<&str> {
+        group.members.iter().filter(|(id, m)| which(id, m)).map(|(id, _)| id.as_str()).collect()
+    };
+    let told = named(&|_, m| m.role == Role::Hot);
+    let failed = named(&|id, m| m.retry_at > group.at && group.unfit(id).is_none());
+    if group.paused() {
+        format!(": automation is paused, and nobody becomes hot before `hotwarm resume {}`", group.spec.name)
+    } else if !told.is_empty() && group.transition.is_none() {
+        format!(" until {} confirm{} the hot role", told.join(", "), if told.len() == 1 { "s" } else { "" })
+    } else if !failed.is_empty() {
+        format!("; {} failed to become hot, and {} tried again soon", failed.join(", "), if failed.len() == 1 { "is" } else { "are" })
+    } else {
+        String::new()
     }
 }
 

@@ -208,6 +208,80 @@ fn a_pause_is_a_problem_and_says_what_a_death_would_mean() {
     assert!(killed.contains("nothing is promoted: automation is paused"), "{killed}");
 }
 
+fn advice(group: &Group, code: &str) -> (String, String) {
+    let found = problem::of(group).find(|problem| problem.code == code).expect(code);
+    (found.advice_from_afar(group), found.advice(group))
+}
+
+/// Seen: the first line said that it serves, above the problem that said that it cannot.
+#[test]
+fn a_hot_member_that_is_gone_serves_in_no_line() {
+    for supervised in [true, false] {
+        let mut group = healthy(true);
+        if !supervised {
+            group.spec.fence = Fence::Hook;
+        }
+        feed(&mut group, Body::Operator(Operator::Pause));
+        feed(&mut group, Body::Node(NodeInput::Silent { node: NodeId::new("a") }));
+        assert_eq!(explain(&group).now, "web/a is hot and its node is silent: whether it serves is not known");
+        assert!(!group.serves(&id("a")) && group.gone(&id("a")).is_none());
+        feed(&mut group, Body::Node(NodeInput::Lapsed { node: NodeId::new("a") }));
+        assert_eq!(problems(&group), ["hot-in-doubt", "paused", "member-missing"]);
+        assert_eq!(
+            explain(&group).now,
+            "web/a is hot and does not serve: its node is not heard or holds no lease; nobody serves epoch 1, and requests park"
+        );
+        assert!(!group.serves(&id("a")));
+        // `why` is not told to run `why`.
+        let (afar, near) = advice(&group, "hot-in-doubt");
+        assert!(afar.starts_with("`hotwarm resume web`; `hotwarm why web` names the doubt"), "{afar}");
+        assert_eq!(near, "`hotwarm resume web`");
+    }
+}
+
+#[test]
+fn of_several_hot_members_the_one_that_is_gone_is_named_beside_those_that_serve() {
+    let mut group = healthy(false);
+    assert_eq!(explain(&group).now, "web/a, web/b, web/c serve epoch 6");
+    group.members.get_mut(&id("b")).unwrap().life = Life::Stopped(StopCause::Signal(9));
+    assert_eq!(explain(&group).now, "web/a, web/c serve epoch 6; web/b is hot and does not serve: it does not run: signal 9");
+    group.nodes.entry(NodeId::new("c")).or_default().silent = true;
+    assert!(explain(&group).now.starts_with("web/a serves epoch 6; web/b is hot"), "{}", explain(&group).now);
+}
+
+/// Seen: status pointed to why, and why found that nobody lacked anything.
+#[test]
+fn who_lacks_nothing_in_a_paused_group_waits_for_the_end_of_the_pause() {
+    let mut group = healthy(false);
+    feed(&mut group, Body::Operator(Operator::Pause));
+    for member in group.members.values_mut() {
+        (member.role, member.serving) = (super::super::ids::Role::Warm, false);
+    }
+    assert!(group.members.keys().all(|id| group.unfit(id).is_none()));
+    assert_eq!(
+        explain(&group).now,
+        format!(
+            "nobody serves; epoch {} is over and requests park: automation is paused, and nobody becomes hot before `hotwarm resume web`",
+            group.epoch
+        )
+    );
+    assert_eq!(advice(&group, "no-hot"), ("`hotwarm resume web`".to_owned(), "`hotwarm resume web`".to_owned()));
+    // One lacks something: `why` names it.
+    group.members.get_mut(&id("a")).unwrap().ready = false;
+    assert_eq!(advice(&group, "no-hot").0, "`hotwarm resume web`; `hotwarm why web` names what each member lacks");
+}
+
+#[test]
+fn who_lacks_nothing_and_does_not_serve_yet_is_said_to_be_on_its_way() {
+    let mut group = Group::new(spec(false), BTreeMap::new(), Epoch(0));
+    feed(&mut group, Body::Life(Told::Started { member: id("a"), incarnation: Incarnation(1) }));
+    feed(&mut group, Body::Life(Told::Ready { member: id("a"), incarnation: Incarnation(1) }));
+    assert!(explain(&group).now.ends_with("requests park until web/a confirms the hot role"), "{}", explain(&group).now);
+    let until = group.members[&id("a")].confirm_until.unwrap();
+    group = step(group, &Input { at: until, body: Body::Timer }).0;
+    assert!(explain(&group).now.ends_with("requests park; web/a failed to become hot, and is tried again soon"), "{}", explain(&group).now);
+}
+
 #[test]
 fn the_table_is_sorted_by_severity_and_each_problem_says_what_to_do() {
     assert!(TABLE.is_sorted_by_key(|problem| problem.severity));
@@ -215,5 +289,5 @@ fn the_table_is_sorted_by_severity_and_each_problem_says_what_to_do() {
     codes.sort_unstable();
     codes.dedup();
     assert_eq!(codes.len(), TABLE.len(), "a code is used twice");
-    assert!(TABLE.iter().all(|problem| !problem.title.is_empty() && !problem.advice.is_empty()));
+    assert!(TABLE.iter().all(|problem| !problem.title.is_empty() && problem.is_answered()));
 }

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::handle::Shared;
 use super::notice::{Notice, Notices};
-use super::spec;
+use super::{erring, spec};
 use crate::codes::Code;
 use crate::config::{self, Config};
 use crate::store::dir::write_atomic;
@@ -51,6 +51,7 @@ pub(super) struct Hands {
     pub(super) listeners: Listeners,
     pub(super) published: (Mono, hotwarm_core::ids::Index),
     pub(super) notices: Notices,
+    pub(super) erring: erring::Watch,
 }
 
 /// Where this node takes requests.
@@ -95,6 +96,7 @@ impl Hands {
             notices.iter().for_each(|notice| self.tell(notice));
         }
         if due {
+            self.look_at_answers(now);
             node.set_wall(now, wall_ms());
             self.listen_again(now);
             self.rewrite_idle_logs(node);
@@ -115,6 +117,20 @@ impl Hands {
             notice.kind(),
             format!("node {}: {notice}", self.me),
         );
+    }
+
+    /// It is told and shown, and decides nothing.
+    fn look_at_answers(&mut self, now: Mono) {
+        let Some((erring, told)) = self.erring.look(now, || self.shared.router.answers()) else { return };
+        self.shared.erring.store(Arc::new(erring));
+        for line in told {
+            let (text, group) = (line.text(&self.me), line.member.group());
+            match line.kind() {
+                erring::OVER => info!("{text}"),
+                _ => warn!(code = %Code::ANSWERS_5XX, "{text}"),
+            }
+            self.shared.records.note(self.shared.view.load().log_now, Some(group), line.kind(), text);
+        }
     }
 
     /// S14: a log that is idle keeps no segment from being freed.

@@ -12,6 +12,7 @@ use hotwarm_core::node::{Command, CommandError, Outcome, View};
 use tokio::sync::oneshot;
 
 use super::decision::{Inbox, Input};
+use super::erring::Erring;
 use super::record::Records;
 use crate::config::Config;
 use crate::config::pki::Identity;
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) failures: engine::failures::Failures,
     /// Groups whose listener here is not as the configuration wants it, and why.
     pub(super) unopened: ArcSwap<BTreeMap<GroupName, String>>,
+    /// Members that answer this node's router with 5xx.
+    pub(super) erring: ArcSwap<BTreeMap<MemberId, Erring>>,
     pub(super) router: router::Handle,
     pub(super) transport: store::transport::Handle,
     pub(super) wal: store::wal::Handle,
@@ -122,6 +125,12 @@ impl Handle {
     #[must_use]
     pub fn unopened(&self) -> Arc<BTreeMap<GroupName, String>> {
         self.shared.unopened.load_full()
+    }
+
+    /// Which members answer this node's router with 5xx, and what it makes of that.
+    #[must_use]
+    pub fn erring(&self) -> Arc<BTreeMap<MemberId, Erring>> {
+        self.shared.erring.load_full()
     }
 
     /// What the router counted.

@@ -4,6 +4,7 @@
 
 mod act;
 mod decision;
+mod erring;
 mod handle;
 mod notice;
 mod operate;
@@ -22,6 +23,7 @@ use hotwarm_core::node::{Node, Options, Stored};
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
+pub use erring::Erring;
 pub use handle::Handle;
 pub use operate::{ConfigureError, Planned, ReloadError};
 pub use record::{Noted, Recorded, Records};
@@ -33,7 +35,7 @@ pub mod seen {
     pub use crate::engine::Place;
     pub use crate::engine::failures::Failure;
     pub use crate::engine::logs::{Follower, tail};
-    pub use crate::router::{GroupStats, MemberStats};
+    pub use crate::router::{CLASSES, GroupStats, MemberStats};
     pub use crate::store::disk::Room;
     pub use crate::store::transport::Lane;
 }
@@ -143,6 +145,7 @@ impl Agent {
             records: Records::default(),
             failures: engine::failures::Failures::default(),
             unopened: ArcSwap::default(),
+            erring: ArcSwap::default(),
             router,
             transport,
             wal,
@@ -164,6 +167,7 @@ impl Agent {
             listeners: act::Listeners::default(),
             published: (Mono(0), Index(0)),
             notices: notice::Notices::new(clock::now()),
+            erring: erring::Watch::new(clock::now()),
         };
         let decide = move || decision::run(node, receiver, hands);
         let thread = std::thread::Builder::new().name("decision".into()).spawn(decide).map_err(StartError::Thread)?;

@@ -90,19 +90,19 @@ impl fmt::Display for Notice {
 
 /// Lines that may still be told.
 #[derive(Debug)]
-struct Budget {
+pub(super) struct Budget {
     left: u32,
     counted: Mono,
-    left_out: u32,
+    pub(super) left_out: u32,
 }
 
 impl Budget {
-    const fn new(now: Mono) -> Self {
+    pub(super) const fn new(now: Mono) -> Self {
         Self { left: BURST, counted: now, left_out: 0 }
     }
 
     /// How many were left out since the last one, if one may be told now.
-    fn take(&mut self, now: Mono) -> Option<u32> {
+    pub(super) fn take(&mut self, now: Mono) -> Option<u32> {
         while self.left < BURST && now.since(self.counted) >= ONE_EVERY {
             self.left += 1;
             self.counted = self.counted.plus(ONE_EVERY);

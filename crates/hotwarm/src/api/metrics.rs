@@ -12,7 +12,7 @@ use hotwarm_core::group::state::Pause;
 use super::gate::Gate;
 use super::picture;
 use crate::agent::Handle;
-use crate::agent::seen::{GroupStats, MemberStats};
+use crate::agent::seen::{CLASSES, GroupStats, MemberStats};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -58,6 +58,7 @@ families! {
     REASONS = "hotwarm_group_reasons_total" counter ["group" "reason"] "Decisions and refusals by the code of their reason.";
     LAST_CHANGE = "hotwarm_group_last_change_seconds" gauge ["group" "phase"] "The last change of the hot member: the whole pause and its phases.";
     ROUTED = "hotwarm_router_requests_total" counter ["group" "member" "outcome"] "Requests given to a member: replied, or failed there.";
+    REPLIES = "hotwarm_router_replies_total" counter ["group" "member" "class"] "Replies of a member by class of status, 1xx to 5xx.";
     CLIENTS = "hotwarm_router_client_requests_total" counter ["group"] "Requests of clients.";
     FAILED = "hotwarm_router_failed_requests_total" counter ["group" "cause"] "Requests of clients without a whole reply of a member, by cause.";
     RETRIED = "hotwarm_router_retried_requests_total" counter ["group"] "Attempts repeated at another member, or at the same.";
@@ -70,7 +71,7 @@ families! {
     SENT = "hotwarm_router_sent_bytes_total" counter ["group" "member"] "Bytes of requests, to a member.";
     RECEIVED = "hotwarm_router_received_bytes_total" counter ["group" "member"] "Bytes of replies, from a member.";
     IN_FLIGHT = "hotwarm_router_in_flight_requests" gauge ["group" "member"] "Requests at a member now.";
-    EJECTED = "hotwarm_router_ejected" gauge ["group" "member"] "1 while this router leaves the member out.";
+    EJECTED = "hotwarm_router_ejected" gauge ["group" "member"] "1 while this router leaves the member out: it is down, or answers 5xx.";
     FIRST_BYTE = "hotwarm_router_first_byte_seconds" histogram ["group" "member"] "From a request given to a member to the first byte of its reply.";
     WAL_COMMITS = "hotwarm_wal_commits_total" counter [] "Writes with a sync of the write-ahead log.";
     WAL_BYTES = "hotwarm_wal_written_bytes_total" counter [] "Bytes written to the write-ahead log.";
@@ -234,6 +235,9 @@ fn router(page: &mut Page, groups: &[GroupStats]) {
     for (group, m) in members() {
         page.one(ROUTED, &[group, m.member.as_str(), "replied"], m.requests.saturating_sub(m.failed));
         page.one(ROUTED, &[group, m.member.as_str(), "failed"], m.failed);
+    }
+    for (group, m) in members() {
+        CLASSES.iter().zip(m.replies).for_each(|(class, count)| page.one(REPLIES, &[group, m.member.as_str(), class], count));
     }
     let by_member: [Column<MemberStats>; 5] = [
         (CONNECTS, |m| m.connects),

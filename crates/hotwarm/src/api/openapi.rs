@@ -235,7 +235,7 @@ const TYPES: &[Type] = &[
             (
                 "kind",
                 "string",
-                "`because` for a reason; else what was done: `open`, `close`, `promote`, `node-silent` and so on. `here-no-lease`, `here-leased`, `here-leader`, `here-ended`: what the answering node saw of itself.",
+                "`because` for a reason; else what was done: `open`, `close`, `promote`, `node-silent` and so on. `here-no-lease`, `here-leased`, `here-leader`, `here-ended`, `here-5xx`, `here-5xx-over`: what the answering node saw of itself.",
             ),
             ("text", "string", ""),
             ("reason", "Reason?", ""),
@@ -300,7 +300,8 @@ const TYPES: &[Type] = &[
             ("sent_bytes", "integer", "To the member."),
             ("received_bytes", "integer", "From the member."),
             ("in_flight", "integer", ""),
-            ("ejected", "boolean", "Left out by this router for now."),
+            ("replies", "{integer}", "By class of status, `1xx` to `5xx`, as the member answered; with tcp all 0."),
+            ("ejected", "boolean", "Left out by this router for now: it is down, or answers 5xx."),
             ("first_byte_us", "any", "List of [upper bound in microseconds or null, count]; empty buckets are left out."),
             ("first_byte_sum_us", "integer", ""),
         ],

@@ -14,8 +14,8 @@ use hotwarm_core::ids::{GroupName, MemberId, Millis, Role};
 use hotwarm_core::node::View;
 
 use super::types::*;
-use crate::agent::seen::{Failure, Room};
-use crate::agent::{Handle, Noted, Recorded};
+use crate::agent::seen::{CLASSES, Failure, Room};
+use crate::agent::{Erring, Handle, Noted, Recorded};
 use crate::clock::rfc3339;
 use crate::codes::Code;
 use crate::config::Engine;
@@ -192,7 +192,7 @@ pub(super) fn wanted(group: &Group) -> Counts {
 pub(super) fn present(group: &Group) -> Counts {
     let count = |fits: &dyn Fn(&MemberId, &Member) -> bool| group.members.iter().filter(|(id, m)| fits(id, m)).count();
     Counts {
-        hot: count(&|_, m| m.role == Role::Hot && m.serving),
+        hot: count(&|id, _| group.serves(id)),
         warm: count(&|id, m| m.role == Role::Warm && group.unfit(id).is_none()),
         spare: count(&|_, m| m.role == Role::Spare),
     }
@@ -202,7 +202,7 @@ fn state(group: &Group) -> &'static str {
     match &group.transition {
         Some(t) if matches!(t.phase, Phase::Draining { .. }) => "draining",
         Some(_) => "changing",
-        None if group.closed || present(group).hot == 0 => "parked",
+        None if group.closed || !group.members.iter().any(|(id, m)| m.serving && group.gone(id).is_none()) => "parked",
         None => "serving",
     }
 }
@@ -242,10 +242,14 @@ fn restart(group: &Group) -> Option<Restarting> {
     })
 }
 
-/// What the group's state shows, and what only this node knows: that its own listener is not open.
+/// What the group's state shows, and what only this node knows.
 pub(super) fn problems(agent: &Handle, group: &Group) -> Vec<Problem> {
+    problems_with(agent, group, problem::Problem::advice_from_afar)
+}
+
+fn problems_with(agent: &Handle, group: &Group, advice: fn(&problem::Problem, &Group) -> String) -> Vec<Problem> {
     let of = |p: &problem::Problem| {
-        let (title, advice) = named(group, p, is_external(agent, &group.spec.name));
+        let (title, advice) = named(group, p, advice(p, group), is_external(agent, &group.spec.name));
         let severity = match p.severity {
             problem::Severity::Down => "down",
             problem::Severity::Bare => "bare",
@@ -265,7 +269,24 @@ pub(super) fn problems(agent: &Handle, group: &Group) -> Vec<Problem> {
         title: format!("node {} holds no lease: it serves nothing of this group", agent.me()),
         advice: "ask a node that holds one; why this one has none: docs/reference/errors/HW0509.md".to_owned(),
     });
-    unleased.into_iter().chain(unopened).chain(failed_hooks(agent, group)).chain(problem::of(group).map(of)).collect()
+    let here = unleased.into_iter().chain(unopened).chain(failed_hooks(agent, group));
+    here.chain(problem::of(group).map(of)).chain(erring(agent, group)).collect()
+}
+
+/// Members that answer this node's router with 5xx; one whose check fails as well is told of by that.
+fn erring(agent: &Handle, group: &Group) -> Vec<Problem> {
+    let seen = agent.erring();
+    let problem = |(id, erring): (&MemberId, &Erring)| {
+        let member = group.members.get(id).filter(|m| m.ready && m.running())?;
+        let node = &group.spec.members.get(id).filter(|_| member.role == Role::Hot)?.node;
+        Some(Problem {
+            code: Code::ANSWERS_5XX.to_string(),
+            severity: "notice".to_owned(),
+            title: erring.text(agent.me(), id),
+            advice: format!("see its log: `hotwarm logs {id}` on node {node}; docs/reference/errors/HW0511.md"),
+        })
+    };
+    seen.iter().filter_map(problem).collect()
 }
 
 /// Hooks that fail here now; those of a change of the hot member only while it is under way.
@@ -288,8 +309,7 @@ pub(super) fn is_external(agent: &Handle, group: &GroupName) -> bool {
 }
 
 /// A problem of single members names them and what to do about each.
-fn named(group: &Group, problem: &problem::Problem, external: bool) -> (String, String) {
-    let name = group.spec.name.as_str();
+fn named(group: &Group, problem: &problem::Problem, mut advice: String, external: bool) -> (String, String) {
     let those = |wanted: fn(&Member, &Refusal) -> bool| -> Vec<&MemberId> {
         let unfit = group.members.iter().filter(|(id, m)| group.unfit(id).is_some_and(|why| wanted(m, &why)));
         unfit.map(|(id, _)| id).collect()
@@ -300,7 +320,7 @@ fn named(group: &Group, problem: &problem::Problem, external: bool) -> (String, 
         "kept-drained" => those(|m, why| m.serving && *why == Refusal::Drained),
         _ => Vec::new(),
     };
-    let (mut title, mut advice) = (problem.title.to_owned(), problem.advice.replace("GROUP", name));
+    let mut title = problem.title.to_owned();
     if external && problem.code == "member-missing" {
         "look at MEMBER on node NODE: hotwarm does not run it, it probes it".clone_into(&mut advice);
     }
@@ -351,7 +371,7 @@ fn member_status(group: &Group, id: &MemberId, member: &Member, log_now: Millis,
         node: spec.map(|s| s.node.to_string()).unwrap_or_default(),
         address: spec.map_or_else(|| ([0, 0, 0, 0], 0).into(), |s| s.address),
         role: member.role.to_string(),
-        serving: member.role == Role::Hot && member.serving,
+        serving: group.serves(id),
         life: life.to_owned(),
         stopped,
         ready: member.ready,
@@ -512,7 +532,8 @@ pub(super) fn why(agent: &Handle, group: &Group) -> Why {
         transition: explained.transition,
         refusal: explained.refusal.as_ref().map(reason),
         restart: explained.restart,
-        problems: problems(agent, group),
+        // It is `why` that is asked: to point there would be to point nowhere.
+        problems: problems_with(agent, group, problem::Problem::advice),
         members: explained
             .members
             .iter()
@@ -538,6 +559,7 @@ pub(super) fn traffic(agent: &Handle) -> Traffic {
         sent_bytes: m.bytes_sent,
         received_bytes: m.bytes_received,
         in_flight: m.in_flight,
+        replies: CLASSES.iter().zip(m.replies).map(|(class, count)| ((*class).to_owned(), count)).collect(),
         ejected: m.ejected,
         first_byte_us: m.first_byte.iter().filter(|b| b.count > 0).map(|b| (b.below_us, b.count)).collect(),
         first_byte_sum_us: m.first_byte_sum_us,

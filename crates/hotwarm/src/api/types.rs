@@ -352,6 +352,9 @@ pub struct MemberTraffic {
     pub sent_bytes: u64,
     pub received_bytes: u64,
     pub in_flight: usize,
+    /// Replies by class of status: `1xx` to `5xx`.
+    #[serde(default)]
+    pub replies: BTreeMap<String, u64>,
     /// Left out by this router for now.
     pub ejected: bool,
     /// Times to the first byte of a reply: `[upper bound in microseconds, count]`; empty buckets are left out, the open one has no bound.

@@ -43,7 +43,10 @@ fn text(why: &Why, colour: bool) -> String {
         out.push_str(&format!("refused  {} ({})\n", refusal.text, refusal.code));
     }
     for problem in &why.problems {
-        out.push_str(&format!("{:<7}  {}\n         {}\n", problem.severity, problem.title, problem.advice));
+        out.push_str(&format!("{:<7}  {}\n", problem.severity, problem.title));
+        if !problem.advice.is_empty() {
+            out.push_str(&format!("         {}\n", problem.advice));
+        }
     }
     let knows = why.no_lease_ms.is_none();
     let mut members =

@@ -4,6 +4,7 @@
 //! routes, [`Balancer::choose`] per request, [`Balancer::ended`] when its flight is over.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hotwarm_core::ids::Mono;
@@ -23,8 +24,7 @@ pub(super) struct Answer {
     pub at: Mono,
     /// To the first byte.
     pub latency: Duration,
-    /// The member did not say that it failed (5xx).
-    pub ok: bool,
+    pub status: u16,
 }
 
 pub(super) struct Balancer {
@@ -33,6 +33,8 @@ pub(super) struct Balancer {
     errors: Outlier,
     budget: RetryBudget,
     by_slot: Vec<Option<Rc<LocalTarget>>>,
+    /// Whom this thread leaves out for answers that say "error", as it told last.
+    told: SlotSet,
 }
 
 const fn policy(balance: &Balance) -> Policy {
@@ -50,6 +52,7 @@ impl Balancer {
             errors: Outlier::new(OutlierLimits::default()),
             budget: RetryBudget::new(),
             by_slot: Vec::new(),
+            told: SlotSet::EMPTY,
         }
     }
 
@@ -69,13 +72,28 @@ impl Balancer {
                 self.by_slot[slot] = Some(Rc::clone(target));
             }
         }
+        self.tell(now);
+    }
+
+    /// Says until when this thread leaves out whom, for people to see. An end that passes needs no word.
+    fn tell(&mut self, now: Mono) {
+        self.told = self.errors.ejected(now);
+        for target in self.present() {
+            let slot = target.slot.get();
+            let until = self.errors.reason(slot, now).filter(|_| self.told.contains(slot)).map_or(Mono(0), |ejection| ejection.until);
+            target.counters.left_out_until_us.store(until.0, Ordering::Relaxed);
+        }
     }
 
     /// A member for one request, counted as given to it. Those in `tried` are left out; those that are down or fail too, unless that
     /// leaves nobody of several (panic mode). A single hot member that is down is nobody: its requests park.
     pub(super) fn choose(&mut self, now: Mono, key: Option<u64>, tried: &SlotSet, exclusive: bool) -> Option<Rc<LocalTarget>> {
         let down: SlotSet = self.present().filter(|target| target.shared.health.is_ejected()).map(|target| target.slot.get()).collect();
-        let without_errors = down | *tried | self.errors.ejected(now);
+        let errors = self.errors.ejected(now);
+        if errors != self.told {
+            self.tell(now);
+        }
+        let without_errors = down | *tried | errors;
         let slot = self
             .chooser
             .choose(now, key, &without_errors)
@@ -92,13 +110,13 @@ impl Balancer {
 
     /// A request given to `slot` is over.
     pub(super) fn ended(&mut self, slot: usize, answer: Option<Answer>) {
-        let Some(Answer { at, latency, ok }) = answer else { return self.chooser.cancelled(slot) };
+        let Some(Answer { at, latency, status }) = answer else { return self.chooser.cancelled(slot) };
+        let ok = status < 500;
         self.chooser.finished(slot, at, latency, ok);
         if ok {
             self.errors.succeeded(slot);
-        } else {
-            // Known from the next choice on; nothing else follows from it, so the ejection itself is not needed here.
-            let _ = self.errors.failed(slot, at, Evidence::ServerError);
+        } else if self.errors.failed(slot, at, Evidence::ServerError).is_some() {
+            self.tell(at);
         }
     }
 

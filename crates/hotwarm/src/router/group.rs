@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use hotwarm_core::ids::{Epoch, GroupName, MemberId};
+use hotwarm_core::ids::{Epoch, GroupName, MemberId, Mono};
 use hotwarm_core::route::{self, RouteState, Routes};
 
 use super::evidence::Health;
-use super::stats::{Failure, GroupCounters, GroupStats, MemberCounters, MemberStats};
+use super::stats::{Answers, Failure, GroupCounters, GroupStats, MemberCounters, MemberStats};
 use super::{Event, RouterError, listen};
-use crate::config;
+use crate::{clock, config};
 
 /// One hot member, for as long as it stays in the table; in a group with one hot member, for one epoch.
 pub(super) struct Target {
@@ -361,16 +361,27 @@ impl Group {
         Arc::clone(&all[index])
     }
 
+    pub(super) fn answers(&self) -> Vec<Answers> {
+        let install = self.install.load();
+        let ledger = self.ledger();
+        let of = |target: &Arc<Target>| {
+            let threads = ledger.members.get(&target.member)?;
+            Some(Answers::of(&target.member, install.exclusive, threads.iter()))
+        };
+        install.targets.iter().filter_map(of).collect()
+    }
+
     pub(super) fn snapshot(&self) -> GroupStats {
         let install = self.install.load();
         let sum = |of: fn(&GroupCounters) -> u64| self.counters.iter().map(|counters| of(counters)).sum();
-        let ledger = self.ledger();
+        let (ledger, now) = (self.ledger(), clock::now());
         let members = ledger.members.iter().map(|(member, threads)| {
             let mut stats = MemberStats::new(member.clone());
             threads.iter().for_each(|counters| stats.add(counters));
             if let Some(target) = install.targets.iter().find(|target| target.member == *member) {
                 stats.in_flight = target.in_flight.load(Ordering::Relaxed);
-                stats.ejected = target.health.is_ejected();
+                let errs = |counters: &Arc<MemberCounters>| Mono(counters.left_out_until_us.load(Ordering::Relaxed)) > now;
+                stats.ejected = target.health.is_ejected() || threads.iter().any(errs);
             }
             stats
         });

@@ -447,6 +447,7 @@ impl Flight {
     /// The reply's head is here: what the balance and the limit for late replies learn from.
     pub(super) fn answered(&self, answer: Answer) {
         self.target.latency.borrow_mut().record(answer.at, answer.latency);
+        self.target.counters.replied(answer.status);
         self.answer.set(Some(answer));
     }
 

@@ -37,7 +37,7 @@ mod tests;
 mod thread;
 
 pub use lease::Lease;
-pub use stats::{Bucket, Failure, GroupStats, MemberStats};
+pub use stats::{Answers, Bucket, CLASSES, Failure, GroupStats, MemberStats};
 
 use group::Group;
 use thread::Port;
@@ -273,6 +273,12 @@ impl Handle {
     #[must_use]
     pub fn stats(&self) -> Vec<GroupStats> {
         self.inner.shared.groups.load().values().map(|group| group.snapshot()).collect()
+    }
+
+    /// How the members answer that requests go to now.
+    #[must_use]
+    pub fn answers(&self) -> Vec<Answers> {
+        self.inner.shared.groups.load().values().flat_map(|group| group.answers()).collect()
     }
 
     /// Stops every thread and waits for them. Connections are closed.

@@ -3,9 +3,10 @@
 //! A counter has one writing thread, so it needs no locked instruction; it must never be written from two. The main path: threads call
 //! `add` and `record`, [`super::Handle::stats`] reads sums.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hotwarm_core::ids::{Epoch, GroupName, MemberId};
+use hotwarm_core::ids::{Epoch, GroupName, MemberId, Mono};
 
 /// A count that one thread writes and any thread reads.
 #[derive(Debug, Default)]
@@ -82,6 +83,9 @@ impl Failure {
     }
 }
 
+/// Classes of statuses, as counted.
+pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
 const PER_OCTAVE: usize = 4;
 const FIRST_OCTAVE: usize = 4;
 const BUCKETS: usize = 96;
@@ -132,7 +136,23 @@ pub(super) struct MemberCounters {
     pub connects: Counter,
     pub bytes_sent: Counter,
     pub bytes_received: Counter,
+    /// By the first digit of the status; interim replies are not counted.
+    replies: [Counter; CLASSES.len()],
     pub first_byte: Histogram,
+    /// Until when the thread leaves it out because it answers 5xx: a moment, in microseconds; 0: it does not.
+    pub left_out_until_us: AtomicU64,
+}
+
+impl MemberCounters {
+    pub(super) fn replied(&self, status: u16) {
+        if let Some(class) = self.replies.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.add(1);
+        }
+    }
+
+    fn replies(&self) -> [u64; CLASSES.len()] {
+        std::array::from_fn(|class| self.replies[class].get())
+    }
 }
 
 /// What one thread counts of one group.
@@ -170,11 +190,41 @@ pub struct MemberStats {
     pub bytes_sent: u64,
     /// Bytes of replies, from the member.
     pub bytes_received: u64,
+    /// By class of status, in the order of [`CLASSES`].
+    pub replies: [u64; CLASSES.len()],
     pub in_flight: usize,
+    /// Left out by every thread because it is down, or by one because it answers 5xx.
     pub ejected: bool,
     /// Time to the first byte of a reply; buckets without samples are left out.
     pub first_byte: Vec<Bucket>,
     pub first_byte_sum_us: u64,
+}
+
+/// How one member that requests go to answers, over all threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    pub member: MemberId,
+    /// It is the one hot member of its group.
+    pub exclusive: bool,
+    pub replies: u64,
+    /// Of those, 5xx.
+    pub errors: u64,
+    /// Until when a thread leaves it out for answering 5xx; it may have passed.
+    pub left_out_until: Option<Mono>,
+}
+
+impl Answers {
+    pub(super) fn of<'a>(member: &MemberId, exclusive: bool, threads: impl Iterator<Item = &'a Arc<MemberCounters>>) -> Self {
+        let mut answers = Self { member: member.clone(), exclusive, replies: 0, errors: 0, left_out_until: None };
+        for counters in threads {
+            let replies = counters.replies();
+            answers.replies += replies.iter().sum::<u64>();
+            answers.errors += replies[CLASSES.len() - 1];
+            let until = counters.left_out_until_us.load(Ordering::Relaxed);
+            answers.left_out_until = answers.left_out_until.max((until > 0).then_some(Mono(until)));
+        }
+        answers
+    }
 }
 
 /// What the router counted of one group, over all threads.
@@ -203,6 +253,7 @@ impl MemberStats {
             connects: 0,
             bytes_sent: 0,
             bytes_received: 0,
+            replies: [0; CLASSES.len()],
             in_flight: 0,
             ejected: false,
             first_byte: (0..BUCKETS).map(|i| Bucket { below_us: (i + 1 < BUCKETS).then(|| Histogram::upper_us(i)), count: 0 }).collect(),
@@ -218,6 +269,7 @@ impl MemberStats {
         self.connects += counters.connects.get();
         self.bytes_sent += counters.bytes_sent.get();
         self.bytes_received += counters.bytes_received.get();
+        self.replies.iter_mut().zip(counters.replies()).for_each(|(sum, count)| *sum += count);
         self.first_byte_sum_us += counters.first_byte.sum_us.get();
         for (bucket, count) in self.first_byte.iter_mut().zip(counters.first_byte.counts()) {
             bucket.count += count;

@@ -10,7 +10,7 @@ use hotwarm::api::types::{Configuration, GroupStatus, Status};
 use crate::cluster::{Cluster, Site, engine};
 use crate::faults::EXPECTED;
 
-fn status_of(address: SocketAddr, path: &str) -> String {
+pub(crate) fn status_of(address: SocketAddr, path: &str) -> String {
     let mut curl = Command::new("curl");
     curl.args(["-s", "-o", "/dev/null", "-m", "20", "-w", "%{http_code}", &format!("http://{address}{path}")]);
     String::from_utf8(curl.output().unwrap().stdout).unwrap()

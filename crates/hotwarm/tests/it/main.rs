@@ -23,5 +23,6 @@ mod recorder;
 mod restart;
 mod schema;
 mod switchover;
+mod told;
 mod upgrade;
 mod wipe;

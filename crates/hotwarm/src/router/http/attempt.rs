@@ -331,7 +331,7 @@ impl<'a> Attempt<'a> {
                 if reply.kind != ReplyKind::Interim {
                     self.body = Body::new(reply.framing);
                     let (at, latency) = (self.client.now, self.client.now.since(self.started));
-                    self.flight.answered(Answer { at, latency, ok: reply.ok });
+                    self.flight.answered(Answer { at, latency, status: reply.status });
                     self.reply = Some(reply);
                     self.check_reply()?;
                 }

@@ -27,8 +27,7 @@ pub(super) struct Reply {
     pub client_keeps: bool,
     /// Chunks are taken apart for a client of HTTP/1.0.
     pub unchunk: bool,
-    /// Not 5xx.
-    pub ok: bool,
+    pub status: u16,
     pub kind: ReplyKind,
 }
 
@@ -147,7 +146,7 @@ impl<'a> Found<'a> {
             member_keeps: framing != Framing::UntilClose && if member_10 { says(b"keep-alive") } else { !says(b"close") },
             client_keeps: keep && framing != Framing::UntilClose && !unchunk,
             unchunk,
-            ok: code < 500,
+            status: code,
             kind,
         })
     }

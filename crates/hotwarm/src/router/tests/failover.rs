@@ -12,7 +12,7 @@ use super::client::{Client, ask, get};
 use super::member::Member;
 use super::stage::{Stage, config, until};
 use crate::clock;
-use crate::config::{CheckKind, Protocol};
+use crate::config::{Balance, CheckKind, Group, Protocol};
 use crate::router::{Event, Failure, Kind, RouterError};
 
 const KEYED: &str = "POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key: k\r\nContent-Length: 5\r\n\r\nhello";
@@ -457,4 +457,46 @@ async fn routes_of_an_older_epoch_are_refused() {
     assert!(matches!(stage.handle.set_routes(&old), Err(RouterError::OldEpoch { .. })));
     let other = Routes { group: GroupName::new("other"), ..old };
     assert!(matches!(stage.handle.set_routes(&other), Err(RouterError::UnknownGroup(_))));
+}
+
+const FAILS: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+
+/// It was left out well, and neither the traffic page nor a metric said so.
+#[tokio::test]
+async fn a_member_that_answers_errors_is_seen_to_be_left_out() {
+    let (fails, good, better) = (Member::says("a", FAILS).await, Member::good("b").await, Member::good("c").await);
+    // Each in its turn: the load alone would keep requests away from it.
+    let stage = Stage::new(Group { balance: Balance::RoundRobin, ..config(false, Protocol::Http) }, 2);
+    stage.open(1, &[&fails, &good, &better]);
+    let address = stage.address;
+    until("a left out", || async {
+        get(address, "/").await.unwrap();
+        stage.stats().members[0].ejected
+    })
+    .await;
+    let members = stage.stats().members;
+    assert!(members[0].replies[4] >= 5 && members[0].replies[4] == members[0].replies.iter().sum::<u64>(), "{:?}", members[0]);
+    assert!(members[1..].iter().all(|member| !member.ejected && member.replies[4] == 0 && member.failed == 0), "{members:?}");
+    let answers = stage.handle.answers();
+    assert_eq!((answers[0].errors, answers[0].replies, answers[0].exclusive), (members[0].replies[4], members[0].replies[4], false));
+    assert!(answers[0].left_out_until.is_some() && answers[1].left_out_until.is_none(), "{answers:?}");
+    until("its time over", || async { !stage.stats().members[0].ejected }).await;
+    // Where all fail, that is no outlier: they are used, and are not said to be left out.
+    stage.open(2, &[&fails]);
+    until("many errors", || async { get(address, "/").await.unwrap().status == 500 && fails.count() > 40 }).await;
+    assert!(!stage.stats().members[0].ejected);
+}
+
+#[tokio::test]
+async fn the_only_hot_member_that_answers_errors_is_counted_and_used() {
+    let fails = Member::says("a", FAILS).await;
+    let stage = Stage::new(config(true, Protocol::Http), 2).leased();
+    stage.open(1, &[&fails]);
+    for _ in 0..30 {
+        assert_eq!(get(stage.address, "/").await.unwrap().status, 500);
+    }
+    let member = stage.stats().members.remove(0);
+    assert_eq!((member.replies, member.failed, member.ejected), ([0, 0, 0, 0, 30], 0, false));
+    let answers = stage.handle.answers();
+    assert_eq!((answers[0].errors, answers[0].exclusive, answers[0].left_out_until), (30, true, None));
 }
