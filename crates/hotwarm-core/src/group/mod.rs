@@ -114,10 +114,11 @@ impl Step {
         if self.assign_spares() {
             self.advance_once();
         }
+        // Before restarts go on: who is back counts for them, and tells nothing more.
+        self.welcome_back();
         if self.advance_restart() {
             self.advance_once();
         }
-        self.welcome_back();
     }
 
     fn advance_once(&mut self) {

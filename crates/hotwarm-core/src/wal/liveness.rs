@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 
 use super::{LogId, Record, SegmentId};
+use crate::ids::RaftId;
 use crate::plant::{self, Bug};
 
 /// What of one log lies where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Places {
     birth: Option<SegmentId>,
+    id: RaftId,
     hard_state: Option<SegmentId>,
     snapshot: Option<SegmentId>,
     snapshot_index: u64,
@@ -34,11 +36,16 @@ pub struct Liveness {
 
 impl Liveness {
     /// `record` was written to `segment`, in the order of writing.
+    ///
+    /// What is written again counts from [`Self::rewritten`] on: a crash may have lost the rest of it, and read from there on a birth or a
+    /// snapshot would end what was before it.
     pub fn note(&mut self, segment: SegmentId, record: &Record) {
         let places = self.logs.entry(record.log()).or_default();
         match record {
-            Record::Birth(..) => places.birth = Some(segment),
+            Record::Birth(_, id) if places.birth.is_some() && places.id == *id => {}
+            Record::Birth(_, id) => *places = Places { birth: Some(segment), id: *id, ..Places::default() },
             Record::HardState(..) => places.hard_state = Some(segment),
+            Record::Snapshot(_, snapshot) if places.snapshot.is_some() && places.snapshot_index == snapshot.index => {}
             Record::Snapshot(_, snapshot) => {
                 places.snapshot = Some(segment);
                 places.snapshot_index = places.snapshot_index.max(snapshot.index);
@@ -57,7 +64,7 @@ impl Liveness {
         if let Some(places) = self.logs.get_mut(&log) {
             places.entries.retain(|at, _| *at >= segment);
             for place in [&mut places.birth, &mut places.hard_state, &mut places.snapshot] {
-                *place = place.filter(|at| *at >= segment);
+                *place = place.map(|at| at.max(segment));
             }
         }
     }

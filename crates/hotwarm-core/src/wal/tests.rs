@@ -445,6 +445,22 @@ fn an_idle_log_is_written_forward() {
     assert_eq!(after.liveness.first_needed(), Some(current));
 }
 
+/// What a crash left of a log that was being written forward frees nothing: read from there on, what came before would be gone.
+#[test]
+fn a_log_written_forward_in_part_keeps_what_it_was_written_from() {
+    let mut disk = Disk::new();
+    let large = Record::Snapshot(LOG, Snapshot { index: 5, term: 1, data: vec![7; 59_500], ..Snapshot::default() });
+    let begin = [Record::Birth(LOG, RaftId(1)), large, hard_state(1, 1, 5)];
+    disk.write(&begin);
+    for index in 6..=100 {
+        disk.write(&[entry(index, 1, &[3; 700])]);
+    }
+    let before = disk.replay().unwrap().logs;
+    disk.write(&begin);
+    let replayed = disk.replay().unwrap();
+    assert_eq!((replayed.logs, replayed.liveness.first_needed()), (before, Some(SegmentId(1))));
+}
+
 #[test]
 fn a_log_without_its_beginning_is_refused() {
     let mut disk = Disk::new();
