@@ -29,6 +29,8 @@ pub struct Request {
     pub attempt: u32,
     /// The entry that it became where it was executed.
     pub entry: u64,
+    /// When its member answered.
+    pub answered: u64,
     /// Whom it was sent to, and when.
     pub to: M,
     pub sent: u64,

@@ -1,6 +1,10 @@
 //! S22: at most one member of a group that allows one serves at any instant of true time, whatever the epochs.
 //!
-//! Serving is a reply that a router released; for members with state also an execution in the hot role, and holding that role at all.
+//! Serving is a reply that a router released; for members with state also an execution in the hot role, and holding that role at all. It is
+//! served when it leaves its member: a router that stood still may have the reply of a member that has stopped since, and what that said
+//! while nobody else served is no less true for coming late (S8).
+
+use std::collections::BTreeMap;
 
 use hotwarm_core::ids::{Epoch, Role};
 
@@ -20,6 +24,8 @@ struct Last {
 pub(super) struct OneServes {
     exclusive: Vec<bool>,
     released: Vec<Last>,
+    /// When the first reply of each epoch was released.
+    first: Vec<BTreeMap<Epoch, u64>>,
     executed: Vec<Last>,
 }
 
@@ -40,13 +46,20 @@ impl OneServes {
     pub(super) fn new(plan: &Plan) -> Self {
         let groups = plan.groups.len();
         let exclusive = plan.groups.iter().map(|g| g.exclusive).collect();
-        Self { exclusive, released: vec![Last::default(); groups], executed: vec![Last::default(); groups] }
+        let (released, executed) = (vec![Last::default(); groups], vec![Last::default(); groups]);
+        Self { exclusive, released, first: vec![BTreeMap::new(); groups], executed }
     }
 
-    pub(super) fn released(&mut self, _now: u64, m: M, request: &Request) -> Option<String> {
+    pub(super) fn released(&mut self, now: u64, m: M, request: &Request) -> Option<String> {
         if !self.exclusive[request.group] {
             return None;
         }
+        let first = &mut self.first[request.group];
+        let next = first.range(request.epoch.next()..).map(|(_, at)| *at).min();
+        if next.is_some_and(|next| request.answered < next) {
+            return None;
+        }
+        first.entry(request.epoch).or_insert(now);
         self.released[request.group].serves(m, request.epoch, "answered")
     }
 
@@ -72,5 +85,36 @@ impl OneServes {
                 && hot.is_some_and(|p| p.deadline.is_none_or(|until| machine.clock.at(now) < until))
         });
         other.map(|(_, other)| format!("{} is hot for epoch {epoch} while {} still is for {}", members[m].id, other.id, other.told.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_reply_serves_when_it_left_its_member() {
+        let mut rule =
+            OneServes { exclusive: vec![true], released: vec![Last::default()], first: vec![BTreeMap::new()], executed: Vec::new() };
+        let reply = |epoch, answered| Request {
+            id: 0,
+            group: 0,
+            born: 0,
+            via: 0,
+            life: 0,
+            epoch: Epoch(epoch),
+            attempt: 0,
+            entry: 0,
+            answered,
+            to: 0,
+            sent: 0,
+        };
+        assert_eq!(rule.released(10, 1, &reply(1, 9)), None);
+        assert_eq!(rule.released(20, 2, &reply(3, 19)), None);
+        assert_eq!(rule.released(30, 1, &reply(1, 18)), None, "it was said before the other served");
+        assert!(rule.released(30, 1, &reply(1, 21)).is_some(), "it was said while the other served");
+        assert!(rule.released(30, 1, &reply(1, u64::MAX)).is_some(), "nobody knows when it was said");
+        assert!(rule.released(30, 1, &reply(3, 29)).is_some(), "two of one epoch");
+        assert_eq!(rule.released(40, 2, &reply(3, 39)), None);
     }
 }

@@ -35,7 +35,8 @@ impl World {
         self.counts.asked += 1;
         let (id, entry) = (self.next_request, 0);
         self.next_request += 1;
-        let request = Request { id, group, born: self.now, via: n, life: machine.life, epoch: Epoch(0), attempt: 0, entry, to: 0, sent: 0 };
+        let (epoch, born, life, answered) = (Epoch(0), self.now, machine.life, u64::MAX);
+        let request = Request { id, group, born, via: n, life, epoch, attempt: 0, entry, answered, to: 0, sent: 0 };
         self.admit(n, request);
     }
 
@@ -109,6 +110,7 @@ impl World {
         let in_flight = self.machines[request.via].tables[request.group].in_flight.get_mut(&request.id);
         if let Some(in_flight) = in_flight.filter(|in_flight| in_flight.attempt == request.attempt) {
             in_flight.entry = request.entry;
+            in_flight.answered = self.now;
         }
     }
 
