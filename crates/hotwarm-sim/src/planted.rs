@@ -9,7 +9,6 @@ use crate::invariants::Violation;
 
 /// Seeds that are known to show a bug that few show.
 pub const KNOWN: &[(Bug, u64)] = &[
-    (Bug::S1NotApplied, 1974),
     (Bug::S3NoFloor, 27),
     (Bug::S5StoppedEarly, 3),
     (Bug::S6NotFenced, 73),

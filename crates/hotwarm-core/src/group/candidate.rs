@@ -70,12 +70,12 @@ impl Group {
         self.suspected(member).then_some(Refusal::Suspected)
     }
 
-    /// Why nobody gets an answer of a member, whatever role it has: its node holds no lease, it does not run, or its own check and a router
-    /// find the same.
+    /// Why nobody gets an answer of a member, whatever role it has: it needs a lease and its node holds none, it does not run, or its own check
+    /// and a router find the same.
     #[must_use]
     pub fn gone(&self, id: &MemberId) -> Option<Refusal> {
         let Some(member) = self.members.get(id) else { return Some(Refusal::NotRunning { why: String::new() }) };
-        if self.node_of(id).is_some_and(|node| self.node(node).lapsed) {
+        if self.needs_a_lease(id) {
             Some(Refusal::NodeLost)
         } else if !member.running() {
             Some(Refusal::NotRunning { why: member.why_stopped() })
@@ -84,11 +84,12 @@ impl Group {
         }
     }
 
-    /// It is hot and, by all that is known, answers requests. One whose node is silent may, and nobody knows.
+    /// It is hot and, by all that is known, answers requests. One whose node is not heard may, and nobody knows; so may one of several whose
+    /// agent has ended (promise 4).
     #[must_use]
     pub fn serves(&self, id: &MemberId) -> bool {
-        let silent = self.node_of(id).is_some_and(|node| self.node(node).silent);
-        self.is_admitted(id) && !silent && self.gone(id).is_none()
+        let heard = self.node_of(id).map(|node| self.node(node)).is_some_and(|node| !node.silent && !node.lapsed);
+        self.is_admitted(id) && heard && self.gone(id).is_none()
     }
 
     /// Routers send requests to it, or would if it could be reached.

@@ -500,8 +500,12 @@ impl Group {
     /// Two who look in different ways agree: its own node's probe fails and a router cannot reach it; or its node is gone.
     pub(crate) fn cannot_serve(&self, hot: &MemberId) -> bool {
         let Some(member) = self.members.get(hot) else { return true };
-        let lapsed = self.node_of(hot).is_some_and(|node| self.node(node).lapsed);
-        lapsed || (!member.ready && !self.witnesses(member).is_empty())
+        self.needs_a_lease(hot) || (!member.ready && !self.witnesses(member).is_empty())
+    }
+
+    /// It may serve under a lease only, and its node holds none. One of several goes on (promise 4).
+    pub(super) fn needs_a_lease(&self, id: &MemberId) -> bool {
+        self.spec.exclusive && self.node_of(id).is_some_and(|node| self.node(node).lapsed)
     }
 
     /// Why a hot member that is in doubt, but not known to be dead, is left alone (S9).

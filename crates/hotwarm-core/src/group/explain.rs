@@ -94,7 +94,9 @@ fn awaited(group: &Group) -> String {
     let told = named(&|_, m| m.role == Role::Hot);
     let failed = named(&|id, m| m.retry_at > group.at && group.unfit(id).is_none());
     if group.paused() {
-        format!(": automation is paused, and nobody becomes hot before `hotwarm resume {}`", group.spec.name)
+        // Of several, one that served comes back by itself.
+        let who = if group.spec.exclusive { "nobody" } else { "nobody new" };
+        format!(": automation is paused, and {who} becomes hot before `hotwarm resume {}`", group.spec.name)
     } else if !told.is_empty() && group.transition.is_none() {
         format!(" until {} confirm{} the hot role", told.join(", "), if told.len() == 1 { "s" } else { "" })
     } else if !failed.is_empty() {

@@ -53,8 +53,7 @@ fn restart(group: &Group) -> Option<String> {
     if turn.stage == Stage::Ending && same_life && (member.role == Role::Hot || member.may_serve.is_some()) {
         return Some(format!("S9: {id} ends for a restart and may serve"));
     }
-    let others = || group.members.keys().any(|other| other != id && group.unfit(other).is_none());
-    if turn.stage == Stage::Ending && same_life && !others() {
+    if turn.stage == Stage::Ending && same_life && !group.others_fit(id) {
         return Some(format!("S9: {id} ends for a restart and no other member is well"));
     }
     None

@@ -35,7 +35,7 @@ fn able(group: &Group) -> usize {
 }
 
 fn hot_serving(group: &Group) -> usize {
-    group.members.iter().filter(|(id, m)| m.role == Role::Hot && m.serving && group.unfit(id).is_none()).count()
+    group.members.keys().filter(|id| group.is_admitted(id) && group.unfit(id).is_none()).count()
 }
 
 fn is_closed_transition(group: &Group) -> bool {
@@ -49,10 +49,6 @@ fn doubted(group: &Group) -> Option<&MemberId> {
         (_, true) if group.transition.is_none() => group.hot().filter(|id| group.doubt(id).is_some()),
         _ => None,
     }
-}
-
-fn is_gone(group: &Group, id: &MemberId) -> bool {
-    group.gone(id).is_some()
 }
 
 impl Problem {
@@ -115,7 +111,7 @@ pub const TABLE: [Problem; 16] = [
         title: "the hot member cannot serve and is kept all the same",
         advice: "",
         explained: "the doubt, the rule that keeps it, and what each other member lacks",
-        applies: |g| doubted(g).is_some_and(|id| is_gone(g, id)),
+        applies: |g| doubted(g).is_some_and(|id| g.gone(id).is_some()),
     },
     Problem {
         code: "router-cut",
@@ -131,7 +127,7 @@ pub const TABLE: [Problem; 16] = [
         title: "a hot member is doubted and kept; it may serve all the same",
         advice: "",
         explained: "the doubt, the rule that keeps it, and what each other member lacks",
-        applies: |g| doubted(g).is_some_and(|id| !is_gone(g, id)),
+        applies: |g| doubted(g).is_some_and(|id| g.gone(id).is_none()),
     },
     Problem {
         code: "no-warm",

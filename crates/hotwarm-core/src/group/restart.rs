@@ -152,7 +152,7 @@ impl Group {
         self.members.get(id).is_some_and(|m| m.role == Role::Warm && m.may_serve.is_none()) && self.disturbed(id).is_none()
     }
 
-    fn others_fit(&self, id: &MemberId) -> bool {
+    pub(super) fn others_fit(&self, id: &MemberId) -> bool {
         self.members.keys().any(|other| other != id && self.unfit(other).is_none())
     }
 

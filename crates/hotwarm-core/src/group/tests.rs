@@ -249,6 +249,28 @@ fn of_several_hot_members_the_one_that_is_gone_is_named_beside_those_that_serve(
     assert!(explain(&group).now.starts_with("web/a serves epoch 6; web/b is hot"), "{}", explain(&group).now);
 }
 
+/// Asked for, and refused before anybody steps down: what the others cannot tell could be lost (S7).
+#[test]
+fn a_switchover_is_refused_where_too_few_could_report_their_positions() {
+    let mut group = healthy(true);
+    (group.spec.positions, group.spec.acks) = (true, 1);
+    assert_eq!(group.switchover_target(None), Ok((id("a"), id("b"))));
+    stop(&mut group, "c");
+    let refused = group.switchover_target(Some(&id("b"))).unwrap_err();
+    assert!(refused.starts_with("1 members can tell how far their data reaches, 2 must"), "{refused}");
+}
+
+/// Its agent may be all that ended: routers still send it requests, and it answers.
+#[test]
+fn of_several_hot_members_one_without_a_lease_may_serve() {
+    let mut group = healthy(false);
+    feed(&mut group, Body::Operator(Operator::Pause));
+    feed(&mut group, Body::Node(NodeInput::Silent { node: NodeId::new("c") }));
+    feed(&mut group, Body::Node(NodeInput::Lapsed { node: NodeId::new("c") }));
+    assert!(group.gone(&id("c")).is_none() && !group.serves(&id("c")));
+    assert_eq!(explain(&group).now, "web/a, web/b serve epoch 6; web/c is hot and its node is silent: whether it serves is not known");
+}
+
 /// Seen: status pointed to why, and why found that nobody lacked anything.
 #[test]
 fn who_lacks_nothing_in_a_paused_group_waits_for_the_end_of_the_pause() {
@@ -261,7 +283,7 @@ fn who_lacks_nothing_in_a_paused_group_waits_for_the_end_of_the_pause() {
     assert_eq!(
         explain(&group).now,
         format!(
-            "nobody serves; epoch {} is over and requests park: automation is paused, and nobody becomes hot before `hotwarm resume web`",
+            "nobody serves; epoch {} is over and requests park: automation is paused, and nobody new becomes hot before `hotwarm resume web`",
             group.epoch
         )
     );

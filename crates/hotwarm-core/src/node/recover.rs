@@ -63,16 +63,15 @@ pub fn recover(stored: &Stored, me: &NodeId, incarnation: u128, id: u128) -> Res
     let raft_id = RaftId(cluster.next_raft_id);
     cluster.begin_anew(id, me, incarnation);
     let identity = Identity { cluster: id, raft_id, incarnation };
-    let last_term = term;
-    let term = term.max(stored.log.hard_state.term) + 1;
+    let next_term = term.max(stored.log.hard_state.term) + 1;
     let mut records = identity.records();
     for record in consensus::bootstrap(super::log::CONTROL, raft_id, cluster.encode()) {
         records.push(match record {
-            Record::Snapshot(log, s) => Record::Snapshot(log, Snapshot { index: last + 1, term, ..s }),
-            Record::HardState(log, _) => Record::HardState(log, crate::wal::HardState { term, vote: 0, commit: last + 1 }),
+            Record::Snapshot(log, s) => Record::Snapshot(log, Snapshot { index: last + 1, term: next_term, ..s }),
+            Record::HardState(log, _) => Record::HardState(log, crate::wal::HardState { term: next_term, vote: 0, commit: last + 1 }),
             other @ (Record::Entry(..) | Record::Birth(..)) => other,
         });
     }
     let commit = Index(stored.log.hard_state.commit);
-    Ok(Recovery { identity, records, cluster, last: Index(last), commit, term: last_term, dated_ms })
+    Ok(Recovery { identity, records, cluster, last: Index(last), commit, term, dated_ms })
 }

@@ -12,16 +12,12 @@ use serde::Deserialize;
 
 use super::error::Refused;
 use super::extract::at_most;
-use super::types::{Configuration, Events, GroupStatus, Logs, NodeStatus, Status, Traffic, Why};
+use super::types::{Configuration, EVENTS_MAX, Events, GroupStatus, LINES_MAX, Logs, NodeStatus, Status, Traffic, Why};
 use super::{App, metrics, openapi, picture, stream};
 use crate::agent::seen::{self, Place};
 use crate::codes::Code;
 
-/// Events of one answer, at most.
-const EVENTS_MAX: usize = 1_000;
 const EVENTS_DEFAULT: usize = 50;
-/// Lines of a member's output in one answer, at most.
-const LINES_MAX: usize = 10_000;
 const LINES_DEFAULT: usize = 100;
 
 pub(super) async fn health(State(app): State<App>) -> Response {
@@ -98,7 +94,7 @@ pub(super) struct EventsQuery {
 
 pub(super) async fn events(State(app): State<App>, query: Result<Query<EventsQuery>, QueryRejection>) -> Result<Response, Refused> {
     let Query(query) = query?;
-    let limit = at_most("limit", query.limit, EVENTS_DEFAULT, EVENTS_MAX)?;
+    let limit = at_most("limit", query.limit, EVENTS_DEFAULT, EVENTS_MAX.into())?;
     let group = query.group.clone();
     let wanted = stream::Wanted::group(query.group);
     let newest = *app.agent.records().watch().borrow();
@@ -134,7 +130,7 @@ pub(super) async fn logs(
     let Query(query) = query?;
     let member = MemberId::new(format!("{group}/{name}"));
     let place = place(&app, &member)?;
-    let lines = at_most("lines", query.lines, LINES_DEFAULT, LINES_MAX)?;
+    let lines = at_most("lines", query.lines, LINES_DEFAULT, LINES_MAX.into())?;
     if query.follow {
         return stream::logs(&app, place, lines).await;
     }

@@ -9,6 +9,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// Events of one answer, at most: it is held in memory whole.
+pub const EVENTS_MAX: u16 = 1_000;
+/// Lines of a member's output in one answer, at most.
+pub const LINES_MAX: u16 = 10_000;
+
 /// `GET /health`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {

@@ -9,7 +9,7 @@ use super::Global;
 use super::failure::{Failure, print};
 use super::remote::{client, part, print_json};
 use super::table::{Tone, colour, paint};
-use crate::api::types::{Event, Events};
+use crate::api::types::{EVENTS_MAX, Event, Events};
 
 /// Show what happened, and why
 #[derive(Debug, Args)]
@@ -21,12 +21,9 @@ pub struct EventsArgs {
     #[arg(long, short)]
     pub follow: bool,
     /// How many of the past
-    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50, value_parser = value_parser!(u32).range(0..=LINES_MAX))]
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50, value_parser = value_parser!(u32).range(0..=EVENTS_MAX.into()))]
     pub lines: u32,
 }
-
-/// As the API has it: one answer is held in memory whole.
-const LINES_MAX: i64 = 1_000;
 
 pub(super) fn events(args: &EventsArgs, global: &Global) -> Result<(), Failure> {
     let client = client(global)?;

@@ -11,7 +11,7 @@ use super::failure::{Failure, print, tell};
 use super::remote::{client, member, print_json};
 use super::table::foreign;
 use crate::api::client::Client;
-use crate::api::types::{LogLine, Logs, Status};
+use crate::api::types::{LINES_MAX, LogLine, Logs, Status};
 
 /// Show what a member wrote on its standard output and error
 ///
@@ -26,12 +26,9 @@ pub struct LogsArgs {
     #[arg(long, short)]
     pub follow: bool,
     /// How many of the last lines
-    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 100, value_parser = value_parser!(u32).range(0..=LINES_MAX))]
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 100, value_parser = value_parser!(u32).range(0..=LINES_MAX.into()))]
     pub lines: u32,
 }
-
-/// As the API has it: one answer is held in memory whole.
-const LINES_MAX: i64 = 10_000;
 
 /// A program that could not be started has printed nothing: why is known to the group.
 fn tell_why_it_does_not_run(client: &Client, name: &str) -> Result<(), Failure> {

@@ -21,7 +21,7 @@ mod revoked;
 pub mod trust;
 
 pub use join::{Bootstrap, JoinFile};
-pub use revoked::{is_revoked, revoked};
+pub use revoked::{is_revoked, normal_serial, revoked};
 
 /// Before now, so that a clock that is behind does not refuse a new certificate.
 const BACKDATED: Duration = Duration::from_secs(2 * DAY);

@@ -20,10 +20,18 @@ pub fn revoked(text: &str) -> Result<Vec<String>, usize> {
     Ok(serials)
 }
 
-/// True if `list`, as [`revoked`] gives it, names the serial number. Leading zeros say nothing.
+/// True if `list`, as [`revoked`] gives it, names the serial number.
 #[must_use]
 pub fn is_revoked(list: &[String], serial: &str) -> bool {
-    list.iter().any(|revoked| revoked.trim_start_matches('0') == serial.trim_start_matches('0'))
+    let serial = normal_serial(serial);
+    list.iter().any(|revoked| normal_serial(revoked) == serial)
+}
+
+/// A serial number as it is compared, from what people paste: `0A:1B`, `0a1b`. Leading zeros say nothing.
+#[must_use]
+pub fn normal_serial(serial: &str) -> String {
+    let digits: String = serial.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_ascii_lowercase();
+    digits.trim_start_matches('0').to_owned()
 }
 
 /// A serial number as people and programs write it: `6593ab`, `65:93:AB`, `serial=6593AB`.

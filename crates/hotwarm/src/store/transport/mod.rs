@@ -32,6 +32,7 @@ use self::connection::{Connection, ConnectionError};
 use self::lane::{Bounds, Queue};
 use self::tls::Tls;
 use crate::codes::Code;
+use crate::config::pki::normal_serial;
 
 pub use self::frame::{FrameError, MAX_BODY};
 pub use self::hello::HelloError;
@@ -140,7 +141,7 @@ struct Counters {
 }
 
 fn normal_serials(serials: impl IntoIterator<Item = impl AsRef<str>>) -> BTreeSet<String> {
-    serials.into_iter().map(|serial| tls::normal_serial(serial.as_ref())).collect()
+    serials.into_iter().map(|serial| normal_serial(serial.as_ref())).collect()
 }
 
 /// Numbers that grow when connections must look again.

@@ -18,6 +18,7 @@ use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::config::pki::normal_serial;
 use crate::config::pki::trust::Servers;
 
 /// What a node shows and what it trusts, as PEM text.
@@ -121,12 +122,6 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "hotwarm://{}/node/{}", self.cluster, self.node)
     }
-}
-
-/// A serial number as [`Identity::serial`] has it, from what people paste: `0A:1B`, `0a1b`.
-pub(super) fn normal_serial(serial: &str) -> String {
-    let digits: String = serial.chars().filter(char::is_ascii_hexdigit).collect::<String>().to_ascii_lowercase();
-    digits.trim_start_matches('0').to_owned()
 }
 
 /// Both directions' TLS configuration of this node, made from one [`TlsMaterial`].
