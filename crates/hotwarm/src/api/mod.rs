@@ -18,6 +18,7 @@ use hyper::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, ORIGI
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -50,6 +51,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// From a connection's beginning to its TLS, and from there or the last answer to the next request's head.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 64;
+/// Of those, how many are only for programs on this machine: who sits at it has a way in, whoever else asks.
+const CONNECTIONS_FROM_HERE: usize = 16;
+/// A client that takes nothing of its answer for so long is cut off.
+const UNREAD_FOR: Duration = Duration::from_secs(30);
 
 /// Why there is no API.
 #[derive(Debug, thiserror::Error)]
@@ -224,28 +229,36 @@ async fn accept(listener: TcpListener, app: App) {
             accepted = listener.accept() => accepted,
             () = app.stopping() => return,
         };
-        match (accepted, Arc::clone(&connections).try_acquire_owned()) {
-            (Ok((stream, peer)), Ok(permit)) => {
-                let (router, app) = (router.clone(), app.clone());
-                drop(tokio::spawn(async move {
-                    tokio::select! {
-                        () = connection(stream, peer, &app, router) => {}
-                        () = app.stopping() => {}
-                    }
-                    drop(permit);
-                }));
-            }
-            // Too many: this one is closed, and those that are open go on.
-            (Ok(_), Err(_)) => {}
+        let Ok((stream, peer)) = accepted else {
             // Out of descriptors: those in use come back.
-            (Err(_), _) => tokio::time::sleep(Duration::from_millis(10)).await,
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        // Too many: this one is closed, and those that are open go on.
+        if connections.available_permits() <= CONNECTIONS_FROM_HERE && !is_from_here(&stream, peer) {
+            continue;
         }
+        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else { continue };
+        let (router, app) = (router.clone(), app.clone());
+        drop(tokio::spawn(async move {
+            tokio::select! {
+                () = connection(stream, peer, &app, router) => {}
+                () = app.stopping() => {}
+            }
+            drop(permit);
+        }));
     }
+}
+
+/// True for a client on this machine, by whichever of its addresses.
+fn is_from_here(stream: &TcpStream, peer: SocketAddr) -> bool {
+    peer.ip().to_canonical().is_loopback() || stream.local_addr().is_ok_and(|own| own.ip() == peer.ip())
 }
 
 async fn connection(stream: TcpStream, peer: SocketAddr, app: &App, router: axum::Router) {
     // Answers are small; a delay is worse than a packet.
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_FOR));
     if !app.exposed {
         return answer(stream, peer, router).await;
     }

@@ -3,12 +3,12 @@
 //! Clients sit at the switch, on a machine that is no node. Main path: each test is a list of what may be asked, by whom, and what is told.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::cluster::{Cluster, Site, alone, private, secret};
+use crate::cluster::{Cluster, PATIENCE, Site, alone, private, secret};
 use crate::command::{Ran, STEERING, done, hotwarm, run};
 use crate::members::HOTWARM;
 use crate::netns::join_all;
@@ -75,6 +75,7 @@ fn beyond_loopback_the_token_opens_and_nothing_else_does() {
     is_known_by_its_authority(&stage);
     is_scraped_as_the_page_says(&stage);
     is_drilled(&stage);
+    keeps_a_way_in_for_its_own_machine(&stage);
     takes_up_another_token(&stage);
     shows_a_renewed_certificate(&stage);
     for node in ["a", "b", "c"] {
@@ -233,6 +234,22 @@ fn is_drilled(stage: &Stage) {
     let told = stage.cluster.run_plain("a", &["drill", "kill", "web/a", "--yes", "--objective", "60s"]);
     assert!(told.exit == 0 && told.out.contains("web/a is killed"), "{} {}{}", told.exit, told.out, told.err);
     stage.cluster.wait_whole();
+}
+
+/// A stranger takes every connection that there is, before it has said who it is.
+fn keeps_a_way_in_for_its_own_machine(stage: &Stage) {
+    let mut taken: Vec<TcpStream> = stage.cluster.site.lan.as_ref().unwrap().on("switch", || {
+        let taken = (0..100).map(|_| TcpStream::connect(stage.api).unwrap());
+        taken.collect()
+    });
+    // The last of them comes after all that were let in.
+    let last = taken.last_mut().unwrap();
+    last.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(last.read(&mut [0]).map_or_else(|e| e.kind() == ErrorKind::ConnectionReset, |bytes| bytes == 0), "it was closed");
+    let told = stage.cluster.run_plain("a", &["status"]);
+    assert!(told.exit == 0, "{} {}", told.exit, told.err);
+    drop(taken);
+    stage.cluster.wait_until("others to be let in again", || stage.admitted(&["status"]).exit == 0);
 }
 
 fn takes_up_another_token(stage: &Stage) {
