@@ -115,7 +115,7 @@ pub enum LogCut {
         "end of the log damaged, and no other node has it: restore the data directory, or give up its last entries by `hotwarm recover-quorum`"
     )]
     SoleVoter,
-    #[error("end of the log damaged, and with it who this node was: move the data directory away and let the node join anew")]
+    #[error("end of the log damaged, and with it who this node was: move all but tls out of the data directory, and the node joins anew")]
     Nameless,
 }
 

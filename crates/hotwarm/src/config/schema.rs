@@ -467,7 +467,7 @@ static CHECK: Section = Section {
         key("tcp", Flag, Absent("see above"), "A connection is accepted.", "true"),
         key("http", UrlPath, Absent("not by HTTP"), "GET this path.", "\"/healthz\""),
         key("status", List(&Whole(100, 599)), Absent("200 to 399"), "Codes of a healthy answer; with `http`.", "[200]"),
-        key("body", Text, Absent("any"), "Text that a healthy answer contains within its first 16 KiB; with `http`.", "\"ok\""),
+        key("body", Text, Absent("any"), "Text that a healthy answer contains within its first 64 KiB; with `http`.", "\"ok\""),
         key("command", Argv, Absent("not by a program"), "Exit code 0 is healthy.", "[\"/opt/x/check\"]"),
         key("every", Duration(10, HOUR), Is("\"1s\""), "Interval between probes.", "\"1s\""),
         key("timeout", Duration(10, HOUR), Is("\"500ms\""), "An answer that takes longer is a failure.", "\"500ms\""),
