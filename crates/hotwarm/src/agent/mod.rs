@@ -30,6 +30,7 @@ pub use record::{Noted, Recorded, Records};
 
 /// What the API shows of other rooms, which it may not enter.
 pub mod seen {
+    pub use super::record::UNPLANNED;
     pub use crate::config::Errors;
     pub use crate::config::pki::Identity;
     pub use crate::engine::Place;

@@ -59,8 +59,7 @@ async fn run(place: Place, member: MemberId) {
                 }
             }
         }
-        let dir = place.dir.clone();
-        if tokio::task::spawn_blocking(move || leftover::guard_is_dead(&dir)).await.unwrap_or(false) {
+        if leftover::guard_is_dead(&place.dir).await {
             let last = place::last_incarnation(&place);
             return leftover::clear(&place, &Mark::new(&member, last, None)).await;
         }
