@@ -397,7 +397,7 @@ static ENGINE: Section = Section {
 
 static ROLE_CHANGE: Section = Section {
     title: "on_role_change",
-    doc: "One of these.",
+    doc: "One of these. A change to hot is to be confirmed within 10 s; one by `restart` within `grace` and `start_timeout` together, if that is longer.",
     keys: &[
         key("signal", Signal, Absent(""), "Send it this signal.", "\"SIGUSR1\""),
         key(
@@ -456,7 +456,7 @@ static HOOKS: Section = plain(
             "[\"/opt/x/position\"]",
         ),
         key("user", Text, Absent("hotwarm's own user"), "The programs' user.", "\"x\""),
-        key("timeout", Duration(100, HOUR), Is("\"10s\""), "How long each may run.", "\"10s\""),
+        key("timeout", Duration(100, HOUR), Is("\"10s\""), "How long each may run; a change to hot may take as long, and 10 s at least.", "\"10s\""),
     ],
 );
 
