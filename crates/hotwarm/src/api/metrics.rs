@@ -198,7 +198,7 @@ fn reasons(page: &mut Page, agent: &Handle) {
     names.iter().for_each(|name| page.one(TRANSITIONS, &[name], of(name, "opened")));
     for name in &names {
         let failovers = |code| tally.failovers.get(&((*name).into(), code)).copied().unwrap_or(0);
-        UNPLANNED.iter().for_each(|code| page.one(FAILOVERS, &[name, code], failovers(code)));
+        UNPLANNED.iter().for_each(|&code| page.one(FAILOVERS, &[name, code], failovers(code)));
     }
     tally.reasons.iter().for_each(|((group, code), count)| page.one(REASONS, &[group.as_str(), code], count));
     for (group, opened) in &tally.opened {
