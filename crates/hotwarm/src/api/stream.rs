@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use super::error::Refused;
 use super::types::{Event, LogLine};
 use super::{App, picture};
-use crate::agent::{Recorded, Records};
 use crate::agent::seen::{Follower, Place, tail};
+use crate::agent::{Recorded, Records};
 
 /// Lines that wait for the client.
 const LINES_WAIT: usize = 64;

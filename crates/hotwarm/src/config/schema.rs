@@ -456,7 +456,13 @@ static HOOKS: Section = plain(
             "[\"/opt/x/position\"]",
         ),
         key("user", Text, Absent("hotwarm's own user"), "The programs' user.", "\"x\""),
-        key("timeout", Duration(100, HOUR), Is("\"10s\""), "How long each may run; a change to hot may take as long, and 10 s at least.", "\"10s\""),
+        key(
+            "timeout",
+            Duration(100, HOUR),
+            Is("\"10s\""),
+            "How long each may run; a change to hot may take as long, and 10 s at least.",
+            "\"10s\"",
+        ),
     ],
 );
 

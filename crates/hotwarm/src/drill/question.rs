@@ -95,7 +95,8 @@ impl Question {
         match self {
             Self::Http { path, good } => {
                 let also: Vec<String> = good.iter().filter(|status| **status >= 500).map(ToString::to_string).collect();
-                let also = if also.is_empty() { String::new() } else { format!(", or with {}, which the check calls good", also.join(", ")) };
+                let also =
+                    if also.is_empty() { String::new() } else { format!(", or with {}, which the check calls good", also.join(", ")) };
                 format!("GET {path}, answered with a status below 500{also}")
             }
             Self::Tcp { .. } if !demand.met_by(Answer::Closed) => {
