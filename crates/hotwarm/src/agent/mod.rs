@@ -26,11 +26,10 @@ use tracing::{error, info};
 pub use erring::Erring;
 pub use handle::Handle;
 pub use operate::{ConfigureError, Planned, ReloadError};
-pub use record::{Noted, Recorded, Records};
+pub use record::{Noted, Recorded, Records, UNPLANNED};
 
 /// What the API shows of other rooms, which it may not enter.
 pub mod seen {
-    pub use super::record::UNPLANNED;
     pub use crate::config::Errors;
     pub use crate::config::pki::Identity;
     pub use crate::engine::Place;

@@ -11,8 +11,8 @@ use hotwarm_core::group::state::Pause;
 
 use super::gate::Gate;
 use super::picture;
-use crate::agent::Handle;
-use crate::agent::seen::{CLASSES, GroupStats, MemberStats, UNPLANNED};
+use crate::agent::seen::{CLASSES, GroupStats, MemberStats};
+use crate::agent::{Handle, UNPLANNED};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
