@@ -113,7 +113,7 @@ pub fn bootstrap(log: LogId, id: RaftId, state: Vec<u8>) -> Vec<Record> {
 pub enum Error {
     #[error("replica options not usable: {0}")]
     Options(String),
-    #[error("recovered log not consistent: {0}; restore the data directory or let the node join anew")]
+    #[error("recovered log not consistent: {0}; let the node join anew, and restore nothing")]
     Recovered(String),
 }
 

@@ -111,11 +111,9 @@ impl Stored {
 /// A log that lost its end, and that no node can be started from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogCut {
-    #[error(
-        "end of the log damaged, and no other node has it: restore the data directory, or give up its last entries by `hotwarm recover-quorum`"
-    )]
+    #[error("end of the log damaged, and no other node has it: give up its last entries by `hotwarm recover-quorum`")]
     SoleVoter,
-    #[error("end of the log damaged, and with it who this node was: move the data directory away and let the node join anew")]
+    #[error("end of the log damaged, and with it who this node was: move all but tls out of the data directory, and the node joins anew")]
     Nameless,
 }
 

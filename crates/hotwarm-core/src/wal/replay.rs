@@ -55,7 +55,7 @@ pub enum ReplayError {
         "{file} holds at offset {offset} a record of kind {kind} and version {version}, which is not known here; run the newer hotwarm"
     )]
     UnknownVersion { file: String, offset: u64, kind: u8, version: u8 },
-    #[error("log {log:?} not contiguous at entry {index}; a segment is missing, restore it or let the node join anew")]
+    #[error("log {log:?} not contiguous at entry {index}; a segment is missing; let the node join anew, and restore nothing")]
     Gap { log: LogId, index: u64 },
 }
 

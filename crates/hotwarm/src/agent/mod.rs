@@ -26,7 +26,7 @@ use tracing::{error, info};
 pub use erring::Erring;
 pub use handle::Handle;
 pub use operate::{ConfigureError, Planned, ReloadError};
-pub use record::{Noted, Recorded, Records};
+pub use record::{Noted, Recorded, Records, UNPLANNED};
 
 /// What the API shows of other rooms, which it may not enter.
 pub mod seen {
@@ -63,9 +63,9 @@ pub enum StartError {
     Transport(#[from] TransportError),
     #[error(transparent)]
     Router(#[from] router::RouterError),
-    #[error("state on disk not usable: {0}; move the data directory away and let the node join anew")]
+    #[error("state on disk not usable: {0}; move all but tls out of the data directory, and the node joins anew")]
     Node(#[from] hotwarm_core::node::StartError),
-    #[error("data directory {} belongs to a cluster and its log is gone: move the whole directory away and let the node join anew", .path.display())]
+    #[error("data directory {} belongs to a cluster and its log is gone: move all but tls out of it, and the node joins anew", .path.display())]
     LogGone { path: PathBuf },
     #[error(transparent)]
     LogCut(#[from] hotwarm_core::node::LogCut),

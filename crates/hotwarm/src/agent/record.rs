@@ -39,7 +39,16 @@ pub struct Tally {
     pub reasons: BTreeMap<(GroupName, &'static str), u64>,
     /// The last `Opened` of each group, read again or not.
     pub opened: BTreeMap<GroupName, Reason>,
+    /// Changes of the hot member that nobody asked for, by group and the code of what began them: one of [`UNPLANNED`].
+    pub failovers: BTreeMap<(GroupName, &'static str), u64>,
+    /// What began the change that comes to its end next, if one comes: a hot member in doubt may be kept.
+    began: BTreeMap<GroupName, &'static str>,
 }
+
+/// Reasons that begin a change of the hot member that nobody asked for.
+pub const UNPLANNED: [&str; 5] = ["hot-stopped", "hot-unready", "hot-unreachable", "node-silent", "node-lapsed"];
+/// Reasons that begin one that somebody did ask for.
+const PLANNED: [&str; 4] = ["switchover-asked", "hot-drained", "none-wanted", "restarting"];
 
 impl Tally {
     fn count(&mut self, event: &Event, fresh: bool) {
@@ -47,8 +56,18 @@ impl Tally {
         if fresh {
             *self.reasons.entry((group.clone(), reason.code())).or_default() += 1;
         }
+        let code = reason.code();
+        if UNPLANNED.contains(&code) {
+            self.began.insert(group.clone(), code);
+        }
+        if PLANNED.contains(&code) {
+            self.began.remove(group);
+        }
         if matches!(reason, Reason::Opened { .. }) {
             self.opened.insert(group.clone(), reason.clone());
+            if let Some(began) = self.began.remove(group).filter(|_| fresh) {
+                *self.failovers.entry((group.clone(), began)).or_default() += 1;
+            }
         }
     }
 }
@@ -77,7 +96,7 @@ impl Records {
     }
 
     /// What this node saw of itself.
-    pub(super) fn note(&self, at: Millis, group: Option<GroupName>, kind: &'static str, text: String) {
+    pub(crate) fn note(&self, at: Millis, group: Option<GroupName>, kind: &'static str, text: String) {
         self.note_of(Duration::ZERO, at, group, kind, text);
     }
 
@@ -126,5 +145,50 @@ impl Records {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hotwarm_core::action::StopCause;
+    use hotwarm_core::ids::{Epoch, MemberId};
+
+    use super::*;
+
+    /// A hot member that is doubted and kept is no failover, nor is a change that somebody asked for.
+    #[test]
+    fn a_failover_is_counted_when_another_serves_by_what_began_it() {
+        let records = Records::default();
+        let tell = |reason: Reason, fresh: bool| {
+            let event = Event { at: Millis(1), group: Some(GroupName::new("db")), what: What::Group(Effect::Because(reason)) };
+            records.add(vec![event], 1, fresh);
+        };
+        let (a, b) = (MemberId::new("db/a"), MemberId::new("db/b"));
+        let stopped = || Reason::HotStopped { member: a.clone(), cause: StopCause::Exit(1) };
+        let unready = || Reason::HotUnready { member: a.clone(), why: "silent".into() };
+        let opened = || {
+            let (pause_ms, detect_ms, fence_ms, choose_ms, promote_ms) = (5, 1, 1, 1, 2);
+            Reason::Opened { member: b.clone(), epoch: Epoch(2), pause_ms, detect_ms, fence_ms, choose_ms, promote_ms }
+        };
+        let counted = || records.tally().failovers.into_iter().map(|((_, code), count)| (code, count)).collect::<Vec<_>>();
+        tell(unready(), true);
+        assert!(counted().is_empty(), "it is kept");
+        tell(Reason::SwitchoverAsked { from: a.clone(), to: b.clone() }, true);
+        tell(opened(), true);
+        assert!(counted().is_empty(), "somebody asked for that");
+        tell(Reason::Vacant, true);
+        tell(opened(), true);
+        assert!(counted().is_empty(), "nobody was replaced");
+        tell(unready(), true);
+        tell(stopped(), true);
+        tell(opened(), true);
+        tell(opened(), true);
+        assert_eq!(counted(), [("hot-stopped", 1)]);
+        tell(stopped(), false);
+        tell(opened(), false);
+        assert_eq!(counted(), [("hot-stopped", 1)], "read again after a start");
+        tell(stopped(), false);
+        tell(opened(), true);
+        assert_eq!(counted(), [("hot-stopped", 2)], "begun before the start, over after it");
     }
 }

@@ -72,14 +72,15 @@ fn drain_ms(group: &config::Group) -> u64 {
     millis(if waits { group.drain.min(group.park.time / 2) } else { group.drain })
 }
 
-/// A role that changes by a restart takes as long as an end with grace and a start may.
+/// A role that changes by a restart takes as long as an end with grace and a start may; one that hooks change, as long as a hook may.
 fn promote_ms(engine: &Engine) -> u64 {
     let usual = Bounds::default().promote_ms;
     match engine {
         Engine::Process(process) if process.on_role_change == RoleChange::Restart => {
             usual.max(millis(process.grace).saturating_add(millis(process.start_timeout)))
         }
-        _ => usual,
+        Engine::Command(hooks) => usual.max(millis(hooks.timeout)),
+        Engine::Process(_) | Engine::External => usual,
     }
 }
 
@@ -142,5 +143,20 @@ mod tests {
         };
         assert_eq!(promote_ms("on_role_change = { restart = true }"), [57_000]);
         assert_eq!(promote_ms("on_role_change = { signal = \"SIGUSR1\" }"), [Bounds::default().promote_ms]);
+    }
+
+    /// Else a hook that the file lets run for a minute is given up, and its member fenced, after ten seconds.
+    #[test]
+    fn a_role_change_by_hooks_may_take_as_long_as_a_hook_may() {
+        let promote_ms = |timeout: &str| {
+            let text = format!(
+                "[cluster]\nname = \"x\"\nnodes = {{ a = \"127.0.0.1:7400\" }}\n[group.db]\nmode = \"hot-hot\"\nprotocol = \"tcp\"\ncheck = {{ tcp = true }}\n\
+                 members = {{ a = \"127.0.0.1:9000\" }}\nengine = {{ command = {{ start = [\"/bin/x\"], stop = [\"/bin/x\"]{timeout} }} }}\n"
+            );
+            let config = config::parse(&text, "test", None).expect("a configuration");
+            cluster(&config).groups.values().map(|group| group.bounds.promote_ms).collect::<Vec<_>>()
+        };
+        assert_eq!(promote_ms(", timeout = \"1m\""), [60_000]);
+        assert_eq!((promote_ms(""), promote_ms(", timeout = \"2s\"")), (vec![10_000], vec![10_000]));
     }
 }

@@ -11,8 +11,8 @@ use hotwarm_core::group::state::Pause;
 
 use super::gate::Gate;
 use super::picture;
-use crate::agent::Handle;
 use crate::agent::seen::{CLASSES, GroupStats, MemberStats};
+use crate::agent::{Handle, UNPLANNED};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -54,7 +54,7 @@ families! {
     PAUSED = "hotwarm_group_paused" gauge ["group"] "1 while automation is paused.";
     PROBLEM = "hotwarm_group_problem" gauge ["group" "code" "severity"] "1 for each problem the group has now.";
     TRANSITIONS = "hotwarm_group_transitions_total" counter ["group"] "Members that became hot and opened a new epoch, planned or not.";
-    FAILOVERS = "hotwarm_group_failovers_total" counter ["group" "reason"] "Unplanned changes of the hot member, by what began them.";
+    FAILOVERS = "hotwarm_group_failovers_total" counter ["group" "reason"] "Changes of the hot member that nobody asked for and that came about, by what began them.";
     REASONS = "hotwarm_group_reasons_total" counter ["group" "reason"] "Decisions and refusals by the code of their reason.";
     LAST_CHANGE = "hotwarm_group_last_change_seconds" gauge ["group" "phase"] "The last change of the hot member: the whole pause and its phases.";
     ROUTED = "hotwarm_router_requests_total" counter ["group" "member" "outcome"] "Requests given to a member: replied, or failed there.";
@@ -87,8 +87,6 @@ families! {
     PEER_REFUSED = "hotwarm_transport_refused_connections_total" counter [] "Connections refused or closed for what their sender was or sent.";
 }
 
-/// Reasons that begin a change of the hot member that nobody asked for.
-const FAILOVER_REASONS: [&str; 5] = ["hot-stopped", "hot-unready", "hot-unreachable", "node-silent", "node-lapsed"];
 /// Every so many of the router's buckets become one of ours: 24 an exposition instead of 96.
 const BUCKETS_TOGETHER: usize = 4;
 
@@ -199,7 +197,8 @@ fn reasons(page: &mut Page, agent: &Handle) {
     let names: Vec<&str> = view.cluster.groups.keys().map(|name| name.as_str()).collect();
     names.iter().for_each(|name| page.one(TRANSITIONS, &[name], of(name, "opened")));
     for name in &names {
-        FAILOVER_REASONS.iter().for_each(|code| page.one(FAILOVERS, &[name, code], of(name, code)));
+        let failovers = |code| tally.failovers.get(&((*name).into(), code)).copied().unwrap_or(0);
+        UNPLANNED.iter().for_each(|&code| page.one(FAILOVERS, &[name, code], failovers(code)));
     }
     tally.reasons.iter().for_each(|((group, code), count)| page.one(REASONS, &[group.as_str(), code], count));
     for (group, opened) in &tally.opened {

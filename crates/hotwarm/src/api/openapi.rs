@@ -229,7 +229,11 @@ const TYPES: &[Type] = &[
         "What happened, as the answering node recorded it.",
         &[
             ("number", "integer", "Counts the answering node's records since its start; 0 in answers to writes."),
-            ("time", "string", "RFC 3339, UTC, by the answering node's clock."),
+            (
+                "time",
+                "string",
+                "RFC 3339, UTC: when it was decided, by the clock of the node that led then; of `here-...`, and in answers to writes, by the answering node's.",
+            ),
             ("at_ms", "integer", "Log time."),
             ("group", "string?", ""),
             (

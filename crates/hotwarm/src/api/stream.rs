@@ -14,12 +14,13 @@ use hyper::body::Frame;
 use hyper::header::CONTENT_TYPE;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::error::Refused;
 use super::types::{Event, LogLine};
 use super::{App, picture};
-use crate::agent::Recorded;
 use crate::agent::seen::{Follower, Place, tail};
+use crate::agent::{Recorded, Records};
 
 /// Lines that wait for the client.
 const LINES_WAIT: usize = 64;
@@ -81,30 +82,47 @@ pub(super) fn events(app: App, first: Vec<Event>, after: u64, wanted: Wanted) ->
     Ok(response)
 }
 
-async fn follow_events(app: App, out: Out, first: Vec<Event>, mut after: u64, wanted: Wanted) {
-    let mut newest = app.agent.records().watch();
-    for event in &first {
+async fn follow_events(app: App, out: Out, first: Vec<Event>, after: u64, wanted: Wanted) {
+    tokio::select! {
+        () = tell_events(app.agent.records(), &out, &first, after, &wanted, ALIVE_EVERY) => {}
+        () = app.stopping() => {}
+    }
+}
+
+/// Until the client goes. An empty line follows each silence of `alive_every`: what happens and is not for this client breaks none.
+async fn tell_events(records: &Records, out: &Out, first: &[Event], mut after: u64, wanted: &Wanted, alive_every: Duration) {
+    let mut newest = records.watch();
+    for event in first {
         if !out.line(event).await {
             return;
         }
     }
+    let mut told = Instant::now();
     loop {
         newest.mark_unchanged();
-        let records = app.agent.records().after(after, EVENTS_AT_ONCE);
-        for record in &records {
+        let found = records.after(after, EVENTS_AT_ONCE);
+        for record in &found {
             after = record.number;
-            if wanted.takes(record) && !out.line(&picture::recorded(record)).await {
-                return;
+            if wanted.takes(record) {
+                if !out.line(&picture::recorded(record)).await {
+                    return;
+                }
+                told = Instant::now();
             }
         }
-        if !records.is_empty() {
+        if told.elapsed() >= alive_every {
+            if !out.alive().await {
+                return;
+            }
+            told = Instant::now();
+        }
+        if !found.is_empty() {
             continue;
         }
         tokio::select! {
             changed = newest.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(ALIVE_EVERY) => if !out.alive().await { return },
+            () = tokio::time::sleep_until(told + alive_every) => {}
             () = out.0.closed() => return,
-            () = app.stopping() => return,
         }
     }
 }
@@ -148,5 +166,35 @@ async fn follow_output(out: &Out, place: Place, lines: usize) {
         let next = tokio::task::spawn_blocking(move || follower.next_lines(LINES_WAIT).map(|lines| (follower, lines)));
         let Ok(Ok((back, lines))) = next.await else { return };
         (follower, found) = (back, lines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hotwarm_core::ids::{GroupName, Millis};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Else a client takes a node for gone where another group's events are many.
+    #[tokio::test]
+    async fn who_waits_for_a_quiet_group_beside_a_busy_one_hears_that_the_node_lives() {
+        let (records, (out, body)) = (Records::default(), Out::new());
+        let mut lines = body.into_body();
+        let wanted = Wanted::group(Some("quiet".to_owned()));
+        let busy = async {
+            loop {
+                records.note(Millis(1), Some(GroupName::new("busy")), "test", "something".to_owned());
+                tokio::task::yield_now().await;
+            }
+        };
+        let heard = tokio::time::timeout(PATIENCE, http_body_util::BodyExt::frame(&mut lines));
+        let line = tokio::select! {
+            () = busy => None,
+            () = tell_events(&records, &out, &[], 0, &wanted, Duration::from_millis(50)) => None,
+            line = heard => line.expect("a sign of life").and_then(|frame| frame.ok()?.into_data().ok()),
+        };
+        assert_eq!(line.as_deref(), Some(&b"\n"[..]));
     }
 }

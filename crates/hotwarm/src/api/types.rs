@@ -264,7 +264,8 @@ pub struct Phases {
 pub struct Event {
     /// Counts the answering node's records since its start; 0 in answers to writes.
     pub number: u64,
-    /// When the answering node applied it, by its wall clock: RFC 3339, UTC.
+    /// When it was decided, by the wall clock of the node that led then; of `here-...`, and in answers to writes, by the answering
+    /// node's: RFC 3339, UTC.
     pub time: String,
     /// Log time.
     pub at_ms: u64,
@@ -401,7 +402,7 @@ pub struct Applied {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Switchover {
-    /// `GROUP/MEMBER`; without it the best candidate.
+    /// `MEMBER` or `GROUP/MEMBER`; without it the best candidate.
     #[serde(default)]
     pub to: Option<String>,
 }

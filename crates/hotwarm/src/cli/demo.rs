@@ -28,7 +28,7 @@ pub struct DemoArgs {
     #[arg(long)]
     pub keep: bool,
     /// First of the ports: node i uses it + 10 i for peers and the next for the API; groups listen from it + 680 [default: 7400, or the
-    /// next hundred that is free]
+    /// first of 8400, 9400 and so on that is free]
     #[arg(long, value_name = "PORT", value_parser = value_parser!(u16).range(1..=BASE_MAX))]
     pub base_port: Option<u16>,
     /// Requests per second on each group

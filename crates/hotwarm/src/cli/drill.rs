@@ -164,6 +164,7 @@ fn failure(error: DrillError) -> Failure {
         DrillError::Elsewhere { .. } => {
             Failure::refused(Code::DRILL_ELSEWHERE, text).hint("a drill acts on processes and packets of its own machine")
         }
+        DrillError::TooMany { .. } => Failure::with_code(Exit::Usage, None, text).hint("a smaller --load, or a shorter --for"),
         DrillError::Unready(_) => Failure::failed(Code::DRILL_SHOWS_NOTHING, text)
             .hint("`hotwarm status` tells how the groups are; --path asks HTTP groups for another page"),
         DrillError::NoEffect(_) => {

@@ -397,7 +397,7 @@ static ENGINE: Section = Section {
 
 static ROLE_CHANGE: Section = Section {
     title: "on_role_change",
-    doc: "One of these.",
+    doc: "One of these. A change to hot is to be confirmed within 10 s; one by `restart` within `grace` and `start_timeout` together, if that is longer.",
     keys: &[
         key("signal", Signal, Absent(""), "Send it this signal.", "\"SIGUSR1\""),
         key(
@@ -456,7 +456,13 @@ static HOOKS: Section = plain(
             "[\"/opt/x/position\"]",
         ),
         key("user", Text, Absent("hotwarm's own user"), "The programs' user.", "\"x\""),
-        key("timeout", Duration(100, HOUR), Is("\"10s\""), "How long each may run.", "\"10s\""),
+        key(
+            "timeout",
+            Duration(100, HOUR),
+            Is("\"10s\""),
+            "How long each may run; a change to hot may take as long, and 10 s at least.",
+            "\"10s\"",
+        ),
     ],
 );
 
@@ -467,7 +473,7 @@ static CHECK: Section = Section {
         key("tcp", Flag, Absent("see above"), "A connection is accepted.", "true"),
         key("http", UrlPath, Absent("not by HTTP"), "GET this path.", "\"/healthz\""),
         key("status", List(&Whole(100, 599)), Absent("200 to 399"), "Codes of a healthy answer; with `http`.", "[200]"),
-        key("body", Text, Absent("any"), "Text that a healthy answer contains within its first 16 KiB; with `http`.", "\"ok\""),
+        key("body", Text, Absent("any"), "Text that a healthy answer contains within its first 64 KiB; with `http`.", "\"ok\""),
         key("command", Argv, Absent("not by a program"), "Exit code 0 is healthy.", "[\"/opt/x/check\"]"),
         key("every", Duration(10, HOUR), Is("\"1s\""), "Interval between probes.", "\"1s\""),
         key("timeout", Duration(10, HOUR), Is("\"500ms\""), "An answer that takes longer is a failure.", "\"500ms\""),

@@ -13,8 +13,8 @@ use super::question::{Answer, Demand, Question, ask};
 
 /// A request that was not answered by then has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Requests that a load keeps the results of, at most.
-const KEPT_MAX: usize = 200_000;
+/// Requests that a load keeps the results of, at most: a drill of more is not begun.
+pub(super) const KEPT_MAX: usize = 1_000_000;
 
 /// What a load is to do: go on, send no more and wait for the answers, or end at once.
 const RUN: u8 = 0;

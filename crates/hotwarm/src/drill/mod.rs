@@ -23,6 +23,7 @@ pub use question::Question;
 pub use report::{GroupReport, Moment, Report};
 
 use hold::Begun;
+use load::KEPT_MAX;
 use report::Measured;
 
 use crate::api::client::{Client, ClientError};
@@ -71,6 +72,8 @@ pub enum DrillError {
     Unready(String),
     #[error("{target} does not run on a machine that this drill reaches ({why}): run it on the machine of node {node}")]
     Elsewhere { target: String, node: String, why: String },
+    #[error("{rate} requests a second for up to {} s are more than the {max} whose results a drill keeps", .time.as_secs(), max = KEPT_MAX)]
+    TooMany { rate: u32, time: Duration },
     #[error("no effect of the fault was seen ({0}): nothing was tested")]
     NoEffect(String),
     #[error("{doing} failed: {source}")]
@@ -92,8 +95,15 @@ pub trait Hands {
 /// # Errors
 /// See [`DrillError`].
 pub fn check(apis: &Apis, plan: &Plan) -> Result<(), DrillError> {
+    fits(plan.rate, BEFORE + plan.patience + AFTER)?;
     let target = Target::find(&any_status(apis, None)?, plan)?;
     pid_of(apis, plan, &target).map(drop)
+}
+
+/// What came after the last that is kept would be told as if it had been answered.
+fn fits(rate: u32, time: Duration) -> Result<(), DrillError> {
+    let most = u128::from(rate) * time.as_millis() / 1_000;
+    if most > KEPT_MAX as u128 { Err(DrillError::TooMany { rate, time }) } else { Ok(()) }
 }
 
 /// Does the drill. Nothing of it stays: what was stopped runs on, what was cut is whole; so too where `grip` is ended from another thread.
@@ -388,7 +398,7 @@ fn wait_until_whole(
             hands.progress("every group serves");
         }
         let replaced = match (&target.member, &status) {
-            (Some(id), Ok(status)) => member(status, id).is_some_and(|m| m.ready && (m.incarnation > target.incarnation || undone)),
+            (Some(id), Ok(status)) => member(status, id).is_some_and(|m| is_back(m, target.incarnation, undone)),
             (None, _) => true,
             _ => false,
         };
@@ -417,6 +427,12 @@ fn wait_until_whole(
         }
     }
     Err(DrillError::NotWhole { after: plan.patience, what: missing(apis) })
+}
+
+/// The member that was struck in its life `before` is well again. One in whose place a spare serves by now lives once more, and rests.
+fn is_back(member: &MemberStatus, before: u64, undone: bool) -> bool {
+    let lives_anew = member.incarnation > before;
+    (member.ready && (lives_anew || undone)) || (member.role == "spare" && lives_anew)
 }
 
 /// Undoes the fault; false if the rest is for a person to do.
@@ -459,4 +475,35 @@ fn missing(apis: &Apis) -> String {
     let nodes = status.nodes.iter().filter(|n| !n.leased || n.silent).map(|n| format!("node {}", n.name));
     let members = status.groups.iter().flat_map(|g| &g.members).filter_map(|m| m.unfit.as_ref().map(|u| format!("{}: {}", m.name, u.text)));
     nodes.chain(members).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drill_keeps_what_it_counts_or_is_not_begun() {
+        let minute = Duration::from_secs(60);
+        assert!(fits(100, minute).is_ok() && fits(10_000, minute).is_ok() && fits(100, 30 * minute).is_ok());
+        let refused = fits(1_000, 60 * minute).expect_err("an hour of a thousand a second");
+        assert!(refused.to_string().starts_with("1000 requests a second for up to 3600 s are more than"), "{refused}");
+    }
+
+    #[test]
+    fn a_member_that_rests_as_a_spare_in_a_later_life_is_back() {
+        let member = |role: &str, ready: bool, incarnation: u64| -> MemberStatus {
+            serde_json::from_value(serde_json::json!({
+                "name": "web/a", "node": "a", "address": "10.0.0.1:9080", "role": role, "serving": false, "life": "stopped", "stopped": null,
+                "ready": ready, "why_unready": "", "drained": false, "unfit": null, "held_down_ms": null, "former_engine": false, "pid": null,
+                "incarnation": incarnation, "priority": 0, "weight": 100,
+            }))
+            .unwrap()
+        };
+        assert!(is_back(&member("warm", true, 8), 7, false), "it was started again");
+        assert!(!is_back(&member("warm", true, 7), 7, false), "not yet noticed");
+        assert!(is_back(&member("warm", true, 7), 7, true), "a frozen one that goes on");
+        assert!(!is_back(&member("warm", false, 8), 7, true));
+        assert!(is_back(&member("spare", false, 8), 7, false), "another serves in its place, and it has been ready since");
+        assert!(!is_back(&member("spare", false, 7), 7, true), "nobody knows yet whether it can live");
+    }
 }

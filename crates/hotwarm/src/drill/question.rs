@@ -93,7 +93,12 @@ impl Question {
     #[must_use]
     pub(super) fn evidence(&self, demand: &Demand) -> String {
         match self {
-            Self::Http { path, .. } => format!("GET {path}, answered with a status below 500"),
+            Self::Http { path, good } => {
+                let also: Vec<String> = good.iter().filter(|status| **status >= 500).map(ToString::to_string).collect();
+                let also =
+                    if also.is_empty() { String::new() } else { format!(", or with {}, which the check calls good", also.join(", ")) };
+                format!("GET {path}, answered with a status below 500{also}")
+            }
             Self::Tcp { .. } if !demand.met_by(Answer::Closed) => {
                 "connections, on which the member speaks first; nothing is sent".to_owned()
             }

@@ -29,7 +29,7 @@ pub(super) async fn clear(place: &Place, mark: &Mark) {
     for round in 0_u32.. {
         let (its, dir) = (mark.clone(), place.dir.clone());
         // Reads other processes' memory and a lock file: either may wait for a disk.
-        let empty = tokio::task::spawn_blocking(move || guard_is_dead(&dir) && its.kill_all() == 0).await.unwrap_or(false);
+        let empty = tokio::task::spawn_blocking(move || is_unlocked(&dir) && its.kill_all() == 0).await.unwrap_or(false);
         if empty {
             return;
         }
@@ -40,8 +40,13 @@ pub(super) async fn clear(place: &Place, mark: &Mark) {
     }
 }
 
-/// A guard holds its lock as long as it lives.
-pub(super) fn guard_is_dead(dir: &Path) -> bool {
+/// A guard holds its lock as long as it lives. Looked up beside everything else: a disk may hang.
+pub(super) async fn guard_is_dead(dir: &Path) -> bool {
+    let dir = dir.to_owned();
+    tokio::task::spawn_blocking(move || is_unlocked(&dir)).await.unwrap_or(false)
+}
+
+fn is_unlocked(dir: &Path) -> bool {
     match OpenOptions::new().write(true).mode(0o600).open(dir.join(LOCK_FILE)) {
         Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -101,5 +106,39 @@ impl Mark {
         }
         let here = |network: &Path| fs::read_link(format!("/proc/{}/ns/net", pid.as_raw_nonzero())).is_ok_and(|its| its == *network);
         has(&self.incarnation) || self.address.as_ref().is_some_and(|(address, network)| has(address) && here(network))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    /// A member's task has deadlines to pass on, and shares its thread with those of all others.
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_up_no_task() {
+        let dir = tempfile::tempdir().unwrap();
+        // To open it for writing takes until somebody reads.
+        let lock = dir.path().join(LOCK_FILE);
+        mknodat(CWD, &lock, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let (go_on, hung) = mpsc::channel::<()>();
+        let disk = std::thread::spawn(move || {
+            // What waits for this disk alone is let go at last.
+            let _ = hung.recv_timeout(Duration::from_secs(5));
+            drop(fs::File::open(lock));
+        });
+        let mut looking = std::pin::pin!(guard_is_dead(dir.path()));
+        let held_up = tokio::select! {
+            biased;
+            _ = &mut looking => true,
+            () = tokio::task::yield_now() => false,
+        };
+        go_on.send(()).unwrap_or_default();
+        disk.join().unwrap();
+        assert!(!held_up);
+        looking.await;
     }
 }

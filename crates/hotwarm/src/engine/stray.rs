@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hotwarm_core::ids::MemberId;
+use tokio::time::timeout;
 
 use super::job::Job;
 use super::leftover::{self, Mark};
@@ -18,6 +19,8 @@ use crate::fence::guard::frame::{FromGuard, State, Status, ToGuard};
 
 /// How long its program may take to end by itself.
 const GRACE: Duration = Duration::from_secs(5);
+/// A guard that lives answers within microseconds; one that says nothing for so long is frozen.
+const GUARD_TIMEOUT: Duration = Duration::from_secs(5);
 const MEET_AGAIN: Duration = Duration::from_millis(100);
 
 /// A member that is being ended. Dropping it leaves the rest to whoever takes the member over.
@@ -53,14 +56,22 @@ async fn run(place: Place, member: MemberId) {
         if let Ok(mut link) = Link::meet(&place.dir).await {
             tracing::info!(%member, "a member that this node does not run any more is ended");
             link.send(ToGuard::Stop { grace_ms: GRACE.as_millis() as u64 });
-            while let Some(heard) = link.heard().await {
+            let mut limit = GUARD_TIMEOUT;
+            loop {
+                let Ok(heard) = timeout(limit, link.heard()).await else {
+                    tracing::warn!(%member, "the guard does not answer; it is killed, and the member with it");
+                    link.kill_guard();
+                    break;
+                };
+                let Some(heard) = heard else { break };
+                // It says when the member is gone, however long that takes.
+                limit = Duration::MAX;
                 if matches!(heard, FromGuard::Status(Status { state: State::Gone(_), .. })) {
                     link.send(ToGuard::Acknowledge);
                 }
             }
         }
-        let dir = place.dir.clone();
-        if tokio::task::spawn_blocking(move || leftover::guard_is_dead(&dir)).await.unwrap_or(false) {
+        if leftover::guard_is_dead(&place.dir).await {
             let last = place::last_incarnation(&place);
             return leftover::clear(&place, &Mark::new(&member, last, None)).await;
         }

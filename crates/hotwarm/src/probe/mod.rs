@@ -256,7 +256,7 @@ impl Prober {
     }
 }
 
-/// Asks once, within the check's time limit. Used also to answer a router's suspicion at once.
+/// Asks once, within the check's time limit: whether a member is there that no probe follows yet.
 pub async fn once(spec: &Spec) -> Result<(), Failure> {
     once_within(spec, spec.check.timeout).await
 }

@@ -294,3 +294,17 @@ fn an_http_group_is_asked_for_a_page_that_a_member_knows() {
     assert_eq!(pids(&cluster), before, "nothing was done");
     cluster.finish(OF_FAULTS);
 }
+
+/// Another serves in the place of the one that was struck, which lives again and then rests: that is all that can come back.
+#[test]
+fn a_drill_of_a_group_with_a_spare_ends_when_who_was_struck_rests() {
+    let _alone = alone();
+    let clock = engine(&[HOTWARM, "component", "clock"], "on_role_change = { http = \"/role\" }");
+    let more = format!("protocol = \"http\"\ncheck = {{ http = \"/healthz\" }}\nfailovers_per_hour = 1000\n{clock}");
+    let cluster = Site::new(2).group("clock", "hot-spare", &more).start_whole();
+    let hot = cluster.hot("clock", &[]).expect("one that serves");
+    let told = cluster.done(node_of(&cluster), &["drill", "kill", &hot, "--yes", "--objective", "60s"]);
+    assert!(told.contains("clock (hot-spare)") && told.contains(": met"), "{told}");
+    assert_ne!(cluster.hot("clock", &[]), Some(hot), "the spare serves");
+    cluster.finish(OF_FAULTS);
+}

@@ -469,6 +469,16 @@ async fn a_member_that_is_this_nodes_no_more_is_found_and_ended() {
     wait_for("the old copy's end", || !is_alive(pid)).await;
 }
 
+/// One that is frozen ends nothing, not even at its deadline; and nobody else here may end its member before it.
+#[tokio::test]
+async fn a_member_that_is_this_nodes_no_more_is_ended_although_its_guard_is_frozen() {
+    let site = Site::new(Engine::Process(component("web")));
+    let (_, pid) = site.left_running().await;
+    signal(parent(pid), Signal::STOP);
+    let _ending = hotwarm::engine::stray::end(site.dir.path(), site.member());
+    wait_for("the old copy's end", || !is_alive(pid)).await;
+}
+
 /// Whoever hears that it does not answer would end it at once after a while, and with it what is to follow.
 #[tokio::test]
 async fn a_member_that_takes_its_time_to_end_for_a_restart_is_not_said_to_hang() {

@@ -1,6 +1,7 @@
 //! A node that comes back with an empty directory: it joins as somebody new, and nothing of the cluster's state is lost (S11).
 
 use std::fs;
+use std::process::Command;
 
 use hotwarm::api::types::{Done, Status};
 use rustix::process::Signal;
@@ -8,7 +9,8 @@ use serde_json::json;
 
 use crate::cluster::{Site, alone, members, private};
 use crate::faults::EXPECTED as OF_FAULTS;
-use crate::members::signal;
+use crate::members::{is_alive, signal};
+use crate::netns::join_all;
 
 const EXPECTED: &[(&str, &str)] = &[OF_FAULTS[0]];
 
@@ -74,5 +76,38 @@ fn a_node_whose_members_have_forgotten_their_lives_gets_them_back() {
     fs::remove_dir_all(cluster.machine(node).data.join("run")).unwrap();
     cluster.start(node);
     cluster.wait_whole();
+    cluster.finish(EXPECTED);
+}
+
+/// All but `tls` is moved away while members live on, by the very commands of the manual: the node keeps its name and keys, is another
+/// replica, and its members begin new lives where the former ones have ended.
+#[test]
+fn a_node_joins_anew_as_the_manual_says() {
+    let _alone = alone();
+    let mut cluster = join_all(Site::in_namespaces(3).web_and_clock());
+    let hot = cluster.hot("clock", &[]).expect("one that serves");
+    let node = cluster.names().into_iter().find(|name| !hot.ends_with(&format!("/{name}"))).unwrap();
+    let data = cluster.machine(node).data.clone();
+    let members = ["web", "clock"].map(|group| format!("{group}/{node}"));
+    let before = members.clone().map(|member| cluster.member_pid(&member).unwrap());
+    let incarnation = fs::read_to_string(data.join("incarnation")).unwrap();
+    cluster.stop_agent(node);
+    let page = include_str!("../../../../docs/operating/day-two.md");
+    let moves = page.lines().filter_map(|line| line.strip_prefix("sudo ")).filter(|line| line.contains("/var/lib/hotwarm.old"));
+    let moves: Vec<String> = moves.map(|line| line.replace("/var/lib/hotwarm", data.to_str().unwrap())).collect();
+    assert_eq!(moves.len(), 2, "{moves:?}");
+    for command in moves {
+        assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
+    }
+    let left: Vec<_> = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["tls"]);
+    assert!(before.iter().all(|pid| is_alive(*pid)), "members live on");
+    cluster.start(node);
+    // What the others know of them holds until the new agent has looked.
+    cluster.wait_until("new lives", || {
+        members.iter().zip(before).all(|(member, before)| cluster.member_pid(member).is_some_and(|pid| pid != before && !is_alive(before)))
+    });
+    cluster.wait_whole();
+    assert_ne!(fs::read_to_string(data.join("incarnation")).unwrap(), incarnation, "another replica");
     cluster.finish(EXPECTED);
 }

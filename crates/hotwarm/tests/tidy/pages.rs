@@ -110,7 +110,9 @@ fn pages_show_commands_that_exist() {
     let (tree, mut wrong) = (Tree::read(), Vec::new());
     let manual = manual(&tree);
     let mut seen = BTreeSet::new();
-    for page in tree.pages().filter(|page| !page.path.starts_with("docs/reference/") && page.path != "CHANGELOG.md") {
+    // The manual itself, and what was so once.
+    let others = ["docs/reference/cli.md", "CHANGELOG.md"];
+    for page in tree.pages().filter(|page| !others.contains(&page.path.as_str())) {
         for (number, command) in commands(&page.text) {
             let mut words = command.split_whitespace();
             let name = words.next().unwrap_or_default();

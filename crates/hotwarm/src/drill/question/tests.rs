@@ -110,3 +110,10 @@ fn a_member_that_hangs_is_no_answer_once_it_is_known_what_it_gives() {
         );
     }
 }
+
+#[test]
+fn the_report_says_what_was_taken_as_an_answer() {
+    let evidence = |also: &[u16]| Question::page("/healthz", also).evidence(&Demand::default());
+    assert_eq!(evidence(&[200, 204]), "GET /healthz, answered with a status below 500");
+    assert_eq!(evidence(&[200, 503]), "GET /healthz, answered with a status below 500, or with 503, which the check calls good");
+}

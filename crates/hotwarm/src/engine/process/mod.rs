@@ -283,7 +283,7 @@ impl Task {
                 if let Ok(link) = Link::meet(&place.dir).await {
                     return Some(link);
                 }
-                if leftover::guard_is_dead(&place.dir) {
+                if leftover::guard_is_dead(&place.dir).await {
                     leftover::clear(&place, &Mark::new(&member, incarnation, Some(address))).await;
                     return None;
                 }
