@@ -121,7 +121,7 @@ impl Member {
         }
         let accepting = tokio::spawn(async move {
             let _kept = (socket, queued);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         Self { name: name.into(), address, seen: Arc::default(), accepting, connections: Arc::default(), frozen: Arc::default() }
     }
