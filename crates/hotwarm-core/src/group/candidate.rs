@@ -114,11 +114,22 @@ impl Group {
         member.unstable_until.since(self.at)
     }
 
-    /// The best candidate and why each other is not it. `except` and `refused` are never chosen.
+    /// The best candidate and why each other is not it. `except`, which is being left, and `refused` are never chosen.
     pub(crate) fn candidate(
         &self,
         need: Need,
         except: Option<&MemberId>,
+        refused: &BTreeSet<MemberId>,
+    ) -> (Option<MemberId>, Vec<(MemberId, Refusal)>) {
+        self.candidate_after(need, except, except, refused)
+    }
+
+    /// The same for the place of `leaving`, which may be chosen again.
+    pub(crate) fn candidate_after(
+        &self,
+        need: Need,
+        except: Option<&MemberId>,
+        leaving: Option<&MemberId>,
         refused: &BTreeSet<MemberId>,
     ) -> (Option<MemberId>, Vec<(MemberId, Refusal)>) {
         let mut fit = Vec::new();
@@ -132,7 +143,7 @@ impl Group {
             } else if let (Need::Live, Some(why)) = (need, held_down.clone()) {
                 others.push((id.clone(), why));
             } else {
-                fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, except), id.clone()));
+                fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, leaving), id.clone()));
             }
         }
         let best = pick(fit, &mut others);
@@ -176,7 +187,7 @@ impl Group {
             match (member.position.filter(|(a, _)| *a == attempt), best) {
                 _ if self.old_data(id, last) => others.push((id.clone(), Refusal::OldData)),
                 (Some((_, position)), Some(best)) if position == best => {
-                    fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, None), id.clone()));
+                    fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, last), id.clone()));
                 }
                 (Some((_, position)), Some(best)) => others.push((id.clone(), Refusal::Behind { position, best })),
                 _ => others.push((id.clone(), Refusal::NoPosition)),

@@ -111,6 +111,8 @@ fn of_groups() -> Vec<group::Body> {
         Operator::Undrain { member: "web/b".into() },
         Operator::Pause,
         Operator::Resume { force: true },
+        Operator::Restart { lives: [("web/a".into(), Incarnation(3))].into() },
+        Operator::EndRestart,
     ];
     let configure = group::Body::Configure(Box::new(spec().groups[&GroupName::from("web")].clone()));
     nodes.map(group::Body::Node).into_iter().chain(asked.map(group::Body::Operator)).chain([configure, group::Body::Timer]).collect()

@@ -3,6 +3,7 @@
 //! A format changes only with its version, and then the old bytes must still be read. The golden files are hex, a line each.
 
 mod control;
+mod state;
 
 use hotwarm_core::consensus::{Body, Change, ConfChange, Message, bootstrap};
 use hotwarm_core::ids::RaftId;

@@ -105,8 +105,8 @@ fn play(args: &DemoArgs, stage: &mut Stage, reports: &mut Vec<Report>) -> Result
             (None, _) => hot(stage)?,
         };
         let (lasting, patience) = (Duration::from_secs(4), Duration::from_secs(60));
-        let questions = questions.clone();
-        let plan = Plan { fault, target, rate: args.load, lasting, patience, objective, questions };
+        let (questions, objectives) = (questions.clone(), Default::default());
+        let plan = Plan { fault, target, rate: args.load, lasting, patience, objective, objectives, questions };
         stage.progress(&format!("incident {} of 5: {}", number + 1, plan.describe()));
         let apis = stage.apis.clone();
         // What a signal interrupts is ended with everything else.

@@ -21,6 +21,8 @@ use crate::drill::{self, Apis, DrillError, Grip, Hands, Lasting, Plan, Question}
 
 /// Requests a second that one thread can make on time.
 const RATE_MAX: i64 = 10_000;
+/// What counts as good where neither the command nor the group says.
+const OBJECTIVE: Duration = Duration::from_secs(2);
 
 /// What is done to the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,9 +54,9 @@ pub struct DrillArgs {
     /// How long a freeze or cut lasts
     #[arg(long = "for", value_name = "DURATION", default_value = "10s", value_parser = super::duration)]
     pub lasting: Duration,
-    /// The longest time without an answer that counts as good
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = super::duration)]
-    pub objective: Duration,
+    /// The longest time without an answer that counts as good [default: the group's `objective.rto`, or 2s]
+    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+    pub objective: Option<Duration>,
     /// Do it without asking
     #[arg(long)]
     pub yes: bool,
@@ -82,9 +84,12 @@ pub(super) fn drill(args: &DrillArgs, global: &Global) -> Result<(), Failure> {
     };
     let patience = args.lasting + Duration::from_secs(60);
     let (first, apis) = apis(global)?;
-    let questions = questions(&config_in_force(&first)?, args.path.as_deref());
-    let target = args.target.clone();
-    let plan = Plan { fault, target, rate: args.load, lasting: args.lasting, patience, objective: args.objective, questions };
+    let config = config_in_force(&first)?;
+    let (target, questions) = (args.target.clone(), questions(&config, args.path.as_deref()));
+    let stated = config.groups.values().filter_map(|group| Some((group.name.to_string(), group.objective.rto?)));
+    let objectives = if args.objective.is_some() { BTreeMap::new() } else { stated.collect() };
+    let objective = args.objective.unwrap_or(OBJECTIVE);
+    let plan = Plan { fault, target, rate: args.load, lasting: args.lasting, patience, objective, objectives, questions };
     drill::check(&apis, &plan).map_err(failure)?;
     table::ask(&format!("{}. Requests of real clients are hit too.", plan.describe()), args.yes)?;
     let grip = Grip::default();

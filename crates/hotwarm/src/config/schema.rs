@@ -299,7 +299,7 @@ pub(super) static GROUP: Section = plain(
             "How an old hot member that hotwarm did not start is kept from serving.",
             "{ command = [\"/usr/local/bin/power-off\"] }",
         ),
-        key("objective", Table(&OBJECTIVE), Is("{}"), "What the group should reach; drills measure it.", "{ rto = \"2s\" }"),
+        key("objective", Table(&OBJECTIVE), Is("{}"), "What the group should reach. A drill is judged by `rto`.", "{ rto = \"2s\" }"),
         key(
             "drain",
             Duration(0, HOUR),
@@ -419,7 +419,13 @@ static LIMITS: Section = plain(
     "Bounds on the program and its children.",
     &[
         key("open_files", Whole(16, 16_777_216), Absent("the system's"), "Open files.", "65536"),
-        key("memory", Size(MIB, 64 * TIB), Absent("the system's"), "Address space of each process.", "\"512MiB\""),
+        key(
+            "memory",
+            Size(MIB, 64 * TIB),
+            Absent("the system's"),
+            "Memory of its own that each process may have (RLIMIT_DATA): what it allocates, not the addresses it reserves.",
+            "\"512MiB\"",
+        ),
         key("processes", Whole(1, 4_194_304), Absent("the system's"), "Processes and threads of its user.", "512"),
     ],
 );
@@ -538,6 +544,12 @@ static OBJECTIVE: Section = plain(
     &[
         key("rto", Duration(1, DAY), Absent("no objective"), "Recovery time: the longest pause that clients may see.", "\"2s\""),
         key("rpo", Duration(0, DAY), Absent("no objective"), "Recovery point: how much written data may be lost, in time.", "\"0s\""),
-        key("false_failovers", Rate, Absent("no objective"), "How many failovers without cause are accepted.", "\"1 per month\""),
+        key(
+            "false_failovers",
+            Rate,
+            Absent("no objective"),
+            "How many failovers without cause are accepted. Kept with the group; nothing is derived from it yet.",
+            "\"1 per month\"",
+        ),
     ],
 );

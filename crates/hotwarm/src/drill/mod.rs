@@ -54,6 +54,8 @@ pub struct Plan {
     pub patience: Duration,
     /// What clients may see at worst: the longest time without an answer, where the group states none of its own.
     pub objective: Duration,
+    /// The groups that state one.
+    pub objectives: BTreeMap<String, Duration>,
     /// What each group is asked.
     pub questions: BTreeMap<String, Question>,
 }
@@ -167,7 +169,8 @@ fn play(apis: &Apis, plan: &Plan, grip: &Grip, hands: &mut dyn Hands) -> Result<
         let seen = load.seen(fault.at, end);
         let counted = after.get(&group.name).copied().unwrap_or(0).saturating_sub(before.parked.get(&group.name).copied().unwrap_or(0));
         let parked = if load.connects_again() { seen.again as u64 } else { counted };
-        GroupReport::new(group, Measured { seen, parked, evidence: load.evidence(), fault: fault.wall }, &events, plan.objective)
+        let objective = plan.objectives.get(&group.name).copied().unwrap_or(plan.objective);
+        GroupReport::new(group, Measured { seen, parked, evidence: load.evidence(), fault: fault.wall }, &events, objective)
     });
     let report = Report { what: plan.describe(), groups: reports.collect() };
     whole.map(|()| report)

@@ -108,6 +108,32 @@ fn a_demo_that_is_killed_leaves_nothing_behind() {
     }
 }
 
+/// What it is for: five incidents, each with its phases and what clients saw, and a verdict that is the exit code too.
+#[test]
+fn a_demo_tells_each_incident_and_its_exit_code_is_the_verdict() {
+    let _alone = alone();
+    let ran = hotwarm().arg("demo").stdin(Stdio::null()).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    let told: Vec<&str> = out.split("\n\n").collect();
+    let of = |what: &str| *told.iter().find(|part| part.contains(what)).unwrap_or_else(|| panic!("{what}: {out}{err}"));
+    for (incident, phases) in [
+        ("is killed (SIGKILL)\n  web", &["fault", "detected", "serves"][..]),
+        ("is frozen (SIGSTOP)\n  web", &["fault"]),
+        ("is killed (SIGKILL)\n  clock", &["fault", "detected", "fenced", "promoted", "serves", "back as warm"]),
+        ("is frozen (SIGSTOP)\n  clock", &["fault", "detected", "fenced", "promoted", "serves", "back as warm"]),
+        ("and its members at once\n  clock", &["fault", "fenced", "promoted", "serves", "first answer", "back as warm"]),
+    ] {
+        let part = of(incident);
+        assert!(part.contains(" requests, ") && part.contains(" parked; outage "), "{part}");
+        let missing: Vec<_> = phases.iter().filter(|phase| !part.contains(&format!(" ms  {phase}"))).collect();
+        assert!(missing.is_empty(), "{missing:?} of {part}");
+    }
+    assert!(err.contains("incident 1 of 5") && err.contains("incident 5 of 5"), "progress: {err}");
+    let missed = of("incident ").contains("MISSED");
+    let (code, verdict) = if missed { (5, "an objective was missed") } else { (0, "every objective was met") };
+    assert!(ran.status.code() == Some(code) && out.ends_with(&format!("verdict: {verdict}\n")), "{} {out}{err}", ran.status);
+}
+
 #[test]
 fn a_demo_ends_well_and_one_that_is_kept_ends_when_asked() {
     let _alone = alone();

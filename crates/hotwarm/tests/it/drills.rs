@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use hotwarm::api::types::{Status, Traffic};
 use hotwarm::drill::fault;
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, PATIENCE, Site, alone, engine, members};
 use crate::command::hotwarm;
@@ -264,6 +264,26 @@ fn a_tcp_group_is_drilled_by_connections_alone() {
     cluster.start(node);
     cluster.wait_whole();
     cluster.finish(&[OF_FAULTS, OF_PAUSED].concat());
+}
+
+/// The group's own objective, unless the command says another; one that was missed is told, and is an exit code of its own.
+#[test]
+fn a_drill_is_judged_by_the_objective_of_its_group() {
+    let _alone = alone();
+    let mut site = Site::new(3).web();
+    site.groups = site.groups.replace("[group.web]", "[group.web]\nobjective = { rto = \"77s\" }");
+    let cluster = site.start_whole();
+    let drill = ["drill", "kill", "web/b", "--yes"];
+    let met = cluster.done("b", &[&drill[..], &["--json"]].concat());
+    let report: Value = serde_json::from_str(&met).unwrap();
+    assert_eq!((&report["met"], &report["report"]["groups"][0]["objective_ms"]), (&json!(true), &json!(77_000)), "{report}");
+    cluster.wait_settled();
+    // No two answers of 100 a second are as near as that.
+    let missed = cluster.run("b", &[&drill[..], &["--objective", "1ms"]].concat());
+    assert!(missed.exit == 5 && missed.err.contains("the objective was missed"), "{} {}", missed.exit, missed.err);
+    assert!(missed.out.contains("objective 0 failed and 1 ms: MISSED"), "{}", missed.out);
+    cluster.wait_settled();
+    cluster.finish(OF_FAULTS);
 }
 
 /// The page of the check, or the one that is asked for; a page that is not there is a member's answer too.

@@ -1,4 +1,4 @@
-//! Every process of a cluster killed or stopped in turn, at random moments, under load, and the promises checked all the while.
+//! Every process of a cluster killed in turn, and any killed or stopped, at random moments, under load, the promises checked all the while.
 //!
 //! The promises: never two that serve for the group that allows one (the recorder), no request failed that is safe to repeat and came to a
 //! router that lives (the load), and afterwards everything whole again, by itself.
@@ -81,30 +81,43 @@ impl Trial {
 
     fn strike(&mut self, strike: Strike) {
         self.moment(700);
-        let from = Instant::now();
-        println!("{strike:?}");
         match strike {
             Strike::KillAgent | Strike::KillNode | Strike::StopAgent => {
                 let node = self.node();
-                let listens: Vec<SocketAddr> = ["web", "clock"].map(|group| self.cluster.listen(group)[node]).to_vec();
-                println!("  node {node}; hot is {:?}", self.cluster.hot("clock", &[]));
-                self.strike_node(strike, node);
-                self.cluster.wait_settled();
-                // What was under way when it struck was lost with the router.
-                let from = from.checked_sub(Duration::from_secs(1)).unwrap();
-                self.struck.extend(listens.into_iter().map(|address| (address, from, Instant::now())));
+                self.hit_node(strike, node);
             }
             Strike::KillGuard | Strike::KillMember | Strike::StopGuard | Strike::StopMember => {
                 let member = self.member();
-                println!("  {member}; hot is {:?}", self.cluster.hot("clock", &[]));
-                self.strike_member(strike, &member);
-                self.cluster.wait_settled();
+                self.hit_member(strike, &member);
             }
         }
-        // Served to everybody again: the recorder and the load will tell.
+    }
+
+    fn hit_node(&mut self, strike: Strike, node: &'static str) {
+        let now = Instant::now();
+        println!("{strike:?} of {node}; hot is {:?}", self.cluster.hot("clock", &[]));
+        let listens: Vec<SocketAddr> = ["web", "clock"].map(|group| self.cluster.listen(group)[node]).to_vec();
+        self.strike_node(strike, node);
+        self.cluster.wait_settled();
+        // What was under way when it struck was lost with the router.
+        let from = now.checked_sub(Duration::from_secs(1)).unwrap();
+        self.struck.extend(listens.into_iter().map(|address| (address, from, Instant::now())));
+        self.serves_again(now);
+    }
+
+    fn hit_member(&mut self, strike: Strike, member: &str) {
+        let now = Instant::now();
+        println!("{strike:?} of {member}; hot is {:?}", self.cluster.hot("clock", &[]));
+        self.strike_member(strike, member);
+        self.cluster.wait_settled();
+        self.serves_again(now);
+    }
+
+    /// Served to everybody again: the recorder and the load will tell.
+    fn serves_again(&self, since: Instant) {
         let now = Instant::now();
         self.cluster.wait_until("answers through routers", || self.recorder.answered_since(now) > 0);
-        println!("  settled after {} ms", from.elapsed().as_millis());
+        println!("  settled after {} ms", since.elapsed().as_millis());
     }
 
     fn strike_node(&mut self, strike: Strike, node: &'static str) {
@@ -208,6 +221,24 @@ fn every_process_killed_and_stopped_at_random_moments() {
             strikes.swap(at, usize::try_from(trial.rng.below(at as u64 + 1)).unwrap());
         }
         strikes.into_iter().for_each(|strike| trial.strike(strike));
+    }
+    trial.end();
+}
+
+/// None is left out: each agent, each member's program, each guard.
+#[test]
+fn every_process_is_killed_in_turn() {
+    let _alone = alone();
+    let mut trial = Trial::begin(3);
+    for node in trial.cluster.names() {
+        trial.moment(300);
+        trial.hit_node(Strike::KillAgent, node);
+        for (group, strike) in
+            ["web", "clock"].iter().flat_map(|group| [Strike::KillMember, Strike::KillGuard].map(|strike| (group, strike)))
+        {
+            trial.moment(300);
+            trial.hit_member(strike, &format!("{group}/{node}"));
+        }
     }
     trial.end();
 }

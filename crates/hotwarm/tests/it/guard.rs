@@ -274,11 +274,13 @@ fn the_program_starts_clean() {
     let mut spec = spec(
         dir.path(),
         &format!(
-            "exec >{}; ls /proc/self/fd | wc -l; env; grep -E 'Sig(Blk|Ign)' /proc/self/status; ulimit -n; cat /proc/self/oom_score_adj",
+            "exec >{}; ls /proc/self/fd | wc -l; env; pwd; grep -E 'Sig(Blk|Ign)' /proc/self/status; ulimit -n; cat /proc/self/limits; \
+             cat /proc/self/oom_score_adj",
             seen.display()
         ),
     );
-    spec.open_files = Some(99);
+    (spec.open_files, spec.memory_bytes, spec.processes) = (Some(99), Some(77 << 20), Some(4321));
+    spec.directory = Some("/usr/share".into());
     spec.env.push(("COLOUR".into(), "red".into()));
     // Something to leak, if anything does.
     let _open = std::fs::File::open("/dev/null").unwrap();
@@ -290,7 +292,12 @@ fn the_program_starts_clean() {
     let seen = std::fs::read_to_string(&seen).unwrap();
     // Standard input, output and error, and the directory that `ls` reads.
     assert!(seen.starts_with("4\n"), "{seen}");
-    assert!(seen.contains("COLOUR=red") && seen.contains("\n99\n"), "{seen}");
+    assert!(seen.contains("COLOUR=red") && seen.contains("\n99\n") && seen.contains("\n/usr/share\n"), "{seen}");
+    // Soft and hard.
+    for (limit, number) in [("Max open files", "99"), ("Max data size", "80740352"), ("Max processes", "4321")] {
+        let line = seen.lines().find_map(|line| line.strip_prefix(limit)).unwrap_or_else(|| panic!("{limit}: {seen}"));
+        assert_eq!(line.split_whitespace().take(2).collect::<Vec<_>>(), [number, number], "{limit}");
+    }
     assert!(seen.contains("SigBlk:\t0000000000000000"), "{seen}");
     // Of the ignored ones the highest belong to the C library.
     let ignored = seen.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();

@@ -228,9 +228,16 @@ fn a_revoked_certificate_is_refused_until_its_node_has_another() {
 #[test]
 fn a_node_off_the_network_stops_what_must_not_go_on_and_keeps_the_rest() {
     let _alone = alone();
-    let stage = Stage::set();
-    let cluster = &stage.cluster;
+    let mut stage = Stage::set();
     let (node, hot) = stage.hot_node();
+    let (clock, lan) = (stage.cluster.group("clock"), Arc::clone(&stage.lan));
+    let member = clock.members.iter().find(|member| member.name == hot).unwrap().address;
+    // Who is beside the node reaches its router and its member all the while, and must not be served by them once another serves (S8).
+    lan.on(node, || {
+        stage.recorder.ask([clock.listen[node]], true);
+        stage.recorder.ask([member], false);
+    });
+    let cluster = &stage.cluster;
     let (web, pid) = (cluster.listen("web")[node], cluster.member_pid(&hot).unwrap());
     let loads = vec![stage.load("web", node), stage.load("clock", node)];
     stage.lan.cut(node);

@@ -1,14 +1,16 @@
 //! What an operator sees and does, on real clusters, by the real command line.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use hotwarm::api::types::{Configuration, Events};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Site, is_whole};
+use crate::cluster::{Cluster, PATIENCE, Site, is_whole};
+use crate::command::hotwarm;
 use crate::faults::EXPECTED as OF_FAULTS;
 use crate::schema;
 
@@ -22,6 +24,7 @@ fn an_operator_sees_and_acts() {
     reads_output_where_it_is(&cluster);
     hands_over(&cluster);
     follows_events(&cluster);
+    follows_by_commands(&cluster);
     pauses_and_resumes(&cluster);
     drains(&cluster);
     applies(&cluster);
@@ -278,6 +281,48 @@ fn follows_events(cluster: &Cluster) {
     }
     assert_eq!(codes[0], "switchover-asked");
     cluster.wait_all("clock whole", |status| status.groups.iter().all(is_whole));
+}
+
+/// A command that goes on, and its lines as they come.
+struct Follower(Child, mpsc::Receiver<String>);
+
+impl Follower {
+    fn start(cluster: &Cluster, arguments: &[&str]) -> Self {
+        let mut command = hotwarm();
+        command.args(["--api", cluster.client("a").url()]).args(arguments).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let (tell, told) = mpsc::channel();
+        // Ends with the command, or when nobody reads any more.
+        std::thread::spawn(move || lines.map_while(|line| tell.send(line).ok()).count());
+        Self(child, told)
+    }
+
+    fn hears(&self, what: &str) {
+        while !self.1.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("it does not tell of {what}")).contains(what) {}
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn follows_by_commands(cluster: &Cluster) {
+    let events = Follower::start(cluster, &["events", "clock", "--follow", "-n", "1"]);
+    // What was, so that it is there before what is to come.
+    events.hears("  clock");
+    cluster.done("b", &["switchover", "clock", "--yes"]);
+    events.hears("switchover-asked");
+    events.hears("opened");
+    cluster.wait_all("clock whole", |status| status.groups.iter().all(is_whole));
+    let logs = Follower::start(cluster, &["logs", "web/a", "--follow", "-n", "1"]);
+    logs.hears("listens on");
+    crate::members::signal(cluster.member_pid("web/a").unwrap(), Signal::KILL);
+    logs.hears("listens on");
+    cluster.wait_all("web whole", |status| status.groups.iter().all(is_whole));
 }
 
 fn pauses_and_resumes(cluster: &Cluster) {

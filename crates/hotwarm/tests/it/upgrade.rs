@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use hotwarm::api::types::Configuration;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 use crate::cluster::{Cluster, Site, all_answered, alone};
 use crate::faults::EXPECTED;
@@ -76,6 +76,35 @@ fn without_an_agent_a_stateful_hot_member_ends_and_the_others_live_on() {
     cluster.wait_settled();
     assert_eq!(pid_of(&cluster, &format!("web/{node}")), web, "adopted, not started anew");
     assert_ne!(pid_of(&cluster, &hot), pid);
+    recorder.judge();
+    cluster.finish(EXPECTED);
+}
+
+/// An agent that hangs ends nothing and hands nothing over: its guard alone ends what is stateful and hot, before the node's lease may be
+/// called over and another serves (S2).
+#[test]
+fn with_its_agent_frozen_a_stateful_hot_member_is_dead_before_the_lease_ends() {
+    let _alone = alone();
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
+    let recorder = Recorder::watch(&cluster);
+    let hot = cluster.hot("clock", &[]).expect("one that serves");
+    let node = cluster.node_of(&hot);
+    let (agent, web, pid) = (cluster.agent(node), pid_of(&cluster, &format!("web/{node}")), pid_of(&cluster, &hot));
+    let loads = cluster.load_but(node);
+    cluster.signal(agent, Signal::STOP);
+    cluster.wait_until("its lease to be called over, and another to serve", || {
+        let Some(status) = cluster.status_but(&[]) else { return false };
+        let over = status.nodes.iter().any(|other| other.name == node && !other.leased);
+        let now = cluster.hot("clock", &[]).filter(|now| *now != hot);
+        // Read in this order: at the latest then it must have been dead.
+        assert!(!(over || now.is_some()) || !is_alive(pid), "{hot} lives, and the lease of {node} is over; {now:?} serves");
+        over && now.is_some()
+    });
+    assert!(is_alive(web), "a member of a group with several hot ones needs no lease");
+    cluster.signal(agent, Signal::CONT);
+    cluster.wait_settled();
+    assert_eq!(pid_of(&cluster, &format!("web/{node}")), web);
+    all_answered(loads);
     recorder.judge();
     cluster.finish(EXPECTED);
 }

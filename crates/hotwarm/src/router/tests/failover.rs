@@ -141,6 +141,22 @@ async fn requests_park_while_every_member_is_down_and_go_when_one_is_back() {
     stage.heard(|event| matches!(event, Event::Evidence { kind: Kind::Ok, .. })).await;
 }
 
+/// The kernel would try for minutes.
+#[tokio::test]
+async fn who_accepts_nothing_is_not_waited_for_longer_than_the_time_for_connecting() {
+    for protocol in [Protocol::Http, Protocol::Tcp] {
+        let full = Member::full("a").await;
+        let mut config = config(false, protocol);
+        (config.timeouts.connect, config.park.time) = (Duration::from_millis(100), Duration::from_millis(200));
+        let stage = Stage::new(config, 1);
+        stage.open(1, &[&full]);
+        let mut client = Client::to(stage.address).await;
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        until("the wait to end", || async { stage.failed(Failure::ParkTime) == 1 }).await;
+        assert!(stage.stats().members[0].connects > 0 && stage.stats().parked > 0);
+    }
+}
+
 #[tokio::test]
 async fn a_post_is_sent_once_and_its_fate_told() {
     let breaks = Member::says("a", b"").await;

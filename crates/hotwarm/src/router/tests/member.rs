@@ -17,6 +17,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+/// A connection on this machine that is not made in this time waits for a place in the queue.
+const FULL_AFTER: std::time::Duration = std::time::Duration::from_millis(500);
+
 pub(super) struct Member {
     pub name: String,
     pub address: SocketAddr,
@@ -104,6 +107,23 @@ impl Member {
             let _ = stream.read_to_end(&mut rest).await;
         })
         .await
+    }
+
+    /// One whose kernel takes no more connections, and does not say so.
+    pub(super) async fn full(name: &str) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = tokio::time::timeout(FULL_AFTER, TcpStream::connect(address)).await {
+            queued.push(stream.unwrap());
+        }
+        let accepting = tokio::spawn(async move {
+            let _kept = (socket, queued);
+            std::future::pending::<()>().await;
+        });
+        Self { name: name.into(), address, seen: Arc::default(), accepting, connections: Arc::default(), frozen: Arc::default() }
     }
 
     /// Of TCP: passes every connection to `each` at once.
