@@ -1,18 +1,18 @@
 //! S14: a log that is idle keeps no segment of the others from going, and a busy one is bounded: so is what lies on a disk.
 //!
-//! **Segments.** On each occasion, when more than [`SEGMENTS`] lie there, every log that needs the oldest of them is written forward whole: to
-//! the segment of that moment or later ones. Of the two logs of a node the other may need the second oldest; it is moved on the next
-//! occasion, if what was written forward is synced by then. So two such occasions later nothing older is needed than the segment of the
-//! first, less those that are let lie, and what is not needed is gone once all is synced:
+//! **Segments.** Now and then, when more than [`SEGMENTS`] lie there, every log that needs the oldest of them is written forward whole, to
+//! the segment of that moment or later ones. Of the two logs of a node the other may need the second oldest; it is moved the next time, if
+//! what was written forward is synced by then. So after two such times nothing older is needed than the segment of the first, less those
+//! that are let lie, and what is not needed is gone once all is synced:
 //!
 //! ```text
-//! segments <= SEGMENTS + segments begun since the occasion before the last
+//! segments <= SEGMENTS + segments begun since the last time but one
 //! ```
 //!
-//! **What begins segments** between two occasions is what is written forward, a snapshot and at most as many entries as are not in it, and
-//! new entries. Of those that are not in the snapshot, fewer than `snapshot_every` are applied when the next is taken. What is not applied
-//! comes from leaders, and a leader proposes only while fewer than [`IN_FLIGHT_MAX`] entries are not both committed and durable on its own
-//! disk; so however long that stalls, its log ends at most [`IN_FLIGHT_MAX`] and [`UNASKED`] entries after what it has applied, or where it ended when its term began.
+//! **What begins segments** meanwhile is what is written forward (a snapshot, and the entries that are not in it) and new entries. Of those
+//! that are not in the snapshot fewer than `snapshot_every` are applied when the next is taken. The others come from leaders, and a leader
+//! proposes only while fewer than [`IN_FLIGHT_MAX`] entries are not both committed and durable on its own disk. So however long that
+//! stalls, its log ends at most [`IN_FLIGHT_MAX`] and [`UNASKED`] entries after what it has applied, or where it ended when its term began.
 
 use hotwarm_core::consensus::{IN_FLIGHT_MAX, ReplicaRole, Status};
 
