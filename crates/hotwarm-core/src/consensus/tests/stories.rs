@@ -295,7 +295,8 @@ fn proposals_are_bounded() {
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })));
     let full = (0..10).find_map(|_| cluster.at(1).propose(vec![1; 4 << 20], Vec::new()).err());
     assert_eq!(full, Some(ProposeError::Full));
-    cluster.settle();
+    let mut cluster = Cluster::three(13);
+    cluster.isolate(1);
     let small = (0..1_000).find_map(|_| {
         let refused = cluster.at(1).propose(vec![1], vec![]).err();
         cluster.settle();
