@@ -66,7 +66,7 @@ pub const HEARTBEAT_TICKS: usize = 8;
 /// Entries that a leader has proposed and that are not yet both committed and durable here, at most; then a proposal is refused as
 /// [`ProposeError::Full`] or [`ProposeError::DiskBehind`]. Far more than are under way while the disk syncs, far fewer than the shell's
 /// write-ahead log lets wait before it ends the process.
-pub const IN_FLIGHT_MAX: u64 = 256;
+pub const IN_FLIGHT_MAX: u64 = 128;
 
 impl Options {
     /// Sensible bounds for a tick of 10 ms: elections after 240 to 380 ms of silence, a heartbeat every 80 ms (why: docs/decisions/elections.md).
