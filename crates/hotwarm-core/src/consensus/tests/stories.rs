@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::cluster::{Cluster, TICK_US, encode_state, recover};
 use crate::consensus::{
-    Body, Change, ConfChange, IN_FLIGHT_MAX, Leadership, Message, Options, ProposeError, ReadError, ReadState, Recovered, Replica, ReplicaRole,
-    TransferError,
+    Body, Change, ConfChange, IN_FLIGHT_MAX, Leadership, Message, Options, ProposeError, ReadError, ReadState, Recovered, Replica,
+    ReplicaRole, TransferError,
 };
 use crate::ids::{Mono, RaftId};
 use crate::wal::{Encoder, End, Entry, EntryKind, HardState, LogId, Record, Replay, Snapshot, Voters};
