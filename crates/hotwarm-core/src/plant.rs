@@ -51,6 +51,7 @@ bugs! {
     S12GoesOn "s12-goes-on" "a node goes on with a log that may have lost its end",
     S13NoChecksum "s13-no-checksum" "a record is believed whatever its checksum says",
     S14NeverRewritten "s14-never-rewritten" "an idle log is not written forward",
+    S14NoEnd "s14-no-end" "a leader whose disk hangs proposes without end",
     S15LeaseReads "s15-lease-reads" "reads trust the leader's clock instead of a round",
     S16Jitter "s16-jitter" "election timeouts come from the thread's generator",
     S17Differs "s17-differs" "the state depends on the node that applies it",

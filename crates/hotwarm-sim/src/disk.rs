@@ -12,7 +12,7 @@ use hotwarm_core::wal::{
 pub const CLUSTER: u128 = 77;
 const SEGMENT_BYTES: u64 = 24 << 10;
 /// Segments that may lie there before idle logs are written forward.
-const SEGMENTS: usize = 2;
+pub const SEGMENTS: usize = 2;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -152,6 +152,24 @@ impl Disk {
     #[must_use]
     pub const fn kept(&self) -> usize {
         self.segments.len() - self.gone
+    }
+
+    /// The number of the oldest of them.
+    #[must_use]
+    pub const fn oldest(&self) -> usize {
+        self.gone + 1
+    }
+
+    /// The number of the segment that is being written.
+    #[must_use]
+    pub const fn current(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// All that was written is synced, so that nothing lies here but what is needed.
+    #[must_use]
+    pub const fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
     }
 
     /// Gives back what nobody needs.

@@ -16,6 +16,7 @@ pub const KNOWN: &[(Bug, u64)] = &[
     (Bug::S9NoSuccessor, 56),
     (Bug::S12GoesOn, 22),
     (Bug::S14NeverRewritten, 1),
+    (Bug::S14NoEnd, 100_843),
     (Bug::S17TooEarly, 7),
     (Bug::S18OwnClock, 14),
     (Bug::S19WitnessLeads, 14),

@@ -38,7 +38,7 @@ fn sixty_seeds_keep_every_rule() {
 /// Seeds that broke a rule once.
 #[test]
 fn seeds_of_old_bugs_keep_every_rule() {
-    for seed in [113, 149, 243, 276, 595, 967, 1994, 2169, 20160] {
+    for seed in [113, 149, 243, 276, 595, 967, 1994, 2169, 20160, 100_843] {
         keep_every_rule(seed..seed + 1);
     }
 }

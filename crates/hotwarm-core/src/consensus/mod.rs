@@ -63,6 +63,11 @@ pub struct Options {
 /// Ticks between the heartbeats of a log, by default.
 pub const HEARTBEAT_TICKS: usize = 8;
 
+/// Entries that a leader has proposed and that are not yet both committed and durable here, at most; then a proposal is refused as
+/// [`ProposeError::Full`] or [`ProposeError::DiskBehind`]. Far more than are under way while the disk syncs, far fewer than the shell's
+/// write-ahead log lets wait before it ends the process.
+pub const IN_FLIGHT_MAX: u64 = 128;
+
 impl Options {
     /// Sensible bounds for a tick of 10 ms: elections after 240 to 380 ms of silence, a heartbeat every 80 ms (why: docs/decisions/elections.md).
     #[must_use]
@@ -131,6 +136,8 @@ pub enum ProposeError {
     NotLeader { leader: Option<RaftId> },
     #[error("too much proposed and not yet committed; try again later")]
     Full,
+    #[error("{entries} entries proposed and not yet durable here; look at the disk, and try again once it has synced")]
+    DiskBehind { entries: u64 },
     #[error("entry of {bytes} bytes larger than the limit of {max}")]
     TooLarge { bytes: usize, max: usize },
     #[error("entry without data; an empty entry is a new leader's own")]

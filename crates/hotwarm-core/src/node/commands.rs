@@ -44,6 +44,8 @@ pub enum CommandError {
     Unconfirmed,
     #[error("too many commands at once; try again")]
     Busy,
+    #[error("disk of this node, which leads, far behind: nothing new is taken until it has synced; look at the disk, then try again")]
+    DiskBehind,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,8 @@ struct Pending {
     body: Body,
     since: Mono,
     sent: Option<Mono>,
+    /// It may be in the log, or on its way to who leads.
+    taken: bool,
 }
 
 #[derive(Debug)]
@@ -80,7 +84,7 @@ impl Node {
             return self.reply(ticket, Err(CommandError::Busy));
         }
         let number = self.next_number();
-        self.commands.pending.insert(number, Pending { ticket, body, since: self.now, sent: None });
+        self.commands.pending.insert(number, Pending { ticket, body, since: self.now, sent: None, taken: false });
         self.expire_commands();
     }
 
@@ -125,7 +129,11 @@ impl Node {
         let old: Vec<u64> = self.commands.pending.iter().filter(|(_, p)| now.since(p.since) >= GIVE_UP).map(|(n, _)| *n).collect();
         for number in old {
             if let Some(pending) = self.commands.pending.remove(&number) {
-                let error = if pending.sent.is_none() { CommandError::NoLeader } else { CommandError::Unconfirmed };
+                let error = match pending.sent {
+                    None => CommandError::NoLeader,
+                    Some(_) if pending.taken => CommandError::Unconfirmed,
+                    Some(_) => CommandError::DiskBehind,
+                };
                 self.reply(pending.ticket, Err(error));
             }
         }
@@ -136,6 +144,16 @@ impl Node {
                 pending.sent = Some(now);
                 let origin = Some(Origin { node: me.clone(), number: *number });
                 self.items.push(Item { origin, body: pending.body.clone() });
+            }
+        }
+    }
+
+    /// These were put into the log or sent to its leader, as far as they are commands of ours; not so what the log refused.
+    pub(super) fn commands_taken(&mut self, items: &[Item]) {
+        let mine = items.iter().filter_map(|item| item.origin.as_ref()).filter(|origin| origin.node == self.options.me);
+        for origin in mine {
+            if let Some(pending) = self.commands.pending.get_mut(&origin.number) {
+                pending.taken = true;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Action, Identity, Message, Node, StartError};
 use crate::cluster::{Body, Cluster, Entry, Item};
-use crate::consensus::{self, Recovered, Replica};
+use crate::consensus::{self, ProposeError, Recovered, Replica};
 use crate::ids::{Index, Mono, NodeId, RaftId};
 use crate::plant::{self, Bug};
 use crate::wal::{EntryKind, LogId, Snapshot};
@@ -241,9 +241,13 @@ impl Node {
         match (&mut self.replica, at) {
             (Some(replica), Some(at)) => {
                 // A refused proposal is not lost: reports and commands are sent again while they are not seen in the state.
-                let _ = replica.propose(Entry { at, wall_ms, items }.encode(), Vec::new());
+                let entry = Entry { at, wall_ms, items };
+                if !matches!(replica.propose(entry.encode(), Vec::new()), Err(ProposeError::DiskBehind { .. })) {
+                    self.commands_taken(&entry.items);
+                }
             }
             _ => {
+                self.commands_taken(&items);
                 if let Some(leader) = self.leader().filter(|leader| *leader != self.options.me) {
                     self.send(&leader, Message::Propose { items });
                 }

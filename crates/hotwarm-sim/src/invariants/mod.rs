@@ -15,13 +15,13 @@ mod one_serves;
 mod quiet;
 mod reasonable;
 mod reasons;
-pub(crate) mod segments;
+mod segments;
 mod versions;
 
 use std::collections::BTreeSet;
 
 use hotwarm_core::cluster::{Event, What};
-use hotwarm_core::consensus::ReplicaRole;
+use hotwarm_core::consensus::{ReplicaRole, Status};
 use hotwarm_core::ids::{Epoch, GroupName, Index, NodeId, Session};
 use hotwarm_core::node::Node;
 use hotwarm_core::route::Routes;
@@ -55,6 +55,7 @@ pub struct Checks {
     quiet: quiet::Quiet,
     fail_static: fail_static::FailStatic,
     reasonable: reasonable::Reasonable,
+    segments: segments::Segments,
     versions: versions::Versions,
     applied: Vec<u64>,
     exclusive: BTreeSet<GroupName>,
@@ -77,6 +78,7 @@ impl Checks {
             quiet: quiet::Quiet::new(plan.faults.is_empty()),
             fail_static: fail_static::FailStatic::new(plan),
             reasonable: reasonable::Reasonable::new(nodes),
+            segments: segments::Segments::new(nodes),
             versions: versions::Versions::new(nodes),
             applied: vec![0; nodes],
             exclusive: plan.groups.iter().filter(|g| g.exclusive).map(|g| g.name.clone()).collect(),
@@ -109,6 +111,7 @@ impl Checks {
         self.applied[n] = 0;
         self.versions.started(n, behaviour);
         self.log.started(n);
+        self.segments.started(n);
     }
 
     /// The agent of a node ended: it honours no lease any more.
@@ -186,9 +189,20 @@ impl Checks {
         self.check("no failover without a fault", broken);
     }
 
-    /// How many segments of the write-ahead log take room on a node's disk.
-    pub fn segments(&mut self, n: N, kept: usize) {
-        let broken = segments::check(n, kept);
+    /// A sync of a node ended, and its replica has not heard of it.
+    pub fn in_flight(&mut self, n: N, status: &Status) {
+        let broken = self.segments.in_flight(n, status);
+        self.check("S14 what is in flight is bounded", broken);
+    }
+
+    /// A node writes forward the logs that hold its oldest segment, to this one or later ones.
+    pub fn forward(&mut self, n: N, current: usize) {
+        self.segments.forward(n, current);
+    }
+
+    /// All that a node wrote is synced, and what nobody needs is gone: the oldest segment that takes room, and the newest.
+    pub fn tidied(&mut self, n: N, oldest: usize, current: usize) {
+        let broken = self.segments.tidied(n, oldest, current);
         self.check("S14 idle logs pin nothing", broken);
     }
 

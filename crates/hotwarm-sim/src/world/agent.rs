@@ -13,7 +13,6 @@ use super::World;
 use crate::disk::Found;
 use crate::event::{Event, M, N};
 use crate::fault::Stage;
-use crate::invariants::segments;
 use crate::plan::{CLOCK, MS, NEWER, SECOND};
 
 /// So long a hot member counts as just opened.
@@ -183,10 +182,13 @@ impl World {
 
     pub(super) fn persisted(&mut self, n: N, token: u64, through: u64) {
         self.machines[n].disk.synced(through);
-        let kept = self.machines[n].disk.kept();
-        if self.plan.snapshot_every <= segments::OFTEN {
-            self.counts.segments = self.counts.segments.max(kept);
-            self.checks.segments(n, kept);
+        if let Some(status) = self.machines[n].agent.as_ref().and_then(|node| node.replica_status()) {
+            self.checks.in_flight(n, &status);
+        }
+        let disk = &self.machines[n].disk;
+        self.counts.segments = self.counts.segments.max(disk.kept());
+        if disk.is_synced() {
+            self.checks.tidied(n, disk.oldest(), disk.current());
         }
         self.agent(n, |node, now| node.handle_persisted(now, token));
         self.break_promise(n, through);
@@ -213,6 +215,7 @@ impl World {
     fn write_forward(&mut self, n: N) {
         let machine = &mut self.machines[n];
         let Some(node) = &machine.agent else { return };
+        self.checks.forward(n, machine.disk.current());
         for log in machine.disk.pinning() {
             machine.disk.rewrite(log, &node.rewrite(log));
         }

@@ -73,7 +73,7 @@ pub struct Counts {
     pub promotions: u64,
     /// Members that were restarted, as the nodes that applied it saw it.
     pub restarted: u64,
-    /// The most segments that took room on one disk, where snapshots are taken often.
+    /// The most segments that took room on one disk.
     pub segments: usize,
     pub faults: u64,
 }

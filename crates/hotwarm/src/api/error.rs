@@ -84,7 +84,7 @@ impl From<CommandError> for Refused {
             CommandError::NotYet => (StatusCode::CONFLICT, Code::TOO_OLD),
             CommandError::NoLeader => (StatusCode::SERVICE_UNAVAILABLE, Code::NO_LEADER),
             CommandError::Unconfirmed => (StatusCode::GATEWAY_TIMEOUT, Code::UNCONFIRMED),
-            CommandError::Busy => (StatusCode::SERVICE_UNAVAILABLE, Code::BUSY),
+            CommandError::Busy | CommandError::DiskBehind => (StatusCode::SERVICE_UNAVAILABLE, Code::BUSY),
         };
         Self::new(status, code, error.to_string())
     }

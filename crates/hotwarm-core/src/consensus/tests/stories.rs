@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::cluster::{Cluster, TICK_US, encode_state, recover};
 use crate::consensus::{
-    Body, Change, ConfChange, Leadership, Message, Options, ProposeError, ReadError, ReadState, Recovered, Replica, ReplicaRole,
-    TransferError,
+    Body, Change, ConfChange, IN_FLIGHT_MAX, Leadership, Message, Options, ProposeError, ReadError, ReadState, Recovered, Replica,
+    ReplicaRole, TransferError,
 };
 use crate::ids::{Mono, RaftId};
 use crate::wal::{Encoder, End, Entry, EntryKind, HardState, LogId, Record, Replay, Snapshot, Voters};
@@ -295,10 +295,36 @@ fn proposals_are_bounded() {
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })));
     let full = (0..10).find_map(|_| cluster.at(1).propose(vec![1; 4 << 20], Vec::new()).err());
     assert_eq!(full, Some(ProposeError::Full));
-    let small = (0..20_000).find_map(|_| cluster.at(1).propose(vec![1], vec![]).err());
+    let mut cluster = Cluster::three(13);
+    cluster.isolate(1);
+    let small = (0..1_000).find_map(|_| {
+        let refused = cluster.at(1).propose(vec![1], vec![]).err();
+        cluster.settle();
+        refused
+    });
     assert_eq!(small, Some(ProposeError::Full));
     let refused = cluster.at(2).propose(vec![1], Vec::new());
     assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(RaftId(1)) }));
+}
+
+/// S14: its followers commit what it proposes, so nothing else would end it.
+#[test]
+fn a_leader_whose_disk_hangs_proposes_no_more_than_may_be_in_flight() {
+    let mut cluster = Cluster::three(13);
+    let before = cluster.at(1).status().last;
+    cluster.nodes.get_mut(&1).unwrap().stalled = true;
+    let refused = (0..1_000).find_map(|_| {
+        let refused = cluster.at(1).propose(vec![b'a'], vec![]).err();
+        cluster.settle();
+        refused
+    });
+    assert_eq!(refused, Some(ProposeError::DiskBehind { entries: IN_FLIGHT_MAX }));
+    let status = cluster.at(1).status();
+    assert_eq!((status.last, status.commit), (before + IN_FLIGHT_MAX, before + IN_FLIGHT_MAX));
+    cluster.nodes.get_mut(&1).unwrap().stalled = false;
+    cluster.settle();
+    cluster.propose("b");
+    assert_eq!(cluster.data(1).last().unwrap(), "b");
 }
 
 /// S3: the new leader knows when its voters last followed the old one.

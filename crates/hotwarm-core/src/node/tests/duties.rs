@@ -1,7 +1,7 @@
 //! What a leader owes to the log, and a node that stood still to everybody.
 
 use super::*;
-use crate::consensus::{Body as LogBody, ReplicaRole};
+use crate::consensus::{Body as LogBody, IN_FLIGHT_MAX, ReplicaRole};
 use crate::wal::{Entry as LogEntry, EntryKind, LogState, Snapshot, Voters};
 
 #[test]
@@ -20,6 +20,34 @@ fn s16_a_stall_however_long_is_one_tick() {
     assert!(!std::iter::from_fn(|| node.poll_action()).any(|action| votes(&action)), "it asks for votes");
     let (_, leadership) = node.leadership().expect("a replica");
     assert_eq!((leadership.role, node.leader()), (ReplicaRole::Follower, Some(leader)));
+}
+
+/// S14: what is told again and again while nothing becomes durable must not pile up, and who asks hears why nothing comes of it.
+#[test]
+fn a_sole_voter_whose_disk_hangs_proposes_no_more_than_may_be_in_flight() {
+    let mut desk = Desk::new(&["a"]);
+    desk.until(3000, "it serves", |d| d.serving("clock", "a").len() == 1);
+    let name = NodeId::from("a");
+    let in_flight = |d: &Desk| d.nodes[&name].replica.as_ref().map(Replica::status).map_or(0, |s| s.last - s.applied);
+    let ask = |d: &mut Desk, ticket| {
+        d.nodes.get_mut(&name).expect("known").handle_command(d.now, ticket, Command::Undrain { node: name.clone() });
+    };
+    desk.stalled.insert(name.clone(), Vec::new());
+    ask(&mut desk, 1);
+    desk.kill_member("web/a");
+    desk.until(120_000, "as much waits for the disk as may", |d| in_flight(d) == IN_FLIGHT_MAX);
+    ask(&mut desk, 2);
+    desk.run(10_000);
+    assert_eq!(in_flight(&desk), IN_FLIGHT_MAX);
+    assert_eq!(desk.replies[&1], Err(CommandError::Unconfirmed), "it is in the log");
+    assert_eq!(desk.replies[&2], Err(CommandError::DiskBehind), "it is not");
+    for token in desk.stalled.remove(&name).expect("set above") {
+        desk.later(&name, Todo::Persisted(token));
+    }
+    ask(&mut desk, 3);
+    desk.until(1000, "the next command", |d| d.replies.contains_key(&3));
+    assert!(desk.replies[&3].is_ok(), "{:?}", desk.replies[&3]);
+    desk.until(2000, "the member that ended is back", |d| d.serving("web", "a").len() == 1);
 }
 
 #[test]
