@@ -386,6 +386,7 @@ impl Hands {
             exe: self.exe.clone(),
             lives: engine::Lives { prefix: self.prefix(node), known: known(node, member) },
             failures: self.shared.failures.clone(),
+            outputs: self.shared.outputs.clone(),
         })
     }
 

@@ -44,6 +44,7 @@ pub(super) struct Shared {
     pub(super) records: Records,
     /// Hooks that fail on this node.
     pub(super) failures: engine::failures::Failures,
+    pub(super) outputs: engine::logs::Outputs,
     /// Groups whose listener here is not as the configuration wants it, and why.
     pub(super) unopened: ArcSwap<BTreeMap<GroupName, String>>,
     /// Members that answer this node's router with 5xx.

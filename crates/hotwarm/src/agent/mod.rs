@@ -144,6 +144,7 @@ impl Agent {
             former: std::sync::Mutex::default(),
             records: Records::default(),
             failures: engine::failures::Failures::default(),
+            outputs: engine::logs::Outputs::default(),
             unopened: ArcSwap::default(),
             erring: ArcSwap::default(),
             router,

@@ -14,7 +14,7 @@ use hotwarm_core::ids::{Attempt, Epoch, Incarnation, Position, Role};
 
 use super::job::Job;
 use super::place::{self, Life, Place};
-use super::{Newest, SpawnSpec, View, Wires, epoch_of, logs};
+use super::{Newest, SpawnSpec, View, Wires, epoch_of};
 use crate::child::hook::{self, Hook};
 use crate::config::{Fence, Hooks};
 use crate::probe::{self, Failure, Probe, Verdict};
@@ -111,7 +111,7 @@ impl Task {
 
     /// Until the agent drops its handle. The member lives on.
     pub(super) async fn run(mut self) {
-        let _keeper = Job::spawn(logs::keep(self.place.clone()));
+        let _kept = self.spec.outputs.keep(&self.place);
         self.look();
         loop {
             let Self { wires, doing, probe, .. } = &mut self;

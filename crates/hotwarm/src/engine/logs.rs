@@ -2,14 +2,15 @@
 //!
 //! The member writes to the file itself, so that nothing of hotwarm stands between; the file is copied and truncated when it is long
 //! (what is written in between is lost), never renamed under the writer. A member that prints while no agent runs is not bounded.
-//! Main path: [`tail`], [`Follower`]; `keep` beside every member's task. All of it blocks: call it off the runtime's threads.
+//! Main path: [`tail`], [`Follower`]; [`Outputs`] beside all members' tasks. All of it blocks: call it off the runtime's threads.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use super::Place;
 
@@ -17,7 +18,10 @@ use super::Place;
 const OUTPUT_BYTES_MAX: u64 = 8 << 20;
 /// How many older outputs are kept.
 const KEPT: u32 = 2;
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After an output was too long.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// How far back the tail looks, in bytes.
 const TAIL_BYTES_MAX: u64 = 1 << 20;
 /// A line is cut here, in bytes.
@@ -103,25 +107,94 @@ impl Follower {
     }
 }
 
-/// Keeps the member's output bounded for as long as it runs.
-pub(super) async fn keep(place: Place) {
+/// Keeps what a node's members print bounded, from a thread of its own: a disk that hangs holds up nothing else. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    files: BTreeSet<PathBuf>,
+    is_watched: bool,
+}
+
+/// An output that is kept bounded until this is dropped.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    outputs: Outputs,
+    file: PathBuf,
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.outputs.lock().files.remove(&self.file);
+    }
+}
+
+impl Outputs {
+    pub(super) fn keep(&self, place: &Place) -> Keeping {
+        let file = place.output();
+        let mut kept = self.lock();
+        kept.files.insert(file.clone());
+        if !kept.is_watched {
+            let outputs = Arc::downgrade(&self.0);
+            let begun = std::thread::Builder::new().name("outputs".into()).spawn(move || watch(&outputs, OUTPUT_BYTES_MAX));
+            match begun {
+                Ok(_) => kept.is_watched = true,
+                Err(error) => tracing::warn!(%error, "no thread that keeps what members print bounded; tried again with the next member"),
+            }
+        }
+        drop(kept);
+        Keeping { outputs: self.clone(), file }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Until nobody knows of the outputs any more.
+fn watch(outputs: &Weak<Mutex<Kept>>, bytes_max: u64) {
+    let mut told: BTreeMap<PathBuf, Instant> = BTreeMap::new();
+    let mut pause = LOOK_EVERY;
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        let output = place.output();
-        let done = tokio::task::spawn_blocking(move || rotate(&output, OUTPUT_BYTES_MAX)).await;
-        if let Ok(Err(error)) = done {
-            tracing::warn!(dir = %place.dir.display(), %error, "the member's output could not be put aside; it grows");
+        std::thread::sleep(pause);
+        pause = LOOK_EVERY;
+        let Some(kept) = outputs.upgrade() else { return };
+        let files = Outputs(kept).lock().files.clone();
+        told.retain(|file, _| files.contains(file));
+        for file in files {
+            match put_aside(&file, bytes_max) {
+                Ok(false) => {}
+                // Who prints that much may print as much again at once.
+                Ok(true) => pause = LOOK_AGAIN,
+                Err(error) => {
+                    pause = LOOK_AGAIN;
+                    if told.get(&file).is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+                        told.insert(file.clone(), Instant::now());
+                        tracing::warn!(file = %file.display(), %error, "what the member printed is lost: it was too long, and not put aside");
+                    }
+                }
+            }
         }
     }
 }
 
-fn rotate(output: &Path, bytes_max: u64) -> io::Result<()> {
+/// True if the output was longer than `bytes_max`: its end is then the newest of those put aside, and it begins anew. It does so too where
+/// nothing could be kept: room on the disk is worth more than what was printed.
+fn put_aside(output: &Path, bytes_max: u64) -> io::Result<bool> {
     match output.metadata() {
         Ok(metadata) if metadata.len() > bytes_max => {}
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     }
+    let mut from = OpenOptions::new().read(true).write(true).open(output)?;
+    let kept = copy_end(&mut from, output, bytes_max);
+    from.set_len(0)?;
+    kept.map(|()| true)
+}
+
+fn copy_end(from: &mut File, output: &Path, bytes_max: u64) -> io::Result<()> {
     let aside = |n: u32| PathBuf::from(format!("{}.{n}", output.display()));
     for n in (1..KEPT).rev() {
         match std::fs::rename(aside(n), aside(n + 1)) {
@@ -129,10 +202,15 @@ fn rotate(output: &Path, bytes_max: u64) -> io::Result<()> {
             _ => {}
         }
     }
-    let mut from = OpenOptions::new().read(true).write(true).open(output)?;
+    let length = from.metadata()?.len();
+    from.seek(SeekFrom::Start(length.saturating_sub(bytes_max)))?;
     let mut to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(aside(1))?;
-    io::copy(&mut from, &mut to)?;
-    from.set_len(0)
+    // No further: the writer goes on meanwhile.
+    let copied = io::copy(&mut from.take(bytes_max), &mut to);
+    if copied.is_err() {
+        let _ = std::fs::remove_file(aside(1));
+    }
+    copied.map(drop)
 }
 
 #[cfg(test)]
@@ -158,13 +236,48 @@ mod tests {
         writeln!(member, "ve").unwrap();
         assert_eq!(follower.next_lines(10).unwrap(), ["five"]);
 
-        rotate(&place.output(), 10).unwrap();
+        assert!(put_aside(&place.output(), 20).unwrap());
         assert_eq!(place.output().metadata().unwrap().len(), 0);
         writeln!(member, "six").unwrap();
         assert_eq!(follower.next_lines(10).unwrap(), ["six"], "the writer goes on in the emptied file");
         assert_eq!(tail(&place, 3).unwrap(), ["four", "five", "six"], "the tail reaches into what was put aside");
-        rotate(&place.output(), 1).unwrap();
-        rotate(&place.output(), 1).unwrap();
+        assert!(put_aside(&place.output(), 1).unwrap());
+        assert!(!put_aside(&place.output(), 1).unwrap());
+        writeln!(member, "seven").unwrap();
+        assert!(put_aside(&place.output(), 1).unwrap());
         assert!(place.dir.join("output.log.2").exists() && !place.dir.join("output.log.3").exists());
+    }
+
+    /// Where it cannot be put aside it is lost: the disk must not fill up.
+    #[test]
+    fn what_cannot_be_kept_is_let_go() {
+        let data = tempfile::tempdir().unwrap();
+        let output = data.path().join("output.log");
+        std::fs::write(&output, "much").unwrap();
+        std::fs::write(data.path().join("output.log.1"), "before").unwrap();
+        std::fs::create_dir_all(data.path().join("output.log.2/in the way")).unwrap();
+        put_aside(&output, 1).unwrap_err();
+        assert_eq!(output.metadata().unwrap().len(), 0);
+    }
+
+    /// Its writer never pauses, and the longest output is far behind it at once.
+    #[test]
+    fn who_prints_without_end_is_kept_bounded() {
+        let data = tempfile::tempdir().unwrap();
+        let place = Place::of(data.path(), &MemberId::new("web/a"));
+        place.make().unwrap();
+        let printed = OpenOptions::new().append(true).create(true).open(place.output()).unwrap();
+        let outputs = Outputs::default();
+        let _kept = outputs.keep(&place);
+        let mut member = std::process::Command::new("yes").stdout(printed).spawn().unwrap();
+        let aside = |n: u32| place.dir.join(format!("output.log.{n}")).metadata().map_or(0, |kept| kept.len());
+        let until = Instant::now() + Duration::from_secs(60);
+        while aside(2) == 0 {
+            assert!(Instant::now() < until, "nothing was put aside twice");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        member.kill().unwrap();
+        member.wait().unwrap();
+        assert!(aside(1) <= OUTPUT_BYTES_MAX && aside(2) == OUTPUT_BYTES_MAX, "its end: {} {}", aside(1), aside(2));
     }
 }

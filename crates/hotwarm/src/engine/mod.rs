@@ -63,6 +63,8 @@ pub struct SpawnSpec {
     pub lives: Lives,
     /// Where hooks that fail are told.
     pub failures: failures::Failures,
+    /// Where what they print is kept bounded.
+    pub outputs: logs::Outputs,
 }
 
 /// A member as its engine sees it.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use hotwarm::config::*;
 use hotwarm::engine::failures::Failures;
+use hotwarm::engine::logs::Outputs;
 use hotwarm::engine::{self, Handle, Lives, Place, SpawnSpec};
 use hotwarm::fence::guard::frame::{ToGuard, encode};
 use hotwarm::fence::guard::{SOCKET_FILE, short_path};
@@ -152,6 +153,7 @@ impl Site {
             exe: PathBuf::from(HOTWARM),
             lives: Lives { prefix: self.prefix, known: Incarnation(0) },
             failures: Failures::default(),
+            outputs: Outputs::default(),
         }
     }
 }

@@ -23,7 +23,7 @@ use super::job::Job;
 use super::leftover::Mark;
 use super::link::Link;
 use super::place::{self, Life, Place};
-use super::{Newest, SpawnSpec, View, Wires, epoch_of, leftover, logs};
+use super::{Newest, SpawnSpec, View, Wires, epoch_of, leftover};
 use crate::config::{Process, RoleChange};
 use crate::fence::guard::frame::{FromGuard, Spec, State, Status, ToGuard};
 use crate::probe::{self, Verdict};
@@ -79,7 +79,7 @@ impl Task {
 
     /// Until the agent drops its handle. The member and its guard live on.
     pub(super) async fn run(mut self) {
-        let _keeper = Job::spawn(logs::keep(self.place.clone()));
+        let _kept = self.spec.outputs.keep(&self.place);
         self.seek(None);
         loop {
             let wake = if let Stage::Living(living) = &self.stage { living.wake_at() } else { None };
