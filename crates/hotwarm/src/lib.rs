@@ -15,6 +15,7 @@ pub mod drill;
 pub mod engine;
 pub mod fence;
 pub mod net;
+pub mod plant;
 pub mod probe;
 pub mod router;
 pub mod store;

@@ -156,6 +156,7 @@ fn group_changes(old: &Group, new: &Group) -> Vec<String> {
     differs("check", old.check != new.check);
     differs("balance", old.balance != new.balance);
     differs("limits and timeouts", (old.park, old.http, old.timeouts, old.drain) != (new.park, new.http, new.timeouts, new.drain));
+    differs("what may be repeated", old.repeat != new.repeat);
     differs("fence", (&old.fence, old.stateful, old.failovers_per_hour) != (&new.fence, new.stateful, new.failovers_per_hour));
     differs("objective", old.objective != new.objective);
     let weights = |g: &Group| g.members.iter().map(|(id, m)| (id.clone(), m.priority, m.weight)).collect::<BTreeSet<_>>();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use hotwarm_core::ids::{GroupName, MemberId, NodeId};
 
 use super::diagnostic::{Findings, Span};
+use super::mark::Mark;
 use super::model::{
     Balance, Check, CheckKind, Cluster, Config, Engine, Fence, Group, Hooks, HttpLimits, Limits, Member, Mode, Node, Objective, Park,
     Process, Protocol, Restart, RoleChange, Timeouts,
@@ -319,6 +320,7 @@ impl DraftGroup<'_> {
                 headers: count(http, "headers")?,
                 connections: count(http, "connections")?,
             },
+            repeat: http.entries("repeat")?.iter().filter_map(|entry| Mark::read(entry.value.as_ref()?.text()?).ok()).collect(),
             timeouts: Timeouts {
                 connect: *timeouts.duration("connect")?,
                 first_byte: *timeouts.duration("first_byte")?,

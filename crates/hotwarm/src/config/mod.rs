@@ -8,6 +8,7 @@ mod diagnostic;
 mod draft;
 mod edit;
 mod losses;
+mod mark;
 pub mod model;
 pub mod pki;
 mod read;
@@ -25,6 +26,7 @@ use hotwarm_core::ids::NodeId;
 pub use diagnostic::{Diagnostic, Errors, Place, Severity};
 pub use edit::{without_node, without_work_of};
 pub use losses::{GroupLoss, Loss, Lost, Report, losses};
+pub use mark::Mark;
 pub use model::*;
 pub use rules::smallest_rto;
 

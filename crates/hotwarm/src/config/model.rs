@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use hotwarm_core::ids::{GroupName, MemberId, NodeId};
 
+use super::mark::Mark;
+
 /// The whole file, for one node or for none (`check`, `apply`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -60,6 +62,8 @@ pub struct Group {
     pub balance: Balance,
     pub park: Park,
     pub http: HttpLimits,
+    /// What the user marks as safe to repeat (S20).
+    pub repeat: Vec<Mark>,
     pub timeouts: Timeouts,
     pub fence: Fence,
     pub objective: Objective,

@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::diagnostic::{Findings, Span};
+use super::mark::Mark;
 use super::schema::{FILE, Key, Kind, OneOf, Rest, Section, Unset};
 use super::units;
 use crate::codes::Code;
@@ -365,6 +366,7 @@ fn string(kind: &Kind, text: &str) -> Result<Value, String> {
             Err("it does not begin with / or holds a character that a URL does not".into())
         }
         Kind::Signal if units::signal(text).is_none() => Err(format!("`{text}` is not a signal for this")),
+        Kind::Mark => Mark::read(text).map(|_| owned()),
         Kind::HashKey if !is_hash_key(text) => Err(format!("`{text}` is neither")),
         Kind::Choice(all) if !all.contains(&text) => Err(format!("`{text}` is none of them")),
         Kind::Text if text.is_empty() => Err("it is empty".into()),

@@ -78,6 +78,8 @@ pub(super) enum Kind {
     Signal,
     /// `client-ip` or `header:NAME`.
     HashKey,
+    /// `METHOD /path`
+    Mark,
     Choice(&'static [&'static str]),
     List(&'static Self),
     /// A table whose keys are the user's.
@@ -107,6 +109,7 @@ impl Kind {
             Self::Argv => "a program (its full path, or a name in PATH) and its arguments: [\"/path/program\", \"argument\"]".into(),
             Self::Signal => "one of \"SIGHUP\", \"SIGUSR1\", \"SIGUSR2\", \"SIGWINCH\", \"SIGCONT\"".into(),
             Self::HashKey => "\"client-ip\" or \"header:NAME\"".into(),
+            Self::Mark => "a method and a path such as \"POST /search\", or all below one: \"PUT /items/\"".into(),
             Self::Choice([one]) => format!("\"{one}\""),
             Self::Choice(all) => format!("one of \"{}\"", all.join("\", \"")),
             Self::List(item) => format!("a list, each {}", item.words()),
@@ -132,8 +135,8 @@ const fn plain(title: &'static str, doc: &'static str, keys: &'static [Key]) -> 
 }
 
 use self::Kind::{
-    Address, Argv, Choice, Duration, Either, Flag, HashKey, List, Map, Name, Path, Rate, SecretFile, Signal, Size, Table, Text, UrlPath,
-    Whole,
+    Address, Argv, Choice, Duration, Either, Flag, HashKey, List, Map, Mark, Name, Path, Rate, SecretFile, Signal, Size, Table, Text,
+    UrlPath, Whole,
 };
 use self::Unset::{Absent, Is, Required};
 
@@ -290,7 +293,7 @@ pub(super) static GROUP: Section = plain(
             "Bounds on requests that wait for a hot member.",
             "{ time = \"10s\", requests = 1000, bytes = \"16MiB\" }",
         ),
-        key("http", Table(&HTTP), Is("{}"), "Bounds on clients.", "{ head = \"16KiB\" }"),
+        key("http", Table(&HTTP), Is("{}"), "Bounds on clients, and what may be repeated.", "{ head = \"16KiB\" }"),
         key("timeouts", Table(&TIMEOUTS), Is("{}"), "How long a router waits for a member or a client.", "{ first_byte = \"60s\" }"),
         key(
             "fence",
@@ -508,11 +511,20 @@ static PARK: Section = plain(
 
 static HTTP: Section = plain(
     "http",
-    "Bounds on what clients may send. `connections` holds for `tcp` groups too.",
+    "Bounds on what clients may send, and what may be repeated. `connections` holds for `tcp` groups too.",
     &[
         key("head", Size(KIB, MIB), Is("\"16KiB\""), "Request line and headers together.", "\"16KiB\""),
         key("headers", Whole(1, 1_000), Is("100"), "Headers of a request.", "100"),
         key("connections", Whole(1, 1_000_000), Is("10000"), "Connections of clients, on each node.", "10000"),
+        key(
+            "repeat",
+            List(&Mark),
+            Is("[]"),
+            "Requests that a member may get twice without harm: when one fails in the middle they are sent again, or wait, as those with an \
+             `Idempotency-Key` do, with up to 64 KiB of body. The path alone, or, where it ends with `/`, all that begin so. The query is not \
+             looked at; a path with `%`, `;`, `//` or `..` is never meant. 64 at most.",
+            "[\"POST /search\", \"PUT /items/\"]",
+        ),
     ],
 );
 

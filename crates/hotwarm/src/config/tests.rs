@@ -40,6 +40,7 @@ fn a_file_with_every_key_parses_without_a_word() {
     assert_eq!(jobs.mode, Mode { hot: 2, warm: 1, spare: 1, exclusive: false });
     assert_eq!(jobs.members[&MemberId::from("jobs/a1")].weight, 50);
     assert_eq!(jobs.balance, Balance::HashHeader("x-user".into()));
+    assert_eq!(jobs.repeat, ["POST /search", "PUT /items/"].map(|text| Mark::read(text).unwrap()));
     let old = &config.groups[&GroupName::new("old")];
     assert_eq!(old.fence, Fence::Command(vec!["/opt/old/fence".into()]));
     assert!(old.stateful && old.mode.exclusive);
@@ -72,6 +73,7 @@ fn defaults_are_what_the_manual_says() {
     );
     assert_eq!(web.park, Park { time: Duration::from_secs(10), requests: 1_000, bytes: 16 << 20 });
     assert_eq!(web.http, HttpLimits { head_bytes: 16 << 10, headers: 100, connections: 10_000 });
+    assert_eq!(web.repeat, []);
     assert_eq!((web.drain, web.failovers_per_hour, web.stateful), (Duration::from_secs(5), 6, false));
     let Engine::Process(process) = &web.engine else { panic!("{:?}", web.engine) };
     assert_eq!((process.grace, process.start_timeout), (Duration::from_secs(5), Duration::from_secs(30)));

@@ -95,6 +95,7 @@ impl Site {
             balance: Balance::LeastLoaded,
             park: Park { time: Duration::from_secs(1), requests: 1, bytes: 1 },
             http: HttpLimits { head_bytes: 1, headers: 1, connections: 1 },
+            repeat: Vec::new(),
             timeouts: Timeouts { connect: PATIENCE, first_byte: PATIENCE, idle: PATIENCE },
             fence: Fence::Supervisor,
             objective: Objective::default(),

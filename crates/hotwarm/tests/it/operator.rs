@@ -363,13 +363,16 @@ fn applies(cluster: &Cluster) {
     let before = cluster.group("clock").epoch;
     let now: Configuration = cluster.client("c").get("/api/v1/config").unwrap();
     let file = cluster.file("new.toml");
-    let changed = now.text.replace("[group.clock]", "[group.clock]\npark = { time = \"5s\" }\nobjective = { rto = \"5s\" }");
+    let changed = now
+        .text
+        .replace("[group.clock]", "[group.clock]\npark = { time = \"5s\" }\nobjective = { rto = \"5s\" }\nhttp.repeat = [\"POST /\"]");
     std::fs::write(&file, &changed).unwrap();
     let file = file.to_str().unwrap();
     assert!(!cluster.done("c", &["status"]).contains("is not configuration"), "the file is the one in force");
     let dry = cluster.done("c", &["apply", file, "--dry-run"]);
     assert!(dry.contains("+park = { time = \"5s\" }") && dry.contains("nothing was changed"), "{dry}");
-    assert!(dry.contains("group clock: limits and timeouts change"), "{dry}");
+    assert!(dry.contains("group clock: limits and timeouts change\n"), "{dry}");
+    assert!(dry.contains("group clock: what may be repeated changes\n"), "{dry}");
     assert!(cluster.done("c", &["apply", file, "--yes"]).contains("configuration 2 is in force"));
     assert!(cluster.done("a", &["apply", file]).contains("nothing to do"));
     assert!(cluster.done("c", &["status"]).contains("on this machine is not configuration 2"), "the machine's file is the old one");

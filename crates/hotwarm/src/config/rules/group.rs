@@ -6,6 +6,7 @@ use hotwarm_core::route::slots::MEMBERS_MAX;
 
 use super::super::diagnostic::{Findings, Span};
 use super::super::draft::{Draft, DraftGroup};
+use super::super::mark::MARKS_MAX;
 use super::super::model::{Engine, Fence, Hooks, Process, Protocol, RoleChange};
 use super::super::read::Table;
 use super::super::units::{millis, show_duration, show_duration_ms};
@@ -255,6 +256,18 @@ fn lease_for(rto: Duration, heartbeat: Duration) -> Option<u64> {
     (lease >= least).then_some(lease)
 }
 
+/// Each request is compared with all of them.
+fn marks(group: &DraftGroup<'_>, findings: &mut Findings) {
+    let Some(http) = group.table.table("http") else { return };
+    let count = http.entries("repeat").map_or(0, <[_]>::len);
+    if count > MARKS_MAX {
+        findings
+            .error(Code::BAD_VALUE, &http.field("repeat").span, format!("`repeat` marks {count} requests"))
+            .expected(format!("{MARKS_MAX} or fewer"))
+            .hint("a path that ends with / means all below it");
+    }
+}
+
 fn protocol(group: &DraftGroup<'_>, findings: &mut Findings) {
     let checked = |table: &Table| ["status", "body"].into_iter().filter(|key| table.given(key) && !table.given("http")).collect::<Vec<_>>();
     if let Some(check) = group.table.table("check") {
@@ -276,6 +289,7 @@ fn protocol(group: &DraftGroup<'_>, findings: &mut Findings) {
                 .hint("leave the key out");
         }
     }
+    marks(group, findings);
     if group.protocol != Some(Protocol::Tcp) {
         return;
     }
@@ -288,11 +302,11 @@ fn protocol(group: &DraftGroup<'_>, findings: &mut Findings) {
             .hint("or set protocol = \"http\"");
     }
     if let Some(http) = group.table.table("http") {
-        for key in ["head", "headers"].into_iter().filter(|key| http.given(key)) {
+        for (key, does) in [("head", "bounds"), ("headers", "bounds"), ("repeat", "marks")].into_iter().filter(|(key, _)| http.given(key)) {
             findings.error(
                 Code::NOT_FOR_PROTOCOL,
                 &http.field(key).span,
-                format!("`{key}` bounds HTTP requests, and {} speaks tcp", group.name),
+                format!("`{key}` {does} HTTP requests, and {} speaks tcp", group.name),
             );
         }
     }

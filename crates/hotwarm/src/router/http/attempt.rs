@@ -19,6 +19,7 @@ use super::framing::{BadBody, Body, Framing};
 use super::head::{self, Request};
 use super::problem::Problem;
 use super::reply::{self, HEAD_LIMIT, Reply, ReplyKind};
+use crate::plant::{self, Bug};
 use crate::router::balance::Answer;
 use crate::router::evidence;
 use crate::router::group::Settings;
@@ -187,7 +188,7 @@ impl<'a> Attempt<'a> {
 
     /// No reply byte released: another attempt may follow. Else the reply is truncated.
     fn failed(&self, why: Why, truncated: Failure) -> End {
-        if self.has_begun() { End::Truncated(truncated) } else { End::Failed { sent: self.sent, why } }
+        if self.has_begun() && !plant::is(Bug::S20AfterRelease) { End::Truncated(truncated) } else { End::Failed { sent: self.sent, why } }
     }
 
     /// Of this reply, or of an interim one that is half written, bytes were released: nothing else may come after them.

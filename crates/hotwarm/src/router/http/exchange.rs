@@ -16,6 +16,7 @@ use super::head::Request;
 use super::problem::Problem;
 use super::{After, Client};
 use crate::clock;
+use crate::plant::{self, Bug};
 use crate::router::evidence;
 use crate::router::local::{Admission, Flight, LocalGroup, LocalTarget};
 use crate::router::park::Ticket;
@@ -37,7 +38,8 @@ pub(super) struct Course {
     pub repeatable: bool,
     /// A connection from the pool broke: the next attempt uses a new one.
     pub fresh: bool,
-    keyed: bool,
+    /// Its body is kept, as long as it is small.
+    kept: bool,
     tried: SlotSet,
     sends: u32,
     ticket: Option<Ticket>,
@@ -46,14 +48,16 @@ pub(super) struct Course {
 }
 
 impl Course {
+    /// What is safe to repeat is decided here and, of its body's size, in [`Course::keep`] (S20).
     fn new(request: &Request) -> Self {
+        let kept = request.keyed || request.marked || plant::is(Bug::S20AnyRequest);
         Self {
             body: Body::new(request.framing),
             checked: 0,
             replay: Vec::new(),
-            repeatable: request.safe || request.keyed,
+            repeatable: request.safe || kept,
             fresh: false,
-            keyed: request.keyed,
+            kept,
             tried: SlotSet::EMPTY,
             sends: 0,
             ticket: None,
@@ -71,7 +75,7 @@ impl Course {
         if !self.repeatable {
             return;
         }
-        if self.keyed && self.replay.len() + bytes.len() <= REPLAY {
+        if self.kept && (self.replay.len() + bytes.len() <= REPLAY || plant::is(Bug::S20AnySize)) {
             self.replay.extend_from_slice(bytes);
         } else {
             self.repeatable = false;

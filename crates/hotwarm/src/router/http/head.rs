@@ -10,7 +10,7 @@ use hotwarm_core::route::balance::hash_key;
 
 use super::framing::{Framing, is_token};
 use super::problem::Problem;
-use crate::config::HttpLimits;
+use crate::config::{HttpLimits, Mark};
 
 /// More headers than any configuration allows.
 pub(super) const HEADERS: usize = 256;
@@ -28,6 +28,8 @@ pub(super) struct Request {
     pub safe: bool,
     /// Has an `Idempotency-Key` (S20).
     pub keyed: bool,
+    /// The user marks it as safe to repeat (S20).
+    pub marked: bool,
     pub upgrade: bool,
     /// What the balance hashes, if it hashes.
     pub hash: Option<u64>,
@@ -63,6 +65,14 @@ pub(super) enum HashOf<'a> {
     Header(&'a str),
 }
 
+/// What of the group's configuration a head is read by.
+#[derive(Debug)]
+pub(super) struct Rules<'a> {
+    pub limits: &'a HttpLimits,
+    pub repeat: &'a [Mark],
+    pub hash: HashOf<'a>,
+}
+
 /// The length of the head at the front of `bytes`, if it is whole. `scanned` remembers how far earlier calls came.
 pub(super) fn find_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Problem> {
     for at in memchr::memchr_iter(b'\n', &bytes[*scanned..]).map(|at| *scanned + at) {
@@ -96,11 +106,11 @@ struct Found<'a> {
 }
 
 /// Reads the whole head `bytes` and writes the member's into `out`.
-pub(super) fn read(bytes: &[u8], limits: &HttpLimits, origin: &Origin, hash: HashOf<'_>, out: &mut Vec<u8>) -> Result<Request, Problem> {
+pub(super) fn read(bytes: &[u8], rules: &Rules<'_>, origin: &Origin, out: &mut Vec<u8>) -> Result<Request, Problem> {
     let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
     let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(bytes, &mut headers[..limits.headers.min(HEADERS)]) {
+    match parsed.parse_with_uninit_headers(bytes, &mut headers[..rules.limits.headers.min(HEADERS)]) {
         Ok(httparse::Status::Complete(n)) if n == bytes.len() => {}
         Err(httparse::Error::TooManyHeaders) => return Err(Problem::TooLarge),
         Err(httparse::Error::Version) if is_other_version(bytes) => return Err(Problem::Version),
@@ -118,13 +128,13 @@ pub(super) fn read(bytes: &[u8], limits: &HttpLimits, origin: &Origin, hash: Has
     let dropped_by_name = named_by_connection(parsed.headers);
     let mut run = Run::default();
     for header in parsed.headers.iter() {
-        let keep = found.take(header, hash)? && !dropped_by_name.iter().any(|name| name.eq_ignore_ascii_case(header.name.as_bytes()));
+        let keep = found.take(header, rules.hash)? && !dropped_by_name.iter().any(|name| name.eq_ignore_ascii_case(header.name.as_bytes()));
         run.push(bytes, header, keep, out);
     }
     run.end(bytes, bytes.len() - 2, out);
 
     let host = found.check(http_10, authority)?;
-    let request = found.request(method, http_10, hash, origin)?;
+    let request = found.request(method, path, http_10, rules, origin)?;
     found.write(&request, host, origin, out);
     Ok(request)
 }
@@ -286,7 +296,7 @@ impl<'a> Found<'a> {
         Ok(host)
     }
 
-    fn request(&self, method: &str, http_10: bool, hashed: HashOf<'_>, origin: &Origin) -> Result<Request, Problem> {
+    fn request(&self, method: &str, path: &str, http_10: bool, rules: &Rules<'_>, origin: &Origin) -> Result<Request, Problem> {
         let framing = match (self.chunked, self.length) {
             (true, _) => Framing::Chunked,
             (false, None | Some(0)) => Framing::None,
@@ -306,8 +316,9 @@ impl<'a> Found<'a> {
             framing,
             safe: framing == Framing::None && matches!(method, "GET" | "HEAD" | "OPTIONS") && !upgrade,
             keyed: self.keyed && !upgrade,
+            marked: !upgrade && rules.repeat.iter().any(|mark| mark.means(method, path)),
             upgrade: upgrade && !http_10,
-            hash: match hashed {
+            hash: match rules.hash {
                 HashOf::Nothing => None,
                 HashOf::Client => Some(origin.hash),
                 HashOf::Header(_) => self.hash.or(Some(origin.hash)),

@@ -31,7 +31,7 @@ mod head;
 mod problem;
 mod reply;
 
-use head::{HashOf, Origin, Request};
+use head::{HashOf, Origin, Request, Rules};
 use problem::Problem;
 
 /// How long a connection that is closed with an answer is read on, so that the answer is not destroyed by a reset.
@@ -144,7 +144,8 @@ impl Client {
                     Balance::HashClientIp => HashOf::Client,
                     Balance::HashHeader(name) => HashOf::Header(name),
                 };
-                let request = head::read(&self.input.bytes()[..end], &limits, &self.origin, hash, &mut self.head)?;
+                let rules = Rules { limits: &limits, repeat: &settings.repeat, hash };
+                let request = head::read(&self.input.bytes()[..end], &rules, &self.origin, &mut self.head)?;
                 self.input.consume(end);
                 return Ok(Some(request));
             }

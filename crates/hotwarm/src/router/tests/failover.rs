@@ -12,7 +12,7 @@ use super::client::{Client, ask, get};
 use super::member::Member;
 use super::stage::{Stage, config, until};
 use crate::clock;
-use crate::config::{Balance, CheckKind, Group, Protocol};
+use crate::config::{Balance, CheckKind, Group, Mark, Protocol};
 use crate::router::{Event, Failure, Kind, RouterError};
 
 const KEYED: &str = "POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key: k\r\nContent-Length: 5\r\n\r\nhello";
@@ -242,19 +242,62 @@ async fn what_is_safe_is_repeated_elsewhere_with_its_body() {
 }
 
 #[tokio::test]
-async fn a_keyed_body_too_large_to_keep_is_not_repeated() {
+async fn a_body_too_large_to_keep_is_not_repeated() {
     let breaks = Member::raw("a", |mut stream, mut read| async move {
         while read.len() < 100_000 {
             tokio::io::AsyncReadExt::read_buf(&mut stream, &mut read).await.unwrap();
         }
     })
     .await;
-    let stage = Stage::http();
+    let stage = Stage::new(marked(false), 1);
     stage.open(1, &[&breaks]);
-    let mut client = Client::to(stage.address).await;
-    client.send(b"POST / HTTP/1.1\r\nHost: h\r\nIdempotency-Key: k\r\nContent-Length: 100000\r\n\r\n").await;
-    client.send(&[b'x'; 100_000]).await;
-    assert_eq!((client.reply().await.unwrap().status, breaks.count()), (502, 1));
+    for (n, head) in [(1, "POST / HTTP/1.1\r\nIdempotency-Key: k"), (2, "POST /search HTTP/1.1")] {
+        let mut client = Client::to(stage.address).await;
+        client.send(format!("{head}\r\nHost: h\r\nContent-Length: 100000\r\n\r\n").as_bytes()).await;
+        client.send(&[b'x'; 100_000]).await;
+        assert_eq!((client.reply().await.unwrap().status, breaks.count()), (502, n), "{head}");
+    }
+}
+
+/// A group in which the user marks the search and all items.
+fn marked(exclusive: bool) -> Group {
+    let repeat = ["POST /search", "PUT /items/"].map(|text| Mark::read(text).unwrap()).to_vec();
+    Group { repeat, ..config(exclusive, Protocol::Http) }
+}
+
+#[tokio::test]
+async fn what_the_user_marks_is_repeated_when_its_member_is_killed_and_nothing_else_is() {
+    let old = Member::raw("old", |stream, _| async move {
+        let _open = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let new = Member::good("new").await;
+    let stage = Stage::new(marked(true), 2).leased();
+    stage.open(1, &[&old]);
+    let is_marked = ["POST /search", "POST /search?q=%2e", "PUT /items/7"];
+    let is_not =
+        ["POST /", "PUT /search", "POST /search/", "POST /%73earch", "POST /x/../search", "PUT /items/../orders", "PUT /items/..;/orders"];
+    let mut clients = Vec::new();
+    for line in is_marked.into_iter().chain(is_not) {
+        let mut client = Client::to(stage.address).await;
+        client.send(format!("{line} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello").as_bytes()).await;
+        clients.push((line, client));
+    }
+    old.hangs(clients.len()).await;
+    old.kill();
+    for (line, client) in &mut clients[is_marked.len()..] {
+        let reply = client.reply().await.unwrap();
+        assert_eq!((reply.status, reply.code()), (502, "HW0810"), "{line}");
+    }
+    stage.parked(is_marked.len()).await;
+    stage.open(2, &[&new]);
+    for (line, client) in &mut clients[..is_marked.len()] {
+        let reply = client.reply().await.unwrap();
+        assert_eq!((reply.status, reply.header("x-member")), (200, Some("new")), "{line}");
+        assert!(reply.text().starts_with(&format!("{line}\n")) && reply.text().ends_with("\n\nhello"), "{}", reply.text());
+    }
+    assert_eq!((old.count(), new.count()), (clients.len(), is_marked.len()));
 }
 
 #[tokio::test]

@@ -47,6 +47,7 @@ pub(super) fn config(exclusive: bool, protocol: Protocol) -> Group {
         balance: Balance::LeastLoaded,
         park: Park { time: PATIENCE, requests: 100, bytes: 1 << 20 },
         http: HttpLimits { head_bytes: 16 * 1024, headers: 100, connections: 1000 },
+        repeat: Vec::new(),
         timeouts: Timeouts { connect: Duration::from_secs(2), first_byte: PATIENCE, idle: PATIENCE },
         fence: Fence::Supervisor,
         objective: Objective::default(),
