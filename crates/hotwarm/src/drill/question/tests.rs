@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{Answer, Demand, Question, Reply, ask};
 
@@ -78,9 +78,15 @@ fn a_connection_without_a_member_is_no_answer() {
         assert!(told.as_ref().is_err_and(|why| why.starts_with("no member behind the connection")), "{told:?}");
     }
     let closes_at_once = server(|stream, _| drop(stream));
-    assert!(answer(closes_at_once).is_err());
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert!(answer(nobody).is_err_and(|why| why.contains("no connection")));
+    // However late it closes: nobody ends first where the member is to speak.
+    let demand = Demand::default();
+    demand.raise(Answer::Spoke);
+    assert!(asked(closes_at_once, Duration::ZERO, &demand).is_err());
+    // Bound, so that the port is nobody else's, and not listening.
+    let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    nobody.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = nobody.local_addr().unwrap().as_socket().unwrap();
+    assert!(answer(address).is_err_and(|why| why.contains("no connection")));
 }
 
 #[test]
