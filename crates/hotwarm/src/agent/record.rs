@@ -117,7 +117,7 @@ impl Records {
         while ring.len() > KEPT_MAX {
             ring.pop_front();
         }
-        drop(ring);
+        // Before another takes the ring: the next number is counted from this one.
         self.newest.send_replace(number);
     }
 
@@ -127,6 +127,14 @@ impl Records {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let first = ring.partition_point(|r| r.number <= number);
         ring.iter().skip(first).take(limit).cloned().collect()
+    }
+
+    /// Every record after `number` that is kept, oldest first, and the number of the newest there is at that moment.
+    #[must_use]
+    pub fn all_after(&self, number: u64) -> (Vec<Recorded>, u64) {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = ring.partition_point(|r| r.number <= number);
+        (ring.iter().skip(first).cloned().collect(), *self.newest.borrow())
     }
 
     /// The newest `limit` records, oldest first.
@@ -154,6 +162,23 @@ mod tests {
     use hotwarm_core::ids::{Epoch, MemberId};
 
     use super::*;
+
+    /// Else who follows is told something twice.
+    #[test]
+    fn what_is_read_while_others_write_ends_at_the_newest_and_no_number_is_given_twice() {
+        let records = Records::default();
+        std::thread::scope(|scope| {
+            let write = || (0..2_000).for_each(|_| records.note(Millis(1), None, "test", String::new()));
+            let writers = [scope.spawn(write), scope.spawn(write)];
+            let mut told = 0;
+            while writers.iter().any(|writer| !writer.is_finished()) {
+                let (found, newest) = records.all_after(told);
+                assert!(found.iter().map(|record| record.number).eq(told + 1..=newest), "after {told}, of {newest}: {found:?}");
+                told = newest;
+            }
+        });
+        assert_eq!(records.all_after(0).1, 4_000);
+    }
 
     /// A hot member that is doubted and kept is no failover, nor is a change that somebody asked for.
     #[test]
