@@ -53,7 +53,7 @@ codes! {
     FENCE_MISSING = 114, "nothing would stop the old hot member";
     FENCE_WRONG = 115, "a fence that does not fit";
     RPO_WITHOUT_DATA = 116, "an rpo for data that hotwarm does not keep";
-    RTO_TOO_SMALL = 117, "an rto that the lease does not allow";
+    RTO_TOO_SMALL = 117, "an rto that lease or disk do not allow";
     API_EXPOSED = 118, "the API would be open to others";
     LEASE_TOO_SHORT = 119, "the lease is too short for the heartbeat";
     NOT_FOR_PROTOCOL = 120, "a setting that this protocol does not have";
