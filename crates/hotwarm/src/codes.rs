@@ -1,9 +1,7 @@
 //! The codes of what a user may meet: `HW0104` in a message leads to `docs/reference/errors/HW0104.md`.
 //!
 //! One table for the whole program. It must never reuse a number: a retired code keeps its page. A test checks that each code has a page and
-//! each page a code. HW00xx: the command line; HW01xx: the configuration; HW02xx: keys, certificates, join files;
-//! HW03xx: what a node finds in the log and in its peers; HW04xx: the API and the commands that use it; HW05xx: a running node; HW08xx: what
-//! the router answers.
+//! each page a code. The first two digits tell the family: `Code::family`.
 
 use std::fmt;
 
@@ -55,7 +53,7 @@ codes! {
     FENCE_MISSING = 114, "nothing would stop the old hot member";
     FENCE_WRONG = 115, "a fence that does not fit";
     RPO_WITHOUT_DATA = 116, "an rpo for data that hotwarm does not keep";
-    RTO_TOO_SMALL = 117, "an rto that the lease does not allow";
+    RTO_TOO_SMALL = 117, "an rto that lease or disk do not allow";
     API_EXPOSED = 118, "the API would be open to others";
     LEASE_TOO_SHORT = 119, "the lease is too short for the heartbeat";
     NOT_FOR_PROTOCOL = 120, "a setting that this protocol does not have";
@@ -150,6 +148,38 @@ impl Code {
         Self::ALL.iter().copied().find(|code| code.to_string() == text)
     }
 
+    /// The page that lists all of them, as Markdown.
+    #[must_use]
+    pub fn index() -> String {
+        let mut page = String::from(
+            "# Errors\n\n<!-- Generated from crates/hotwarm/src/codes.rs; do not edit. `scripts/fix` writes it anew. -->\n\n\
+             Every code, and what it is about. Its page says what it means and what to do.\n",
+        );
+        let mut family = None;
+        for code in Self::ALL {
+            if family != Some(code.0 / 100) {
+                family = Some(code.0 / 100);
+                page.push_str(&format!("\n## {}\n\n| code | what |\n|---|---|\n", code.family()));
+            }
+            page.push_str(&format!("| [{code}]({code}.md) | {} |\n", code.title()));
+        }
+        page
+    }
+
+    /// What codes that begin alike have in common.
+    const fn family(self) -> &'static str {
+        match self.0 / 100 {
+            0 => "HW00: the command line",
+            1 => "HW01: the configuration",
+            2 => "HW02: keys, certificates, join files",
+            3 => "HW03: what a node finds in the log and in its peers",
+            4 => "HW04: the API and the commands that use it",
+            5 => "HW05: a running node",
+            8 => "HW08: what the router answers",
+            _ => "others",
+        }
+    }
+
     /// Where its page is, from the root of the documentation's repository.
     #[must_use]
     pub fn page(self) -> String {
@@ -196,6 +226,17 @@ mod tests {
         for code in Code::ALL {
             let page = std::fs::read_to_string(folder.join(format!("{code}.md"))).unwrap();
             assert_eq!(page.lines().next().unwrap(), format!("# {code}: {}", code.title()));
+            assert_ne!(code.family(), "others", "{code}: say what its family is about");
         }
+    }
+
+    #[test]
+    fn the_index_lists_every_code() {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/errors/README.md");
+        if std::env::var_os("HOTWARM_REGENERATE").is_some_and(|value| value == "1") {
+            std::fs::write(&path, Code::index()).unwrap();
+        }
+        let file = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(file == Code::index(), "{} is not what the code says; run scripts/fix and look at the difference", path.display());
     }
 }

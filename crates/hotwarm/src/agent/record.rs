@@ -117,7 +117,7 @@ impl Records {
         while ring.len() > KEPT_MAX {
             ring.pop_front();
         }
-        drop(ring);
+        // Before another takes the ring: the next number is counted from this one.
         self.newest.send_replace(number);
     }
 
@@ -127,6 +127,14 @@ impl Records {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let first = ring.partition_point(|r| r.number <= number);
         ring.iter().skip(first).take(limit).cloned().collect()
+    }
+
+    /// Every record after `number` that is kept, oldest first, and the number of the newest there is at that moment.
+    #[must_use]
+    pub fn all_after(&self, number: u64) -> (Vec<Recorded>, u64) {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = ring.partition_point(|r| r.number <= number);
+        (ring.iter().skip(first).cloned().collect(), *self.newest.borrow())
     }
 
     /// The newest `limit` records, oldest first.
@@ -154,6 +162,24 @@ mod tests {
     use hotwarm_core::ids::{Epoch, MemberId};
 
     use super::*;
+
+    /// Else who follows is told something twice.
+    #[test]
+    fn what_is_read_while_others_write_ends_at_the_newest_and_no_number_is_given_twice() {
+        let (records, begin) = (Records::default(), std::sync::Barrier::new(4));
+        // All is read each time: who writes meets who reads.
+        let work = || {
+            begin.wait();
+            for _ in 0..500 {
+                records.note(Millis(1), None, "test", String::new());
+                let (found, newest) = records.all_after(0);
+                assert!(found.iter().map(|record| record.number).eq(1..=found.len() as u64), "one after the other");
+                assert_eq!(found.last().map(|record| record.number), Some(newest), "the newest there is was read");
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(work))));
+        assert_eq!(records.all_after(0).1, 2_000);
+    }
 
     /// A hot member that is doubted and kept is no failover, nor is a change that somebody asked for.
     #[test]

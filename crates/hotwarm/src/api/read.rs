@@ -97,10 +97,9 @@ pub(super) async fn events(State(app): State<App>, query: Result<Query<EventsQue
     let limit = at_most("limit", query.limit, EVENTS_DEFAULT, EVENTS_MAX.into())?;
     let group = query.group.clone();
     let wanted = stream::Wanted::group(query.group);
-    let newest = *app.agent.records().watch().borrow();
     let view = app.agent.view();
     // Filtered before it is cut, so that a quiet group's events are found behind a busy one's.
-    let all = app.agent.records().after(query.after.unwrap_or(0), usize::MAX);
+    let (all, newest) = app.agent.records().all_after(query.after.unwrap_or(0));
     let of_group: Vec<_> = all.iter().filter(|record| wanted.takes(record)).collect();
     if let Some(name) = group.filter(|name| of_group.is_empty() && !view.cluster.groups.contains_key(&GroupName::new(name))) {
         return Err(no_group(&view, &name));

@@ -175,6 +175,9 @@ fn failure(error: DrillError) -> Failure {
         DrillError::NoEffect(_) => {
             Failure::failed(Code::DRILL_SHOWS_NOTHING, text).hint("was it run on the machine of its target, with the right to strike it?")
         }
+        DrillError::OwnLimit(_) => {
+            Failure::failed(Code::DRILL_SHOWS_NOTHING, text).hint("allow more open files (`ulimit -Hn`), or ask less often: --load")
+        }
         DrillError::Fault { .. } => {
             Failure::failed(Code::DRILL_FAULT, text).hint("signals and packet filters of others need root; `cut` needs `nft`")
         }

@@ -18,6 +18,9 @@ use crate::config;
 const CERTIFICATE_DAYS: i64 = 30;
 
 /// Show nodes, groups, members and what is wrong
+///
+/// It also says if this machine's configuration file is not what the cluster runs with. Nodes do not tell each other of their files: ask on
+/// each machine. With --json or --watch the file is not looked at.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// Show it again every so often, until interrupted

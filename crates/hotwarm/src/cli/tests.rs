@@ -287,6 +287,9 @@ fn the_unit_starts_this_program() {
     let unit = fs::read_to_string(root.join("etc/systemd/system/hotwarm.service")).unwrap();
     assert!(unit.contains(&format!("ExecStart={} run", std::env::current_exe().unwrap().display())));
     assert!(unit.contains("KillMode=process") && !unit.contains("User="));
+    // Else it stays down when the cause is gone.
+    let (head, service) = unit.split_once("[Service]").unwrap();
+    assert!(head.contains("\nStartLimitIntervalSec=0\n") && service.contains("\nRestart=always\n"), "{unit}");
 }
 
 /// All that an agent of that user must read is that user's, also after the root that joined it comes again with a new certificate.

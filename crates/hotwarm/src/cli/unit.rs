@@ -42,7 +42,8 @@ pub(super) fn give(data: &Path, user: &str) -> Result<(), Failure> {
         .hint(format!("use sudo, and make the user first: sudo useradd --system --no-create-home --shell /usr/sbin/nologin {user}")))
 }
 
-/// The agent alone is ended and started again: members outlive it and are adopted. The guards lock themselves into memory, for which the
+/// The agent alone is ended and started again: members outlive it and are adopted. systemd tries for as long as it takes, for what ended the
+/// agent may be over at any time, as a full disk is, and nobody may be there to start it then. The guards lock themselves into memory, for which the
 /// usual limit is too small.
 fn text(program: &Path, config: &Path, user: Option<&str>) -> String {
     let rights = match user {
@@ -55,7 +56,8 @@ fn text(program: &Path, config: &Path, user: Option<&str>) -> String {
         ),
     };
     format!(
-        "[Unit]\nDescription=hotwarm: keeps services answering while machines fail\nWants=network-online.target\nAfter=network-online.target\n\n\
+        "[Unit]\nDescription=hotwarm: keeps services answering while machines fail\nWants=network-online.target\nAfter=network-online.target\n\
+         StartLimitIntervalSec=0\n\n\
          [Service]\nExecStart={} run --config {}\n{rights}Restart=always\nRestartSec=1\nKillMode=process\nDelegate=yes\n\
          LimitNOFILE=1048576\nLimitMEMLOCK=infinity\nOOMScoreAdjust=-900\n\n\
          [Install]\nWantedBy=multi-user.target\n",

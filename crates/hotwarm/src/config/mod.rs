@@ -5,6 +5,7 @@
 
 pub mod data;
 mod diagnostic;
+pub mod disk;
 mod draft;
 mod edit;
 mod losses;
@@ -100,6 +101,19 @@ pub fn examine(text: &str, file_name: &str, node: Option<&NodeId>) -> Parsed {
 #[must_use]
 pub fn examine_here(text: &str, file_name: &str, node: Option<&NodeId>, here: Option<&NodeId>) -> Parsed {
     judged(text, file_name, node, |draft, findings| rules::judge_here(draft, node, here, findings))
+}
+
+/// What an objective asks of this machine's disk, of which `sync` was measured: nothing if it can be kept.
+#[must_use]
+pub fn examine_disk(text: &str, file_name: &str, node: Option<&NodeId>, sync: std::time::Duration) -> Parsed {
+    judged(text, file_name, node, |draft, findings| rules::judge_disk(draft, sync, findings))
+}
+
+/// What is to be said of the objectives of `config`: what they come to by lease and heartbeat, and by the `sync` of this machine's disk, or why
+/// that was not measured.
+#[must_use]
+pub fn objectives(config: &Config, sync: &Result<std::time::Duration, String>) -> Vec<String> {
+    rules::objectives(config, sync)
 }
 
 /// Like [`examine`], for the machine that is `node`, or the one that the file names, and is about to run it: what it cannot start without

@@ -560,7 +560,7 @@ static OBJECTIVE: Section = plain(
             "false_failovers",
             Rate,
             Absent("no objective"),
-            "How many failovers without cause are accepted. Kept with the group; nothing is derived from it yet.",
+            "How many failovers without cause are accepted; more than none. A statement for people: nothing is derived from it, and `check` says so. `failovers_per_hour` bounds those for doubt.",
             "\"1 per month\"",
         ),
     ],

@@ -196,6 +196,32 @@ fn the_smallest_rto_is_accepted_and_less_is_not() {
     parse(&text, "f", None).unwrap();
 }
 
+/// What is configured is judged everywhere, and what is measured on top of it on the machine that is the node.
+#[test]
+fn an_objective_that_the_measured_disk_cannot_keep_is_refused_with_the_figures() {
+    let with = |mode: &str| format!("{}\nobjective = {{ rto = \"2s\" }}\n", small(mode));
+    let judged = |mode: &str, sync_ms| examine_disk(&with(mode), "f", None, Duration::from_millis(sync_ms)).found.errors;
+    assert_eq!(judged("hot-warm", 71), []);
+    let errors = judged("hot-warm", 72);
+    assert_eq!((errors.len(), errors[0].code, errors[0].expected.as_str()), (1, Code::RTO_TOO_SMALL, "\"2010ms\" or more"));
+    for part in
+        ["2s", "on this machine", "1500ms with lease 1s and heartbeat 100ms", "510ms for 7 syncs of its disk, 72.0 ms each as measured"]
+    {
+        assert!(errors[0].message.contains(part), "{part}: {}", errors[0].message);
+    }
+    assert_eq!(judged("hot-hot", 10_000), [], "nobody waits for a disk there");
+}
+
+#[test]
+fn no_false_failover_ever_cannot_be_promised() {
+    let with = |rate: &str| format!("{}\nobjective = {{ false_failovers = \"{rate}\" }}\n", small("hot-warm"));
+    let errors = parse(&with("0 per month"), "f", None).unwrap_err().errors;
+    assert_eq!((errors[0].code, errors[0].expected.as_str()), (Code::BAD_VALUE, "more than 0"));
+    // What decides nothing says so.
+    let notes = objectives(&parse(&with("1 per month"), "f", None).unwrap(), &Err("why not".to_owned()));
+    assert!(notes.len() == 1 && notes[0].contains("nothing is derived from false_failovers") && notes[0].contains("here 6"), "{notes:?}");
+}
+
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in ".{0,400}") {

@@ -3,18 +3,32 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
-use super::question::{Answer, Demand, Question, ask};
+use super::question::{Answer, Demand, Miss, Question, ask};
 
 /// A request that was not answered by then has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests that a load keeps the results of, at most: a drill of more is not begun.
 pub(super) const KEPT_MAX: usize = 1_000_000;
+
+/// Where nothing bounds this process but the kernel.
+const OPEN_FILES: u64 = 1 << 20;
+
+/// Each request under way holds an open file: allows as many as this process may have.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.or(Some(OPEN_FILES));
+    if limit.current.is_some_and(|current| most.is_some_and(|most| current < most)) {
+        // Without it the drill may end early, and says so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: most, ..limit });
+    }
+}
 
 /// What a load is to do: go on, send no more and wait for the answers, or end at once.
 const RUN: u8 = 0;
@@ -69,6 +83,7 @@ pub struct Load {
     demand: Arc<Demand>,
     stop: Arc<AtomicU8>,
     shots: Arc<Mutex<Vec<Shot>>>,
+    own: Arc<OnceLock<String>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -88,11 +103,13 @@ impl Load {
     pub fn asking(question: Question, addresses: Vec<SocketAddr>, rate: u32) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, shots, demand) = (Arc::new(AtomicU8::new(RUN)), Arc::new(Mutex::new(Vec::new())), Arc::new(Demand::default()));
-        let range = Range { question: question.clone(), addresses, every: Duration::from_secs(1) / rate.max(1) };
+        let own = Arc::default();
+        let every = Duration::from_secs(1) / rate.max(1);
+        let range = Range { question: question.clone(), addresses, every, own: Arc::clone(&own) };
         let (stopped, kept, demanded) = (Arc::clone(&stop), Arc::clone(&shots), Arc::clone(&demand));
         let work = move || runtime.block_on(fire(&Arc::new(range), &stopped, &kept, &demanded));
         let thread = std::thread::Builder::new().name("load".into()).spawn(work)?;
-        Ok(Self { question, demand, stop, shots, thread: Some(thread) })
+        Ok(Self { question, demand, stop, shots, own, thread: Some(thread) })
     }
 
     /// From now on asks for what every answer so far has shown; false if there was none.
@@ -112,6 +129,12 @@ impl Load {
     #[must_use]
     pub fn connects_again(&self) -> bool {
         self.question.connects_again(&self.demand)
+    }
+
+    /// Why this load has ended by itself: it could not ask, and what it saw until then says nothing of what came after.
+    #[must_use]
+    pub fn own_failure(&self) -> Option<&str> {
+        self.own.get().map(String::as_str)
     }
 
     /// What clients saw of requests due from `from` to `to`.
@@ -167,13 +190,14 @@ struct Range {
     question: Question,
     addresses: Vec<SocketAddr>,
     every: Duration,
+    own: Arc<OnceLock<String>>,
 }
 
 async fn fire(range: &Arc<Range>, stop: &AtomicU8, shots: &Arc<Mutex<Vec<Shot>>>, demand: &Arc<Demand>) {
     let mut due = Instant::now();
     let mut turn = 0;
     let mut flying = JoinSet::new();
-    while stop.load(Ordering::Relaxed) == RUN {
+    while stop.load(Ordering::Relaxed) == RUN && range.own.get().is_none() {
         tokio::time::sleep_until(due.into()).await;
         while flying.try_join_next().is_some() {}
         let Some(to) = range.addresses.get(turn % range.addresses.len().max(1)).copied() else { return };
@@ -182,12 +206,13 @@ async fn fire(range: &Arc<Range>, stop: &AtomicU8, shots: &Arc<Mutex<Vec<Shot>>>
         due += range.every;
         flying.spawn(async move {
             let told = tokio::time::timeout(PATIENCE, ask(&range.question, to, &demand)).await;
-            let shot = match told.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()))) {
+            let shot = match told.unwrap_or_else(|_| Err(Miss::Client(format!("no answer within {} s", PATIENCE.as_secs())))) {
                 Ok(reply) => {
                     let took = reply.at.saturating_duration_since(at);
                     Shot { to, at, took, outcome: Ok(reply.answer), again: reply.again }
                 }
-                Err(why) => Shot { to, at, took: at.elapsed(), outcome: Err(why), again: false },
+                Err(Miss::Own(why)) => return drop(range.own.set(why)),
+                Err(Miss::Client(why)) => Shot { to, at, took: at.elapsed(), outcome: Err(why), again: false },
             };
             let mut shots = shots.lock().unwrap_or_else(PoisonError::into_inner);
             if shots.len() < KEPT_MAX {
@@ -249,6 +274,27 @@ mod tests {
         let seen = summary(shots.iter(), start);
         assert_eq!((seen.outage, seen.failed, seen.slowest), (Duration::from_millis(309), 0, Duration::from_millis(300)));
         assert_eq!(seen.first_answer, Some(Duration::from_millis(310)));
+    }
+
+    #[test]
+    fn a_load_without_files_ends_and_counts_nothing_as_a_clients_failure() {
+        // Connections are made, and nobody ever answers.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let load = Load::start(vec![listener.local_addr().unwrap()], 200).unwrap();
+        let before = getrlimit(Resource::Nofile);
+        let used = std::fs::read_dir("/proc/self/fd").unwrap();
+        let highest = used.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap()).max();
+        setrlimit(Resource::Nofile, Rlimit { current: highest.map(|fd| fd + 4), ..before }).unwrap();
+        let begun = Instant::now();
+        while load.own_failure().is_none() && begun.elapsed() < PATIENCE / 2 {
+            std::thread::yield_now();
+        }
+        raise_open_files();
+        assert_eq!(getrlimit(Resource::Nofile).current, before.maximum);
+        setrlimit(Resource::Nofile, before).unwrap();
+        let seen = load.seen(begun - PATIENCE, Instant::now());
+        assert_eq!((seen.failed, seen.first_failure), (0, None));
+        assert!(load.own_failure().is_some_and(|why| why.contains("open files")), "{:?}", load.own_failure());
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub enum DrillError {
     TooMany { rate: u32, time: Duration },
     #[error("no effect of the fault was seen ({0}): nothing was tested")]
     NoEffect(String),
+    #[error("this process could not open a connection ({0}): what it counts since then says nothing of the group")]
+    OwnLimit(String),
     #[error("{doing} failed: {source}")]
     Fault { doing: String, source: std::io::Error },
     #[error("not whole again within {} s: {what}", .after.as_secs())]
@@ -128,6 +130,7 @@ fn play(apis: &Apis, plan: &Plan, grip: &Grip, hands: &mut dyn Hands) -> Result<
     if groups.is_empty() {
         return Err(DrillError::Unready("no group that it touches has a listener to ask: it would show nothing".into()));
     }
+    load::raise_open_files();
     let mut loads = Vec::new();
     for group in &groups {
         let addresses = addresses(group, plan, &target.node);
@@ -139,6 +142,7 @@ fn play(apis: &Apis, plan: &Plan, grip: &Grip, hands: &mut dyn Hands) -> Result<
     let begun = Instant::now();
     hands.progress(&format!("load: {} requests a second on {}", plan.rate, names(&groups)));
     std::thread::sleep(BEFORE);
+    could_ask(&loads)?;
     for (group, load) in groups.iter().zip(&loads) {
         if !load.calibrate() {
             let seen = load.seen(begun, Instant::now()).first_failure.unwrap_or_else(|| "no request was decided".to_owned());
@@ -152,11 +156,12 @@ fn play(apis: &Apis, plan: &Plan, grip: &Grip, hands: &mut dyn Hands) -> Result<
         hands.progress("a cut that an earlier drill had left behind was in force until now");
     }
     hands.progress(&format!("fault: {}", plan.describe()));
-    let whole = wait_until_whole(apis, plan, &target, grip, fault.at, hands);
+    let whole = wait_until_whole(apis, plan, &target, grip, &loads, fault.at, hands);
     std::thread::sleep(AFTER);
     loads.iter().for_each(Load::stop);
     let end = Instant::now();
     loads.iter_mut().for_each(Load::settle);
+    could_ask(&loads)?;
     let events = observer.get::<Events>(&format!("/api/v1/events?after={}&limit=1000", before.number));
     let events = match events {
         Ok(events) => events.events,
@@ -376,12 +381,18 @@ fn act(apis: &Apis, plan: &Plan, target: &Target, grip: &Grip) -> Result<Begun, 
     }
 }
 
+/// A drill that could not ask ends at once, and blames nobody for it.
+fn could_ask(loads: &[Load]) -> Result<(), DrillError> {
+    loads.iter().find_map(Load::own_failure).map_or(Ok(()), |why| Err(DrillError::OwnLimit(why.to_owned())))
+}
+
 /// Waits for the fault to end, undoes it, and waits until the cluster is what it was.
 fn wait_until_whole(
     apis: &Apis,
     plan: &Plan,
     target: &Target,
     grip: &Grip,
+    loads: &[Load],
     since: Instant,
     hands: &mut dyn Hands,
 ) -> Result<(), DrillError> {
@@ -390,6 +401,7 @@ fn wait_until_whole(
     let mut struck = plan.fault != Fault::Cut;
     while since.elapsed() < plan.patience {
         std::thread::sleep(LOOK_EVERY);
+        could_ask(loads)?;
         if !struck && is_cut_off(apis, target) {
             struck = true;
             hands.progress(&format!("node {} hears none of its peers", target.node));

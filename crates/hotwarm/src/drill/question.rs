@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -67,6 +68,21 @@ impl Demand {
     }
 }
 
+/// Why nothing shows that a member answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Miss {
+    /// What a client would have met.
+    Client(String),
+    /// The drill itself could not ask, and knows nothing of the group.
+    Own(String),
+}
+
+impl From<String> for Miss {
+    fn from(why: String) -> Self {
+        Self::Client(why)
+    }
+}
+
 /// An answer, and when it was there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reply {
@@ -120,18 +136,21 @@ impl Question {
 }
 
 /// Asks once; the caller bounds the time.
-pub(super) async fn ask(question: &Question, address: SocketAddr, demand: &Demand) -> Result<Reply, String> {
+pub(super) async fn ask(question: &Question, address: SocketAddr, demand: &Demand) -> Result<Reply, Miss> {
     match question {
         Question::Http { path, good } => http(address, path, good).await,
         Question::Tcp { park } => tcp(address, (*park).max(PARK_MIN), demand).await,
     }
 }
 
-async fn open(address: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(address).await.map_err(|error| format!("no connection: {error}"))
+async fn open(address: SocketAddr) -> Result<TcpStream, Miss> {
+    TcpStream::connect(address).await.map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => Miss::Own(error.to_string()),
+        _ => Miss::Client(format!("no connection: {error}")),
+    })
 }
 
-async fn http(address: SocketAddr, path: &str, good: &[u16]) -> Result<Reply, String> {
+async fn http(address: SocketAddr, path: &str, good: &[u16]) -> Result<Reply, Miss> {
     let mut stream = open(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|error| format!("not sent: {error}"))?;
@@ -141,13 +160,13 @@ async fn http(address: SocketAddr, path: &str, good: &[u16]) -> Result<Reply, St
     let status = reply.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok());
     let status: u16 = status.ok_or_else(|| "connection closed without a reply".to_owned())?;
     if !good.contains(&status) {
-        return Err(format!("status {status}"));
+        return Err(Miss::Client(format!("status {status}")));
     }
     Ok(Reply { answer: Answer::Status(status), at: Instant::now(), again: false })
 }
 
 /// As a client that connects again when it is reset, for as long as a router would have let it wait.
-async fn tcp(address: SocketAddr, park: Duration, demand: &Demand) -> Result<Reply, String> {
+async fn tcp(address: SocketAddr, park: Duration, demand: &Demand) -> Result<Reply, Miss> {
     let begun = Instant::now();
     let mut quiet = QUIET;
     loop {
@@ -156,7 +175,7 @@ async fn tcp(address: SocketAddr, park: Duration, demand: &Demand) -> Result<Rep
             return Ok(Reply { answer, at, again: quiet > QUIET });
         }
         if begun.elapsed() >= park {
-            return Err(format!("no member behind the connection within {} ms", park.as_millis()));
+            return Err(Miss::Client(format!("no member behind the connection within {} ms", park.as_millis())));
         }
         tokio::time::sleep_until((started + quiet).into()).await;
         quiet = (quiet * 2).min(QUIET_MAX);
@@ -164,7 +183,7 @@ async fn tcp(address: SocketAddr, park: Duration, demand: &Demand) -> Result<Rep
 }
 
 /// One connection: what shows that a member is behind it, and since when; `None` if it was reset, or ended without what is asked for.
-async fn connect(address: SocketAddr, quiet: Duration, demand: &Demand) -> Result<Option<(Answer, Instant)>, String> {
+async fn connect(address: SocketAddr, quiet: Duration, demand: &Demand) -> Result<Option<(Answer, Instant)>, Miss> {
     let mut stream = open(address).await?;
     let mut byte = [0];
     // Where members speak first, a client simply waits.

@@ -223,10 +223,8 @@ impl Task {
         match doing {
             Doing::Changing(role, epoch) => self.fail(*role, *epoch, "the member was told to be fenced".to_owned()),
             // It may have started already: it is treated as running, so that the fence is asked for.
-            Doing::Starting(_) | Doing::Clearing(_) => {
-                self.running = true;
-                self.life.incarnation = place::last_incarnation(&self.place);
-            }
+            Doing::Starting(epoch) => self.left(*epoch, "it was told to be fenced while it started".to_owned()),
+            Doing::Clearing(why) => self.left(self.life.epoch, format!("{why}; it was told to be fenced while its stop hook ran")),
             _ => {}
         }
     }
@@ -307,6 +305,9 @@ impl Task {
         if !self.running {
             return self.fail(role, epoch, "a member that does not run: start it first".to_owned());
         }
+        if role == Role::Hot && self.is_left() {
+            return self.fail(role, epoch, "a member that did not start, and could not be stopped: stop it first".to_owned());
+        }
         let hook = if role == Role::Hot { &self.hooks.promote } else { &self.hooks.demote };
         // S8: without a hook that steps down, only its fence confirms that it serves no more what it was told. An order of a later epoch
         // says that the group has that proof already, for nobody is promised an epoch before (S6).
@@ -379,9 +380,12 @@ impl Task {
                 self.life = Life { incarnation, role: Role::Warm, epoch };
                 self.begin_life();
             }
-            (Doing::Starting(_), Err(why)) => {
-                self.life.incarnation = place::last_incarnation(&self.place);
-                match self.hooks.stop.clone() {
+            (Doing::Starting(epoch), Err(why)) => {
+                let last = place::last_incarnation(&self.place);
+                // Without a number of its own it was not begun.
+                let begun = last != incarnation;
+                self.life = Life { incarnation: last, role: Role::Warm, epoch };
+                match self.hooks.stop.clone().filter(|_| begun) {
                     // S5: what failed may have left something running.
                     Some(argv) => self.begin(Doing::Clearing(why), argv, self.life, false),
                     None => self.tell_not_started(why),
@@ -389,8 +393,7 @@ impl Task {
             }
             (Doing::Clearing(why), Ok(_)) => self.tell_not_started(why),
             (Doing::Clearing(start), Err(why)) => {
-                self.running = true;
-                self.fail(Role::Warm, self.newest.0, format!("{start}; and what it may have left could not be stopped: {why}"));
+                self.left(self.life.epoch, format!("{start}; and what it may have left could not be stopped: {why}"));
             }
             (Doing::Stopping | Doing::Ending, Ok(_)) => {
                 self.cause = StopCause::Asked;
@@ -443,6 +446,22 @@ impl Task {
             Some(argv) => self.begin(Doing::Ending, argv, self.life, false),
             None => self.begin_life(),
         }
+    }
+
+    /// S5: a start that failed may have left something, and no hook has stopped that. It runs as far as is known, as the life that was
+    /// begun, and is not ready, whatever answers at its address: no probe asks. It is stopped like one that hangs.
+    fn left(&mut self, epoch: Epoch, why: String) {
+        self.life = Life { incarnation: place::last_incarnation(&self.place), role: Role::Warm, epoch };
+        self.running = true;
+        self.probe = None;
+        self.ready = Some(Verdict::Unready(why));
+        self.tell_started();
+        self.tell_verdict();
+    }
+
+    /// See [`Self::left`].
+    const fn is_left(&self) -> bool {
+        self.running && self.probe.is_none()
     }
 
     fn retry_looking(&mut self) {

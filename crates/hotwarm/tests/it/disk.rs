@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::cluster::{Cluster, Site, all_answered, alone, private};
+use crate::command::{self, Ran};
 use crate::faults::EXPECTED as OF_FAULTS;
 use crate::members::is_alive;
 use crate::recorder::Recorder;
@@ -148,4 +149,36 @@ fn on_a_full_disk_a_member_that_ended_says_why_it_does_not_start() {
     let full = ("No space left on device", "the disk is full: what cannot be written is said, with advice");
     let alarm = ("HW0508", "the disk is full");
     judge(cluster, recorder, loads, &[OF_FAULTS, &[full, alarm]].concat());
+}
+
+/// What is configured could keep the objective to the millisecond, and no disk takes no time at all.
+#[test]
+fn check_judges_an_objective_by_the_disk_of_its_own_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, data) = (dir.path().join("hotwarm.toml"), dir.path().join("data"));
+    let text = |rto: &str| {
+        format!(
+            "[cluster]\nname = \"it\"\nnodes = {{ a = \"10.0.0.1:7400\", b = \"10.0.0.2:7400\", c = \"10.0.0.3:7400\" }}\n\
+             [node.a]\ndata = \"{}\"\n[group.web]\nmode = \"hot-warm\"\nlisten = \"0.0.0.0:8080\"\nprotocol = \"http\"\n\
+             engine = {{ process = [\"/bin/true\"] }}\nmembers = {{ a = \"10.0.0.1:9080\", b = \"10.0.0.2:9080\" }}\n\
+             objective = {{ rto = \"{rto}\", false_failovers = \"1 per month\" }}\n",
+            data.display()
+        )
+    };
+    let check = |rto: &str| {
+        fs::write(&file, text(rto)).unwrap();
+        command::run(&["check", file.to_str().unwrap()])
+    };
+    let is = |told: Ran, exit: i32, parts: &[&str]| {
+        let all = told.out + &told.err;
+        assert!(told.exit == exit && parts.iter().all(|part| all.contains(part)), "{exit} {parts:?}: {} {all}", told.exit);
+    };
+    let smallest = "rto 1500ms; the smallest is 1500ms by lease and heartbeat";
+    is(check("1500ms"), 0, &[smallest, "the disk was not measured: this machine is no node", "nothing is derived from false_failovers"]);
+    fs::write(dir.path().join("node"), "a\n").unwrap();
+    is(check("1500ms"), 0, &[smallest, "data is not there yet"]);
+    fs::create_dir(&data).unwrap();
+    is(check("1500ms"), 1, &["HW0117", "an rto of 1500ms cannot be kept on this machine", "7 syncs of its disk", "ms each as measured"]);
+    is(check("1h"), 0, &["1500ms by lease and heartbeat; with the syncs of this machine's disk", "ms each as measured"]);
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "nothing is left");
 }

@@ -207,7 +207,7 @@ fn from_the_readme_alone() {
     wait("both members", || {
         machines.try_in("a", "hotwarm status --json", Path::new("/")).is_ok_and(|told| told.matches("\"ready\": true").count() == 2)
     });
-    let told = machines.run("a", &format!("{} --yes", next("hotwarm drill kill ledger/a")));
+    let told = machines.run("a", &format!("{} --yes", next("sudo hotwarm drill kill ledger/a")));
     assert!(told.contains("0 failed"), "{told}");
     rejoin(&mut machines, &join);
 }

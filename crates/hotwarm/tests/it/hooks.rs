@@ -132,6 +132,56 @@ async fn hooks_that_fail_are_told_with_the_reason() {
     assert!(site.file("cleared").exists(), "what a failed start may have left is stopped");
 }
 
+/// S5: what a failed start may have left, and no hook could stop, runs as far as is known: as this new life, warm, and not ready. It is
+/// neither promoted nor started beside itself.
+#[tokio::test]
+async fn what_a_failed_start_left_and_cannot_be_stopped_is_neither_ready_nor_started_twice() {
+    let site = site_with(|site, hooks| {
+        let (may, marks) = (site.file("may").display().to_string(), site.file("marks").display().to_string());
+        let start = hooks.start.as_ref().unwrap()[2].clone();
+        hooks.start = Some(shell(&format!("echo start >> {marks}; {start}; test -e {may} || exit 9")));
+        let stop = hooks.stop.as_ref().unwrap()[2].clone();
+        hooks.stop = Some(shell(&format!("test -e {may} || exit 8; {stop}")));
+    });
+    std::fs::write(site.file("may"), "").unwrap();
+    let mut agent = site.agent();
+    let first = agent.start().await;
+    agent.tell(promote(2)).await;
+    agent.hear_fact().await;
+    agent.tell(EngineAction::Stop { graceful: true }).await;
+    agent.hear_stopped().await;
+    std::fs::remove_file(site.file("may")).unwrap();
+
+    agent.tell(EngineAction::Start { epoch: Epoch(3) }).await;
+    let incarnation = first.next();
+    let started = MemberEvent::Started { incarnation, role: Role::Warm, epoch: Epoch(3) };
+    assert_eq!(agent.hear().await, started, "a life of its own, which was told nothing yet");
+    let left = pid_in(&site.file("pid")).await;
+    let unready = |event: &MemberEvent| {
+        let expected = ["start hook /bin/sh failed with exit code 9", "could not be stopped", "stop hook /bin/sh failed with exit code 8"];
+        matches!(event, MemberEvent::Unready { why, .. } if expected.iter().all(|part| why.contains(part)))
+    };
+    let event = agent.hear().await;
+    assert!(unready(&event), "{event:?}");
+    agent.tell(promote(4)).await;
+    let event = agent.hear().await;
+    assert!(matches!(&event, MemberEvent::RoleFailed { role: Role::Hot, why, .. } if why.contains("did not start")), "{event:?}");
+    agent.tell(EngineAction::Start { epoch: Epoch(4) }).await;
+    assert_eq!(agent.hear().await, started);
+    let event = agent.hear().await;
+    assert!(unready(&event), "it answers its check, and is not the member that was to be started: {event:?}");
+    assert_eq!(marks(&site), "start\npromote hot 2\nstart\n");
+    assert!(is_alive(left));
+
+    std::fs::write(site.file("may"), "").unwrap();
+    agent.tell(EngineAction::Stop { graceful: false }).await;
+    assert_eq!(agent.hear().await, MemberEvent::Stopped { incarnation, cause: StopCause::Asked });
+    wait_for("its end", || !is_alive(left)).await;
+    agent.tell(EngineAction::Start { epoch: Epoch(4) }).await;
+    assert_eq!(agent.hear_ready().await, incarnation.next());
+    agent.end().await;
+}
+
 struct Outside(Child);
 
 impl Outside {

@@ -10,6 +10,7 @@ mod drills;
 mod engine;
 mod faults;
 mod first_hour;
+mod grow;
 mod guard;
 mod hooks;
 mod lan;

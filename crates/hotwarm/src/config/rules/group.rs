@@ -17,6 +17,9 @@ use crate::codes::Code;
 const MISSED_HEARTBEATS: u32 = 3;
 /// From the decision to the first answer: a commit, a promotion, routes.
 const PROMOTION: Duration = Duration::from_millis(190);
+/// Syncs that wait for one another when the node that is lost led the log: a vote asked for, a vote given, the new leader's first entry, the
+/// lapse, the new role at its member, that it was taken, and that the routers know.
+const SYNCS: u32 = 7;
 
 pub(super) fn judge(draft: &Draft<'_>, group: &DraftGroup<'_>, findings: &mut Findings) {
     counts(group, findings);
@@ -199,6 +202,46 @@ fn objective(draft: &Draft<'_>, group: &DraftGroup<'_>, findings: &mut Findings)
         }
         park(group, rto, findings);
     }
+    if objective.false_failovers == Some(0.0) {
+        findings
+            .error(Code::BAD_VALUE, &table.field("false_failovers").span, "no failover without cause, ever, cannot be promised")
+            .expected("more than 0")
+            .hint("who is silent may be alive: nobody can tell that from outside; leave the key out, hotwarm derives nothing from it");
+    }
+}
+
+/// Judges the objective by this machine's disk too: `sync` is what 4 KiB took.
+pub(super) fn judge_disk(draft: &Draft<'_>, group: &DraftGroup<'_>, sync: Duration, findings: &mut Findings) {
+    let Some((rto, table)) = group.objective().rto.zip(group.table.table("objective")).filter(|_| group.exclusive()) else { return };
+    let configured = smallest_rto(draft.lease.value, draft.heartbeat.value, true);
+    let here = smallest_rto_here(configured, sync);
+    // What no machine keeps was said.
+    if rto < configured || rto >= here {
+        return;
+    }
+    let message = format!(
+        "an rto of {} cannot be kept on this machine: {} with lease {} and heartbeat {}, and {} for {SYNCS} syncs of its disk, {} each as measured",
+        show_duration(rto),
+        show_duration(configured),
+        show_duration(draft.lease.value),
+        show_duration(draft.heartbeat.value),
+        show_duration(here.saturating_sub(configured)),
+        show_sync(sync),
+    );
+    findings
+        .error(Code::RTO_TOO_SMALL, &table.field("rto").span, message)
+        .expected(format!("\"{}\" or more", show_duration(here)))
+        .hint("or a data directory on a faster disk, or one that nothing else keeps busy; a shorter lease makes up for it too");
+}
+
+/// With one hot member at a time: what lease and heartbeat give, and the syncs that a failover waits for. Rounded up to 10 ms.
+pub(super) fn smallest_rto_here(configured: Duration, sync: Duration) -> Duration {
+    Duration::from_millis((configured + sync * SYNCS).as_micros().div_ceil(10_000).try_into().unwrap_or(u64::MAX / 10) * 10)
+}
+
+/// A sync may take less than a millisecond.
+pub(super) fn show_sync(sync: Duration) -> String {
+    format!("{:.1} ms", sync.as_secs_f64() * 1_000.0)
 }
 
 fn park(group: &DraftGroup<'_>, rto: Duration, findings: &mut Findings) {

@@ -14,6 +14,8 @@ use hotwarm_core::ids::NodeId;
 
 use super::diagnostic::Findings;
 use super::draft::Draft;
+use super::model::Config;
+use super::units::show_duration;
 
 pub use group::smallest_rto;
 
@@ -34,6 +36,43 @@ pub(super) fn judge_here(draft: &Draft<'_>, node: Option<&NodeId>, here: Option<
     if let Some(here) = here.filter(|here| node.is_none_or(|node| node == *here)) {
         api::judge_here(draft, here, false, findings);
     }
+}
+
+/// Runs the rules about what this machine's disk, of which `sync` was measured, cannot keep.
+pub(super) fn judge_disk(draft: &Draft<'_>, sync: Duration, findings: &mut Findings) {
+    for group in &draft.groups {
+        group::judge_disk(draft, group, sync, findings);
+    }
+}
+
+/// What `check` says of each objective that is kept, and of what it stands for; `sync` of this machine's disk, or why it was not measured.
+pub(super) fn objectives(config: &Config, sync: &Result<Duration, String>) -> Vec<String> {
+    let (lease, heartbeat) = (config.cluster.lease, config.cluster.heartbeat);
+    let mut notes = Vec::new();
+    for group in config.groups.values() {
+        let name = &group.name;
+        if let Some(rto) = group.objective.rto {
+            let configured = smallest_rto(lease, heartbeat, group.mode.exclusive);
+            let measured = match sync {
+                _ if !group.mode.exclusive => "no disk is waited for".to_owned(),
+                Ok(sync) => format!(
+                    "with the syncs of this machine's disk, {} each as measured, {}",
+                    group::show_sync(*sync),
+                    show_duration(group::smallest_rto_here(configured, *sync))
+                ),
+                Err(why) => format!("the disk was not measured: {why}"),
+            };
+            let (rto, configured) = (show_duration(rto), show_duration(configured));
+            notes.push(format!("{name}: rto {rto}; the smallest is {configured} by lease and heartbeat; {measured}"));
+        }
+        if group.objective.false_failovers.is_some() {
+            let most = group.failovers_per_hour;
+            notes.push(format!(
+                "{name}: nothing is derived from false_failovers; what bounds failovers for doubt is failovers_per_hour, here {most}"
+            ));
+        }
+    }
+    notes
 }
 
 /// Runs the rules about what a node cannot start without on this machine.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{Answer, Demand, Question, Reply, ask};
+use super::{Answer, Demand, Miss, Question, Reply, ask};
 
 /// Does `serve` with every connection, and tells where.
 fn server(serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> SocketAddr {
@@ -39,10 +39,15 @@ fn reset(stream: &TcpStream) {
 fn asked(address: SocketAddr, park: Duration, demand: &Demand) -> Result<Reply, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let within = Duration::from_secs(3);
-    runtime.block_on(async {
-        let told = tokio::time::timeout(within, ask(&Question::Tcp { park }, address, demand)).await;
-        told.unwrap_or_else(|_| Err("in vain".to_owned()))
-    })
+    runtime
+        .block_on(async {
+            let told = tokio::time::timeout(within, ask(&Question::Tcp { park }, address, demand)).await;
+            told.unwrap_or_else(|_| Err(Miss::Client("in vain".to_owned())))
+        })
+        .map_err(|miss| match miss {
+            Miss::Client(why) => why,
+            Miss::Own(why) => panic!("not the test's: {why}"),
+        })
 }
 
 fn answer(address: SocketAddr) -> Result<Answer, String> {
