@@ -295,14 +295,15 @@ impl Hands {
             // Its threads say so themselves; this is for routes that come in between.
             self.listeners.owed.insert(name);
         }
-        config.groups.values().for_each(|group| self.open_listener(group));
+        config.groups.values().for_each(|group| self.open_listener(config, group));
         self.listeners.tried = clock::now();
     }
 
-    fn open_listener(&mut self, group: &config::Group) {
+    fn open_listener(&mut self, config: &Config, group: &config::Group) {
         let Some(listen) = group.listen.get(&self.me) else { return };
         let mut unopened = BTreeMap::clone(&self.shared.unopened.load());
-        match self.shared.router.open(group, *listen) {
+        let zone = config.cluster.zones.get(&self.me).map_or("", String::as_str);
+        match self.shared.router.open(group, zone, *listen) {
             Ok(address) => {
                 if unopened.remove(&group.name).is_some() {
                     info!(group = %group.name, %address, "listener open");
@@ -334,7 +335,7 @@ impl Hands {
         }
         self.listeners.tried = now;
         let config = self.shared.config.load_full();
-        unopened.keys().filter_map(|name| config.groups.get(name)).for_each(|group| self.open_listener(group));
+        unopened.keys().filter_map(|name| config.groups.get(name)).for_each(|group| self.open_listener(&config, group));
     }
 
     /// A member that runs goes on as it was started, whatever the new configuration says of its engine: people are to know.

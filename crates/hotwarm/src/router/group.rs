@@ -70,10 +70,12 @@ pub(super) struct Settings {
     pub timeouts: config::Timeouts,
     pub check: config::CheckKind,
     pub drain: std::time::Duration,
+    /// Where this router is; empty for no preference.
+    pub zone: String,
 }
 
 impl Settings {
-    fn of(group: &config::Group) -> Self {
+    fn of(group: &config::Group, zone: &str) -> Self {
         Self {
             protocol: group.protocol,
             balance: group.balance.clone(),
@@ -82,6 +84,7 @@ impl Settings {
             timeouts: group.timeouts,
             check: group.check.kind.clone(),
             drain: group.drain,
+            zone: zone.to_owned(),
         }
     }
 }
@@ -145,7 +148,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(config: &config::Group, asked: SocketAddr, threads: usize) -> Self {
+    pub(super) fn new(config: &config::Group, zone: &str, asked: SocketAddr, threads: usize) -> Self {
         Self {
             name: config.name.clone(),
             install: ArcSwap::from_pointee(Install {
@@ -155,7 +158,7 @@ impl Group {
                 state: State::Held,
                 named: Vec::new(),
                 targets: Vec::new(),
-                settings: Arc::new(Settings::of(config)),
+                settings: Arc::new(Settings::of(config, zone)),
             }),
             seen: (0..threads).map(|_| AtomicU64::new(0)).collect(),
             counters: (0..threads).map(|_| Arc::default()).collect(),
@@ -202,11 +205,11 @@ impl Group {
     }
 
     /// New limits, same routes.
-    pub(super) fn configure(&self, config: &config::Group) {
+    pub(super) fn configure(&self, config: &config::Group, zone: &str) {
         let _ledger = self.ledger();
         let mut install = Install::clone(&self.install.load());
         install.version += 1;
-        install.settings = Arc::new(Settings::of(config));
+        install.settings = Arc::new(Settings::of(config, zone));
         self.install.store(Arc::new(install));
     }
 
