@@ -207,6 +207,11 @@ const TYPES: &[Type] = &[
             ("code", "string", "For programs; its page is docs/reference/reasons/CODE.md."),
             ("text", "string", "For people."),
             ("refusal", "boolean", "A rule forbade something."),
+            (
+                "rules",
+                "[string]",
+                "The safety rules by which it is as it is, as docs/internals/safety.md numbers them; empty where none of them governs it.",
+            ),
             ("member", "string?", ""),
             ("node", "string?", ""),
             ("epoch", "integer?", ""),
