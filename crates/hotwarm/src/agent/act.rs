@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::handle::Shared;
 use super::notice::{Notice, Notices};
+use super::toll::{self, Tolls};
 use super::{erring, spec};
 use crate::codes::Code;
 use crate::config::{self, Config};
@@ -64,6 +65,7 @@ pub(super) struct Listeners {
     /// Groups whose listener is being closed, and that others may wait for.
     owed: BTreeSet<GroupName>,
     tried: Mono,
+    tolls: Tolls,
 }
 
 impl Hands {
@@ -237,6 +239,11 @@ impl Hands {
 
     fn set_routes(&mut self, routes: Routes) {
         let name = routes.group.clone();
+        // Before they are in force: what they cut counts.
+        let toll = self.shared.router.toll(&name);
+        if let Some(text) = toll.and_then(|toll| self.listeners.tolls.before(&routes, toll, &self.me)) {
+            self.shared.records.note(self.shared.view.load().log_now, Some(name.clone()), toll::KIND, text);
+        }
         if !self.listeners.open.contains(&name) {
             self.listeners.owed.insert(name.clone());
         } else if let Err(refused) = self.shared.router.set_routes(&routes) {

@@ -11,6 +11,7 @@ mod operate;
 mod record;
 pub mod recover;
 pub mod spec;
+mod toll;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

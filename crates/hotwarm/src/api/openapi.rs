@@ -244,7 +244,7 @@ const TYPES: &[Type] = &[
             (
                 "kind",
                 "string",
-                "`because` for a reason; else what was done: `open`, `close`, `promote`, `node-silent` and so on. `here-no-lease`, `here-leased`, `here-leader`, `here-ended`, `here-5xx`, `here-5xx-over`: what the answering node saw of itself.",
+                "`because` for a reason; else what was done: `open`, `close`, `promote`, `node-silent` and so on. `here-no-lease`, `here-leased`, `here-leader`, `here-ended`, `here-parked`, `here-5xx`, `here-5xx-over`: what the answering node saw of itself.",
             ),
             ("text", "string", ""),
             ("reason", "Reason?", ""),

@@ -14,7 +14,7 @@ use hotwarm_core::ids::{Epoch, GroupName, MemberId, Mono};
 use hotwarm_core::route::{self, RouteState, Routes};
 
 use super::evidence::Health;
-use super::stats::{Answers, Failure, GroupCounters, GroupStats, MemberCounters, MemberStats};
+use super::stats::{Answers, Failure, GroupCounters, GroupStats, MemberCounters, MemberStats, Toll};
 use super::{Event, RouterError, listen};
 use crate::{clock, config};
 
@@ -372,6 +372,17 @@ impl Group {
             Some(Answers::of(&target.member, install.exclusive, threads.iter()))
         };
         install.targets.iter().filter_map(of).collect()
+    }
+
+    pub(super) fn toll(&self) -> Toll {
+        let failed = |counters: &Arc<GroupCounters>| {
+            Failure::ALL.iter().filter(|why| !why.is_the_clients()).map(|why| counters.failed[*why as usize].get()).sum::<u64>()
+        };
+        Toll {
+            parked: self.counters.iter().map(|counters| counters.parked.get()).sum(),
+            waiting: self.parked.load(Ordering::Relaxed) as u64,
+            failed: self.counters.iter().map(failed).sum(),
+        }
     }
 
     pub(super) fn snapshot(&self) -> GroupStats {

@@ -37,7 +37,7 @@ mod tests;
 mod thread;
 
 pub use lease::Lease;
-pub use stats::{Answers, Bucket, CLASSES, Failure, GroupStats, MemberStats};
+pub use stats::{Answers, Bucket, CLASSES, Failure, GroupStats, MemberStats, Toll};
 
 use group::Group;
 use thread::Port;
@@ -265,6 +265,12 @@ impl Handle {
     #[must_use]
     pub fn stats(&self) -> Vec<GroupStats> {
         self.inner.shared.groups.load().values().map(|group| group.snapshot()).collect()
+    }
+
+    /// What the group's requests had to bear so far; `None` if it is not open.
+    #[must_use]
+    pub fn toll(&self, name: &GroupName) -> Option<Toll> {
+        self.inner.shared.groups.load().get(name).map(|group| group.toll())
     }
 
     /// How the members answer that requests go to now.
