@@ -298,6 +298,7 @@ impl Hands {
         self.listeners.routes.retain(|name, _| config.groups.contains_key(name));
         for name in gone {
             self.listeners.open.remove(&name);
+            self.listeners.tolls.forget(&name);
             self.shared.router.close(&name);
             // Its threads say so themselves; this is for routes that come in between.
             self.listeners.owed.insert(name);

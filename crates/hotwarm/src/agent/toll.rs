@@ -20,6 +20,11 @@ pub(super) struct Tolls {
 }
 
 impl Tolls {
+    /// Its listener is closed; what the next one counts begins anew.
+    pub(super) fn forget(&mut self, group: &GroupName) {
+        self.since.remove(group);
+    }
+
     /// To be called before `routes` are put into force. What is to be told, if they end a time in which requests parked or failed.
     pub(super) fn before(&mut self, routes: &Routes, now: Toll, node: &NodeId) -> Option<String> {
         if !matches!(routes.state, RouteState::Open(_)) {
@@ -63,5 +68,8 @@ mod tests {
         assert_eq!(told, "the router of n: 1 requests parked and 0 failed while epoch 2 drained, which goes on");
         assert_eq!(before(2, RouteState::Held, toll(20, 0, 9)), None);
         assert_eq!(before(3, open(), toll(20, 0, 9)), None, "nobody was harmed");
+        assert_eq!(before(3, RouteState::Held, toll(20, 1, 9)), None);
+        tolls.forget(&"web".into());
+        assert_eq!(tolls.before(&routes(4, open()), toll(0, 0, 0), &node), None, "its listener was closed in between");
     }
 }
