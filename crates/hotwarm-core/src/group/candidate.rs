@@ -121,15 +121,15 @@ impl Group {
         except: Option<&MemberId>,
         refused: &BTreeSet<MemberId>,
     ) -> (Option<MemberId>, Vec<(MemberId, Refusal)>) {
-        self.candidate_after(need, except, except, refused)
+        self.candidate_beside(need, except, except.as_slice(), refused)
     }
 
-    /// The same for the place of `leaving`, which may be chosen again.
-    pub(crate) fn candidate_after(
+    /// The same for a place beside these, or in the place of one of these, which may be chosen again: a zone with few of them is preferred.
+    pub(crate) fn candidate_beside(
         &self,
         need: Need,
         except: Option<&MemberId>,
-        leaving: Option<&MemberId>,
+        beside: &[&MemberId],
         refused: &BTreeSet<MemberId>,
     ) -> (Option<MemberId>, Vec<(MemberId, Refusal)>) {
         let mut fit = Vec::new();
@@ -143,7 +143,7 @@ impl Group {
             } else if let (Need::Live, Some(why)) = (need, held_down.clone()) {
                 others.push((id.clone(), why));
             } else {
-                fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, leaving), id.clone()));
+                fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, beside), id.clone()));
             }
         }
         let best = pick(fit, &mut others);
@@ -155,11 +155,12 @@ impl Group {
         self.node_of(id).and_then(|node| self.node(node).doubts_itself)
     }
 
-    /// Sort key among fit members: priority, then a zone other than the one that is being left, then the name.
-    fn rank(&self, id: &MemberId, leaving: Option<&MemberId>) -> (Reverse<i32>, bool) {
+    /// Sort key among fit members, before the name: priority, then how many of `beside` share its zone. A member without a zone shares none.
+    pub(super) fn rank(&self, id: &MemberId, beside: &[&MemberId]) -> Rank {
         let spec = &self.spec.members[id];
-        let leaving_zone = leaving.and_then(|l| self.spec.members.get(l)).map(|l| l.zone.as_str());
-        (Reverse(spec.priority), leaving_zone == Some(spec.zone.as_str()) && !spec.zone.is_empty())
+        let shares = |other: &&&MemberId| self.spec.members.get(**other).is_some_and(|other| other.zone == spec.zone);
+        let crowd = if spec.zone.is_empty() { 0 } else { beside.iter().filter(shares).count() };
+        (Reverse(spec.priority), crowd)
     }
 
     /// It was hot before `last`, the member that served last, and has not followed anyone since: what its data has beyond the others'
@@ -187,7 +188,7 @@ impl Group {
             match (member.position.filter(|(a, _)| *a == attempt), best) {
                 _ if self.old_data(id, last) => others.push((id.clone(), Refusal::OldData)),
                 (Some((_, position)), Some(best)) if position == best => {
-                    fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, last), id.clone()));
+                    fit.push((self.self_doubt(id), self.held_down_ms(member), self.rank(id, last.as_slice()), id.clone()));
                 }
                 (Some((_, position)), Some(best)) => others.push((id.clone(), Refusal::Behind { position, best })),
                 _ => others.push((id.clone(), Refusal::NoPosition)),
@@ -207,7 +208,10 @@ impl Group {
 }
 
 /// A member that can become hot, and what is against it, the weightiest first: its node doubts itself, how long it is held down, its rank.
-type Fit = (Option<SelfDoubt>, u64, (Reverse<i32>, bool), MemberId);
+type Fit = (Option<SelfDoubt>, u64, Rank, MemberId);
+
+/// The most preferred is the least: its priority, and how crowded its zone is.
+type Rank = (Reverse<i32>, usize);
 
 /// The first by order; why the others are not it.
 fn pick(mut fit: Vec<Fit>, others: &mut Vec<(MemberId, Refusal)>) -> Option<MemberId> {

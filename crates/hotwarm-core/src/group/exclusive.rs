@@ -325,7 +325,7 @@ impl Step {
             }
             self.group.candidate_by_position(t.attempt, t.from.as_ref(), &t.refused)
         } else {
-            self.group.candidate_after(Need::Dead, None, t.from.as_ref(), &t.refused)
+            self.group.candidate_beside(Need::Dead, None, t.from.as_ref().as_slice(), &t.refused)
         };
         let wanted = t.to.clone().filter(|to| self.group.unfit(to).is_none() && !t.refused.contains(to));
         let wanted = wanted.filter(|to| others.iter().all(|(id, why)| id != to || why.is_preference()));

@@ -106,7 +106,8 @@ impl Step {
             }
             let refused: BTreeSet<MemberId> = self.group.members.iter().filter(|(_, m)| not(m)).map(|(id, _)| id.clone()).collect();
             let need = if hot == 0 { Need::Dead } else { Need::Live };
-            let (best, others) = self.group.candidate(need, None, &refused);
+            let beside: Vec<&MemberId> = self.group.members.iter().filter(|(_, m)| m.role == Role::Hot).map(|(id, _)| id).collect();
+            let (best, others) = self.group.candidate_beside(need, None, &beside, &refused);
             let Some(id) = best else {
                 if paused {
                     return Some(Reason::AutomationPaused);
@@ -152,18 +153,14 @@ impl Step {
         }
         let mut started = false;
         let wanted = usize::from(self.group.spec.hot) + usize::from(self.group.spec.warm);
+        // Bounded: each turn takes one of the spares.
+        while self.group.active().len() < wanted {
+            let Some(id) = self.group.next_spare() else { break };
+            self.start_spare(&id);
+            started = true;
+        }
         let mut order = self.group.by_priority();
         order.sort_by_key(|id| self.group.self_doubt(id).is_some());
-        let active = |g: &Group| g.members.iter().filter(|(id, m)| m.role != Role::Spare && !g.missing(id)).count();
-        for id in &order {
-            if active(&self.group) >= wanted {
-                break;
-            }
-            if self.group.members.get(id).is_some_and(|m| m.role == Role::Spare) && !self.group.unreachable(id) {
-                self.start_spare(id);
-                started = true;
-            }
-        }
         for id in order.iter().rev() {
             let sound = |g: &Group| {
                 let sound = g.members.iter().filter(|(id, m)| m.role != Role::Spare && g.unfit(id).is_none());
@@ -211,6 +208,19 @@ impl Group {
             Some(Refusal::Drained) => *why == Refusal::Drained,
             Some(_) => false,
         })
+    }
+
+    /// Members that run, or are to, and are not missing.
+    fn active(&self) -> Vec<&MemberId> {
+        self.members.iter().filter(|(id, m)| m.role != Role::Spare && !self.missing(id)).map(|(id, _)| id).collect()
+    }
+
+    /// The spare to start: on a node that does not doubt itself, then by priority, then where the fewest of its zone run.
+    fn next_spare(&self) -> Option<MemberId> {
+        let beside = self.active();
+        let spare = |id: &MemberId| self.members.get(id).is_some_and(|m| m.role == Role::Spare) && !self.unreachable(id);
+        let spares = self.spec.members.keys().filter(|id| spare(id));
+        spares.min_by_key(|id| (self.self_doubt(id).is_some(), self.rank(id, &beside), (*id).clone())).cloned()
     }
 
     /// No use in starting it there.

@@ -91,6 +91,13 @@ impl Chooser {
         self.policy = policy;
     }
 
+    /// Where this router is, from the next [`Self::update`] on.
+    pub fn set_zone(&mut self, zone: &str) {
+        if self.zone != zone {
+            zone.clone_into(&mut self.zone);
+        }
+    }
+
     /// Takes over the targets of new Routes. A target is the same if member and address are; it keeps its slot, load and latency.
     /// Returns the slots whose target is new or came back: forget what was kept for them (connections, outlier). New targets start
     /// slowly if there were others before. Beyond [`SLOTS_MAX`] slots in use, targets are left out.

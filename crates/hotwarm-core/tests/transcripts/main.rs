@@ -14,7 +14,7 @@ mod story;
 mod world;
 mod world_random;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -81,17 +81,24 @@ fn every_story_is_decided_as_it_is_told() {
 
 #[test]
 fn every_reason_has_a_story_and_a_page() {
-    let told: BTreeSet<&str> = stories().iter().flat_map(|(name, text)| retell(name, text).1.codes).collect();
+    let told: BTreeMap<&str, &[&str]> = stories().iter().flat_map(|(name, text)| retell(name, text).1.codes).collect();
     let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/reasons");
     let index = std::fs::read_to_string(pages.join("README.md")).unwrap();
+    let safety = std::fs::read_to_string(pages.join("../../internals/safety.md")).unwrap();
     // None is left out of the list by which the rest is judged.
     let source = include_str!("../../src/group/reason.rs");
-    let code = source.split("const fn code(").nth(1).and_then(|rest| rest.split("\n    }\n").next()).unwrap();
-    assert_eq!(code.matches("=> \"").count(), Reason::CODES.len());
+    let code = source.split("const fn row(").nth(1).and_then(|rest| rest.split("\n    }\n").next()).unwrap();
+    assert_eq!(code.matches("=> (\"").count(), Reason::CODES.len());
     for code in Reason::CODES {
-        assert!(told.contains(code), "no story tells {code}");
+        let rules = *told.get(code).unwrap_or_else(|| panic!("no story tells {code}"));
         let page = std::fs::read_to_string(pages.join(format!("{code}.md"))).unwrap_or_default();
         assert!(page.starts_with(&format!("# {code}\n")), "docs/reference/reasons/{code}.md is missing or has another title");
+        let named: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("**Rules.** ")).collect();
+        assert_eq!(named.len(), 1, "docs/reference/reasons/{code}.md names its rules once");
+        let in_brackets: Vec<&str> = named[0].split('[').skip(1).filter_map(|rest| rest.split(']').next()).collect();
+        assert_eq!(in_brackets, rules, "docs/reference/reasons/{code}.md names other rules than the code");
+        assert!(rules.iter().all(|rule| safety.contains(&format!("| {rule} |"))), "no such rule: {rules:?}");
+        assert!(!rules.is_empty() || named[0] == "None.", "docs/reference/reasons/{code}.md says that no rule governs it");
         assert!(index.contains(&format!("]({code}.md)")), "the index does not name {code}");
     }
     assert_eq!(std::fs::read_dir(pages).unwrap().count(), Reason::CODES.len() + 1, "a page without a reason");

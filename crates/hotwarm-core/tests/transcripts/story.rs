@@ -3,7 +3,7 @@
 //!
 //! The main path enters at [`Story::run`], one command at a time. `README.md` beside this file lists the commands.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use hotwarm_core::action::StopCause;
@@ -24,7 +24,7 @@ pub(crate) struct Story {
     /// The state before each input, and the input.
     pub(crate) past: Vec<(Group, Input)>,
     /// Codes of the reasons given so far.
-    pub(crate) codes: BTreeSet<&'static str>,
+    pub(crate) codes: BTreeMap<&'static str, &'static [&'static str]>,
 }
 
 /// The words of a command, with `key=value` options apart.
@@ -67,7 +67,7 @@ impl Story {
             acks: 0,
             bounds: Bounds::default(),
         };
-        Self { spec, group: None, now: Millis(0), past: vec![], codes: BTreeSet::new() }
+        Self { spec, group: None, now: Millis(0), past: vec![], codes: BTreeMap::new() }
     }
 
     /// The group as it is now; made of the settings so far when it is first needed.
@@ -163,7 +163,9 @@ impl Story {
         if let Some(broken) = invariants::check(&after).or_else(|| invariants::check_effects(&before, &after, &effects)) {
             panic!("{broken}\nafter {input:?}\n{}", show::group(&after));
         }
-        self.codes.extend(effects.iter().filter_map(|e| if let Effect::Because(reason) = e { Some(reason.code()) } else { None }));
+        self.codes.extend(
+            effects.iter().filter_map(|e| if let Effect::Because(reason) = e { Some((reason.code(), reason.rules())) } else { None }),
+        );
         self.past.push((before, input));
         self.group = Some(after);
         effects.iter().map(show::effect).collect::<Vec<_>>().join("\n")

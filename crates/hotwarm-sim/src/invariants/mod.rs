@@ -127,8 +127,6 @@ impl Checks {
         self.acknowledged.copy_lost();
     }
 
-    pub const fn fault(&mut self, _now: u64) {}
-
     /// After everything that a node was given.
     pub fn observe(&mut self, _now: u64, n: N, node: &Node) {
         if let Some((id, leadership)) = node.leadership() {

@@ -45,7 +45,6 @@ impl World {
         self.coverage.count(fault.kind, stage);
         self.trace.number(i as u64 | (n as u64) << 8);
         self.line(|w| format!("FAULT {} at {} ({}) for {} ms", fault.kind.text(), w.machines[n].name, stage.text(), fault.lasts_us / MS));
-        self.checks.fault(self.now);
         self.strike(&fault, n);
     }
 
@@ -61,15 +60,12 @@ impl World {
                     self.later(3 * SECOND, Healing::DiskSpeed(victim));
                 }
                 let group = self.plan.groups[CLOCK].name.clone();
-                self.checks.fault(self.now);
                 self.command(n, Command::Group { group, operator: Operator::Switchover { to: None } });
             }
             (Some(Begin::KillHot), Some(m)) => {
-                self.checks.fault(self.now);
                 self.kill(m, StopCause::Signal(9));
             }
             (Some(Begin::KillAll), _) => {
-                self.checks.fault(self.now);
                 for m in 0..self.members.len() {
                     if self.members[m].group == CLOCK {
                         self.members[m].ill.cannot_start = true;
@@ -80,7 +76,6 @@ impl World {
                 }
             }
             (Some(Begin::HangHot), Some(m)) => {
-                self.checks.fault(self.now);
                 self.hang(m, 2 * SECOND);
             }
             _ => {}

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::handle::Shared;
 use super::notice::{Notice, Notices};
+use super::toll::{self, Tolls};
 use super::{erring, spec};
 use crate::codes::Code;
 use crate::config::{self, Config};
@@ -64,6 +65,7 @@ pub(super) struct Listeners {
     /// Groups whose listener is being closed, and that others may wait for.
     owed: BTreeSet<GroupName>,
     tried: Mono,
+    tolls: Tolls,
 }
 
 impl Hands {
@@ -237,6 +239,11 @@ impl Hands {
 
     fn set_routes(&mut self, routes: Routes) {
         let name = routes.group.clone();
+        // Before they are in force: what they cut counts.
+        let toll = self.shared.router.toll(&name);
+        if let Some(text) = toll.and_then(|toll| self.listeners.tolls.before(&routes, toll, &self.me)) {
+            self.shared.records.note(self.shared.view.load().log_now, Some(name.clone()), toll::KIND, text);
+        }
         if !self.listeners.open.contains(&name) {
             self.listeners.owed.insert(name.clone());
         } else if let Err(refused) = self.shared.router.set_routes(&routes) {
@@ -291,18 +298,20 @@ impl Hands {
         self.listeners.routes.retain(|name, _| config.groups.contains_key(name));
         for name in gone {
             self.listeners.open.remove(&name);
+            self.listeners.tolls.forget(&name);
             self.shared.router.close(&name);
             // Its threads say so themselves; this is for routes that come in between.
             self.listeners.owed.insert(name);
         }
-        config.groups.values().for_each(|group| self.open_listener(group));
+        config.groups.values().for_each(|group| self.open_listener(config, group));
         self.listeners.tried = clock::now();
     }
 
-    fn open_listener(&mut self, group: &config::Group) {
+    fn open_listener(&mut self, config: &Config, group: &config::Group) {
         let Some(listen) = group.listen.get(&self.me) else { return };
         let mut unopened = BTreeMap::clone(&self.shared.unopened.load());
-        match self.shared.router.open(group, *listen) {
+        let zone = config.cluster.zones.get(&self.me).map_or("", String::as_str);
+        match self.shared.router.open(group, zone, *listen) {
             Ok(address) => {
                 if unopened.remove(&group.name).is_some() {
                     info!(group = %group.name, %address, "listener open");
@@ -334,7 +343,7 @@ impl Hands {
         }
         self.listeners.tried = now;
         let config = self.shared.config.load_full();
-        unopened.keys().filter_map(|name| config.groups.get(name)).for_each(|group| self.open_listener(group));
+        unopened.keys().filter_map(|name| config.groups.get(name)).for_each(|group| self.open_listener(&config, group));
     }
 
     /// A member that runs goes on as it was started, whatever the new configuration says of its engine: people are to know.

@@ -11,6 +11,7 @@ mod operate;
 mod record;
 pub mod recover;
 pub mod spec;
+mod toll;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -126,7 +127,7 @@ impl Agent {
         let (inbox, receiver) = Inbox::new();
         let transport = start_transport(&config, &me, address, dir.path(), &inbox)?;
         let (stored, wal) = open_wal(&dir, &inbox)?;
-        let router = start_router(&config, &me, &inbox)?;
+        let router = start_router(&me, &inbox)?;
         let node = Node::new(options(&config, &me, &dir, &stored)?, stored, clock::now())?;
         let room = Arc::new(ArcSwap::from_pointee(None));
         let disk = disk::DiskProbe::start(&dir.subdir("run")?.join("probe"), disk::EVERY, disk_told(&inbox, Arc::clone(&room)))?;
@@ -264,12 +265,11 @@ fn open_wal(dir: &DataDir, inbox: &Inbox) -> Result<(Stored, crate::store::wal::
     Ok((Stored::from_logs(recovered.logs, cluster)?, wal))
 }
 
-fn start_router(config: &Config, me: &NodeId, inbox: &Inbox) -> Result<router::Handle, StartError> {
+fn start_router(me: &NodeId, inbox: &Inbox) -> Result<router::Handle, StartError> {
     let inbox = inbox.clone();
     let options = router::Options {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         node: me.clone(),
-        zone: config.cluster.zones.get(me).cloned().unwrap_or_default(),
         events: Arc::new(move |event| match event {
             // Bad testimony is repeated; what takes it back is not, nor what a failover waits for.
             router::Event::Evidence { kind, .. } if kind != router::Kind::Ok => drop(inbox.offer(Input::Router(event))),

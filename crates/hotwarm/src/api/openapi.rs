@@ -207,6 +207,11 @@ const TYPES: &[Type] = &[
             ("code", "string", "For programs; its page is docs/reference/reasons/CODE.md."),
             ("text", "string", "For people."),
             ("refusal", "boolean", "A rule forbade something."),
+            (
+                "rules",
+                "[string]",
+                "The safety rules by which it is as it is, as docs/internals/safety.md numbers them; empty where none of them governs it.",
+            ),
             ("member", "string?", ""),
             ("node", "string?", ""),
             ("epoch", "integer?", ""),
@@ -239,7 +244,7 @@ const TYPES: &[Type] = &[
             (
                 "kind",
                 "string",
-                "`because` for a reason; else what was done: `open`, `close`, `promote`, `node-silent` and so on. `here-no-lease`, `here-leased`, `here-leader`, `here-ended`, `here-5xx`, `here-5xx-over`: what the answering node saw of itself.",
+                "`because` for a reason; else what was done: `open`, `close`, `promote`, `node-silent` and so on. `here-no-lease`, `here-leased`, `here-leader`, `here-ended`, `here-parked`, `here-5xx`, `here-5xx-over`: what the answering node saw of itself.",
             ),
             ("text", "string", ""),
             ("reason", "Reason?", ""),

@@ -445,6 +445,7 @@ pub(super) fn reason(reason: &reason::Reason) -> Reason {
         code: reason.code().to_owned(),
         text: reason.to_string(),
         refusal: reason.is_refusal(),
+        rules: reason.rules().iter().map(ToString::to_string).collect(),
         member: member.map(ToString::to_string),
         node: node.map(ToString::to_string),
         epoch,

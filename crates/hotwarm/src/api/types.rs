@@ -242,6 +242,9 @@ pub struct Reason {
     pub code: String,
     pub text: String,
     pub refusal: bool,
+    /// The safety rules of docs/internals/safety.md by which it is as it is.
+    #[serde(default)]
+    pub rules: Vec<String>,
     pub member: Option<String>,
     pub node: Option<String>,
     pub epoch: Option<u64>,

@@ -10,7 +10,7 @@ use super::failure::{Failure, print};
 use super::remote::{client, part, print_json};
 use super::status::unleased;
 use super::table::{Table, Tone, colour, paint, plain};
-use crate::api::types::Why;
+use crate::api::types::{Reason, Why};
 
 /// Explain a group: what holds its state, which rule refuses what, what if a member died now
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ fn text(why: &Why, colour: bool) -> String {
         out.push_str(&format!("restart  {restart}\n"));
     }
     if let Some(refusal) = &why.refusal {
-        out.push_str(&format!("refused  {} ({})\n", refusal.text, refusal.code));
+        out.push_str(&refused(refusal));
     }
     for problem in &why.problems {
         out.push_str(&format!("{:<7}  {}\n", problem.severity, problem.title));
@@ -71,4 +71,23 @@ fn text(why: &Why, colour: bool) -> String {
         out.push_str(&what_if.text(colour));
     }
     out
+}
+
+/// The code has a page, the rules a table in docs/internals/safety.md.
+fn refused(why: &Reason) -> String {
+    let rules: String = why.rules.iter().map(|rule| format!(", {rule}")).collect();
+    format!("refused  {} ({}{rules})\n", why.text, why.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_names_its_rules() {
+        let told = serde_json::json!({ "code": "fence-waits", "text": "nobody", "refusal": true, "rules": ["S6", "S8"] });
+        assert_eq!(refused(&serde_json::from_value(told).unwrap()), "refused  nobody (fence-waits, S6, S8)\n");
+        let of_an_older_node = serde_json::json!({ "code": "last-one", "text": "one", "refusal": true });
+        assert_eq!(refused(&serde_json::from_value(of_an_older_node).unwrap()), "refused  one (last-one)\n");
+    }
 }

@@ -177,7 +177,7 @@ pub(super) static CLUSTER: Section = plain(
             "zones",
             Map(&Rest { names: "node", kind: Name }),
             Is("{}"),
-            "Which nodes fail together: rooms, racks, sites. A router prefers members of its own zone.",
+            "Which nodes fail together: rooms, racks, sites. A router prefers members of its own zone; the next hot member, and the spare that is started, is preferred in another.",
             "{ a = \"room-1\", b = \"room-2\" }",
         ),
         key(

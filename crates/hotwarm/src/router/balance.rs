@@ -15,6 +15,7 @@ use hotwarm_core::route::budget::RetryBudget;
 use hotwarm_core::route::outlier::{Evidence, Outlier, OutlierLimits};
 use hotwarm_core::route::slots::SlotSet;
 
+use super::group::Settings;
 use super::local::LocalTarget;
 use crate::config::Balance;
 
@@ -46,9 +47,9 @@ const fn policy(balance: &Balance) -> Policy {
 }
 
 impl Balancer {
-    pub(super) fn new(balance: &Balance, zone: &str, seed: u64) -> Self {
+    pub(super) fn new(settings: &Settings, seed: u64) -> Self {
         Self {
-            chooser: Chooser::new(policy(balance), zone, Rng::new(seed)),
+            chooser: Chooser::new(policy(&settings.balance), &*settings.zone, Rng::new(seed)),
             errors: Outlier::new(OutlierLimits::default()),
             budget: RetryBudget::new(),
             by_slot: Vec::new(),
@@ -57,8 +58,9 @@ impl Balancer {
     }
 
     /// Takes over the targets of new routes, in the order of `local`.
-    pub(super) fn update(&mut self, now: Mono, balance: &Balance, named: &[route::Target], local: &[Rc<LocalTarget>]) {
-        self.chooser.set_policy(policy(balance));
+    pub(super) fn update(&mut self, now: Mono, settings: &Settings, named: &[route::Target], local: &[Rc<LocalTarget>]) {
+        self.chooser.set_policy(policy(&settings.balance));
+        self.chooser.set_zone(&settings.zone);
         let fresh = self.chooser.update(now, named);
         self.errors.update(now, self.chooser.live(), fresh);
         self.by_slot.clear();

@@ -14,7 +14,7 @@ use hotwarm_core::ids::{Epoch, GroupName, MemberId, Mono};
 use hotwarm_core::route::{self, RouteState, Routes};
 
 use super::evidence::Health;
-use super::stats::{Answers, Failure, GroupCounters, GroupStats, MemberCounters, MemberStats};
+use super::stats::{Answers, Failure, GroupCounters, GroupStats, MemberCounters, MemberStats, Toll};
 use super::{Event, RouterError, listen};
 use crate::{clock, config};
 
@@ -71,10 +71,12 @@ pub(super) struct Settings {
     pub timeouts: config::Timeouts,
     pub check: config::CheckKind,
     pub drain: std::time::Duration,
+    /// Where this router is; empty for no preference.
+    pub zone: String,
 }
 
 impl Settings {
-    fn of(group: &config::Group) -> Self {
+    fn of(group: &config::Group, zone: &str) -> Self {
         Self {
             protocol: group.protocol,
             balance: group.balance.clone(),
@@ -84,6 +86,7 @@ impl Settings {
             timeouts: group.timeouts,
             check: group.check.kind.clone(),
             drain: group.drain,
+            zone: zone.to_owned(),
         }
     }
 }
@@ -147,7 +150,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(config: &config::Group, asked: SocketAddr, threads: usize) -> Self {
+    pub(super) fn new(config: &config::Group, zone: &str, asked: SocketAddr, threads: usize) -> Self {
         Self {
             name: config.name.clone(),
             install: ArcSwap::from_pointee(Install {
@@ -157,7 +160,7 @@ impl Group {
                 state: State::Held,
                 named: Vec::new(),
                 targets: Vec::new(),
-                settings: Arc::new(Settings::of(config)),
+                settings: Arc::new(Settings::of(config, zone)),
             }),
             seen: (0..threads).map(|_| AtomicU64::new(0)).collect(),
             counters: (0..threads).map(|_| Arc::default()).collect(),
@@ -204,11 +207,11 @@ impl Group {
     }
 
     /// New limits, same routes.
-    pub(super) fn configure(&self, config: &config::Group) {
+    pub(super) fn configure(&self, config: &config::Group, zone: &str) {
         let _ledger = self.ledger();
         let mut install = Install::clone(&self.install.load());
         install.version += 1;
-        install.settings = Arc::new(Settings::of(config));
+        install.settings = Arc::new(Settings::of(config, zone));
         self.install.store(Arc::new(install));
     }
 
@@ -371,6 +374,17 @@ impl Group {
             Some(Answers::of(&target.member, install.exclusive, threads.iter()))
         };
         install.targets.iter().filter_map(of).collect()
+    }
+
+    pub(super) fn toll(&self) -> Toll {
+        let failed = |counters: &Arc<GroupCounters>| {
+            Failure::ALL.iter().filter(|why| !why.is_the_clients()).map(|why| counters.failed[*why as usize].get()).sum::<u64>()
+        };
+        Toll {
+            parked: self.counters.iter().map(|counters| counters.parked.get()).sum(),
+            waiting: self.parked.load(Ordering::Relaxed) as u64,
+            failed: self.counters.iter().map(failed).sum(),
+        }
     }
 
     pub(super) fn snapshot(&self) -> GroupStats {

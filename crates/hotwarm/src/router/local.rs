@@ -131,7 +131,7 @@ impl LocalGroup {
             settings: Arc::clone(&install.settings),
         };
         let seed = clock::now().0 ^ (index as u64) << 48;
-        let balancer = Balancer::new(&install.settings.balance, &shared.zone, seed);
+        let balancer = Balancer::new(&install.settings, seed);
         Rc::new(Self {
             counters: Arc::clone(&group.counters[index]),
             shared,
@@ -202,7 +202,7 @@ impl LocalGroup {
                 .unwrap_or_else(|| LocalTarget::new(target, self.group.member_counters(&target.member, self.index), now))
         });
         let targets: Vec<_> = targets.collect();
-        self.balancer.borrow_mut().update(now, &install.settings.balance, &install.named, &targets);
+        self.balancer.borrow_mut().update(now, &install.settings, &install.named, &targets);
         *self.table.borrow_mut() = Rc::new(Table {
             version: install.version,
             exclusive: install.exclusive,

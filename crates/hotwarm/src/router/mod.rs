@@ -37,7 +37,7 @@ mod tests;
 mod thread;
 
 pub use lease::Lease;
-pub use stats::{Answers, Bucket, CLASSES, Failure, GroupStats, MemberStats};
+pub use stats::{Answers, Bucket, CLASSES, Failure, GroupStats, MemberStats, Toll};
 
 use group::Group;
 use thread::Port;
@@ -87,25 +87,18 @@ pub struct Options {
     /// Threads that route, each with its own runtime and listeners; at least 1.
     pub threads: usize,
     pub node: NodeId,
-    /// Members of this zone are preferred; empty for none.
-    pub zone: String,
     pub events: Arc<dyn Fn(Event) + Send + Sync>,
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("threads", &self.threads)
-            .field("node", &self.node)
-            .field("zone", &self.zone)
-            .finish_non_exhaustive()
+        f.debug_struct("Options").field("threads", &self.threads).field("node", &self.node).finish_non_exhaustive()
     }
 }
 
 /// What all threads of one router share.
 struct Shared {
     node: NodeId,
-    zone: String,
     lease: Arc<Lease>,
     groups: ArcSwap<BTreeMap<GroupName, Arc<Group>>>,
     /// Closed, and a thread may not have let go of them yet.
@@ -144,7 +137,6 @@ impl Router {
         let ports: Arc<[Port]> = (0..options.threads.max(1)).map(|_| Port::default()).collect();
         let shared = Arc::new(Shared {
             node: options.node,
-            zone: options.zone,
             lease: Arc::new(Lease::new(Arc::clone(&ports))),
             groups: ArcSwap::default(),
             closing: Mutex::default(),
@@ -192,24 +184,24 @@ impl fmt::Debug for Handle {
 
 impl Handle {
     /// Opens the group's listener on every thread, or changes the limits of an open one; a changed address moves the listener.
-    /// Requests park until routes are set. Returns the address (with its real port when 0 was asked for).
+    /// Members of `zone`, where this router is, are preferred; empty for none. Requests park until routes are set. Returns the address (with its real port when 0 was asked for).
     ///
     /// # Errors
     /// When the address cannot be listened on.
-    pub fn open(&self, config: &config::Group, listen: SocketAddr) -> Result<SocketAddr, RouterError> {
+    pub fn open(&self, config: &config::Group, zone: &str, listen: SocketAddr) -> Result<SocketAddr, RouterError> {
         let shared = &self.inner.shared;
         let _one = self.inner.change.lock().unwrap_or_else(PoisonError::into_inner);
         let known = shared.groups.load().get(&config.name).cloned();
         let group = match known {
             Some(group) => {
-                group.configure(config);
+                group.configure(config, zone);
                 if group.asked() != listen {
                     group.listen(listen, shared.ports.len())?;
                 }
                 group
             }
             None => {
-                let group = Arc::new(Group::new(config, listen, shared.ports.len()));
+                let group = Arc::new(Group::new(config, zone, listen, shared.ports.len()));
                 group.listen(listen, shared.ports.len())?;
                 let mut groups = BTreeMap::clone(&shared.groups.load());
                 groups.insert(config.name.clone(), Arc::clone(&group));
@@ -273,6 +265,12 @@ impl Handle {
     #[must_use]
     pub fn stats(&self) -> Vec<GroupStats> {
         self.inner.shared.groups.load().values().map(|group| group.snapshot()).collect()
+    }
+
+    /// What the group's requests had to bear so far; `None` if it is not open.
+    #[must_use]
+    pub fn toll(&self, name: &GroupName) -> Option<Toll> {
+        self.inner.shared.groups.load().get(name).map(|group| group.toll())
     }
 
     /// How the members answer that requests go to now.

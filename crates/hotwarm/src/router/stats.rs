@@ -64,6 +64,11 @@ impl Failure {
         Self::Stopped,
     ];
 
+    /// It was not acceptable, or its client is gone.
+    pub(super) const fn is_the_clients(self) -> bool {
+        matches!(self, Self::Malformed | Self::Client)
+    }
+
     /// Its name as a metric's label.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -81,6 +86,16 @@ impl Failure {
             Self::Stopped => "stopped",
         }
     }
+}
+
+/// What a group's requests had to bear so far, as counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Toll {
+    /// Requests that ever parked, and how many do now; of TCP, connections.
+    pub parked: u64,
+    pub waiting: u64,
+    /// Those that failed by no fault of their client.
+    pub failed: u64,
 }
 
 /// Classes of statuses, as counted.

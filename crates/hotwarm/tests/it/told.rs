@@ -142,3 +142,28 @@ fn a_hot_member_that_died_in_a_paused_group_serves_in_no_line() {
     assert!(!why.contains("hotwarm why"), "{why}");
     cluster.finish(&[EXPECTED[0], ("reason=\"automation-paused\"", "the group is paused, and its hot member was killed")]);
 }
+
+/// One request that had to wait for the next hot member, and no other: the node that it waited at tells of it, and that node alone.
+#[test]
+fn what_a_failover_cost_is_told_by_the_node_whose_clients_paid() {
+    let mut cluster = Site::new(3).web_and_clock().start_whole();
+    let hot = cluster.hot("clock", &[]).unwrap();
+    let node = cluster.node_of(&hot);
+    let others: Vec<_> = cluster.names().into_iter().filter(|name| *name != node).collect();
+    let (router, epoch) = (cluster.listen("clock")[others[0]], cluster.group("clock").epoch);
+    cluster.kill_node(node);
+    assert_eq!(status_of(router, "/"), "200", "it waits and is answered");
+    let events_of = |name: &str| cluster.done(name, &["events", "clock"]);
+    let told = |name: &str| events_of(name).lines().filter(|line| line.contains("here-parked")).count();
+    cluster.wait_until("both to know of the next hot member", || {
+        others.iter().all(|name| events_of(name).contains(&format!("serves epoch {}", epoch + 1)))
+    });
+    let events = events_of(others[0]);
+    let line = events.lines().find(|line| line.contains("here-parked")).unwrap_or_else(|| panic!("{events}"));
+    assert!(
+        line.contains(&format!("the router of {}: 1 requests parked and 0 failed between the end of epoch {epoch}", others[0])),
+        "{line}"
+    );
+    assert_eq!(others.iter().map(|name| told(name)).collect::<Vec<_>>(), [1, 0]);
+    cluster.finish(&[EXPECTED[0]]);
+}

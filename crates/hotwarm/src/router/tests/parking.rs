@@ -152,7 +152,7 @@ async fn closing_the_group_refuses_what_waits() {
     assert_eq!(waiting.await.unwrap().unwrap().code(), "HW0814");
     until("the listener is closed", || async { tokio::net::TcpStream::connect(address).await.is_err() }).await;
     // It can be opened again, also at the same address.
-    assert_eq!(stage.handle.open(&stage.config, address).unwrap(), address);
+    assert_eq!(stage.handle.open(&stage.config, "", address).unwrap(), address);
     let member = Member::good("a").await;
     stage.open(1, &[&member]);
     assert_eq!(get(address, "/").await.unwrap().status, 200);
@@ -180,7 +180,7 @@ async fn a_group_that_closes_before_its_threads_know_of_it_is_closed_all_the_sam
     for _ in 0..100 {
         stage.handle.close(name);
         until("closed", || async { stage.handle.is_closed(name) }).await;
-        stage.handle.open(&stage.config, "127.0.0.1:0".parse().unwrap()).unwrap();
+        stage.handle.open(&stage.config, "", "127.0.0.1:0".parse().unwrap()).unwrap();
     }
 }
 
@@ -228,6 +228,6 @@ async fn limits_change_while_running() {
     let address = stage.address;
     stage.config.park.time = Duration::from_millis(20);
     let asked = "127.0.0.1:0".parse().unwrap();
-    assert_eq!(stage.handle.open(&stage.config, asked).unwrap(), address);
+    assert_eq!(stage.handle.open(&stage.config, "", asked).unwrap(), address);
     assert_eq!(get(address, "/").await.unwrap().code(), "HW0807");
 }

@@ -78,14 +78,10 @@ impl Stage {
     pub(super) fn new(config: Group, threads: usize) -> Self {
         let events = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&events);
-        let handle = Router::start(Options {
-            threads,
-            node: NodeId::new("n"),
-            zone: String::new(),
-            events: Arc::new(move |event| heard.lock().unwrap().push(event)),
-        })
-        .unwrap();
-        let address = handle.open(&config, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let handle =
+            Router::start(Options { threads, node: NodeId::new("n"), events: Arc::new(move |event| heard.lock().unwrap().push(event)) })
+                .unwrap();
+        let address = handle.open(&config, "", "127.0.0.1:0".parse().unwrap()).unwrap();
         Self { handle, config, address, events }
     }
 
