@@ -188,8 +188,7 @@ impl Notices {
         }
         let left_out = self.lease.take(now)?;
         self.told_out = true;
-        let heard = view.voters.iter().filter(|name| **name == view.me || view.heard.contains(name)).count();
-        let (voters, leader) = (view.voters.len(), view.leader.clone());
+        let (heard, voters, leader) = (view.reached.len(), view.voters.len(), view.leader.clone());
         Some(Notice::Out { lasts, heard, voters, needed: voters / 2 + 1, leader, left_out })
     }
 
@@ -243,6 +242,7 @@ mod tests {
             grade: Grade::Well,
             ailment: None,
             voters: ["a", "b", "c"].map(NodeId::from).to_vec(),
+            reached: ["a"].iter().chain(heard).map(|name| NodeId::from(*name)).collect(),
         }
     }
 

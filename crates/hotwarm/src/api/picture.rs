@@ -47,8 +47,7 @@ fn cluster_status(view: &View) -> ClusterStatus {
 }
 
 pub(super) fn quorum(view: &View) -> Quorum {
-    let reached = view.voters.iter().filter(|name| **name == view.me || view.heard.contains(name)).count();
-    Quorum { voters: view.voters.iter().map(ToString::to_string).collect(), needed: view.voters.len() / 2 + 1, reached }
+    Quorum { voters: view.voters.iter().map(ToString::to_string).collect(), needed: view.voters.len() / 2 + 1, reached: view.reached.len() }
 }
 
 fn self_status(agent: &Handle, view: &View) -> SelfStatus {
@@ -649,6 +648,7 @@ mod tests {
             grade: Grade::Well,
             ailment: None,
             voters: Vec::new(),
+            reached: Vec::new(),
         };
         let leased = |view: &View| super::nodes(view).iter().map(|node| node.leased).collect::<Vec<_>>();
         assert_eq!(leased(&view), [true, true]);
