@@ -7,7 +7,7 @@ use super::lead::{AGAIN, PHI};
 use super::lease::Renewal;
 use super::message::Beat;
 use super::{Action, Message, Node, Options};
-use crate::cluster::{Body, Cluster, TELLS_SELF_DOUBT};
+use crate::cluster::{Body, Cluster, TELLS_SELF_DOUBT, TELLS_STOP};
 use crate::detect::PhiAccrual;
 use crate::group::reason::SelfDoubt;
 use crate::ids::{Mono, NodeId, RaftId, Session};
@@ -239,14 +239,15 @@ impl Node {
     }
 
     /// Told again until the log has it: who is chosen should not be where the disk is about to be full, if it can be elsewhere.
-    fn tell_self_doubt(&mut self) {
+    pub(super) fn tell_self_doubt(&mut self) {
         let me = &self.options.me;
         // S17: a program that does not know of it could not read the entry.
         if self.cluster.behaviour < TELLS_SELF_DOUBT || !self.cluster.nodes.contains_key(me) {
             return;
         }
         let room = self.little_room.then_some(SelfDoubt::LittleRoom);
-        let why = if self.health.abstains(self.now) { Some(SelfDoubt::Stalled) } else { room };
+        let stops = (self.stopping && self.cluster.behaviour >= TELLS_STOP).then_some(SelfDoubt::Stopping);
+        let why = if self.health.abstains(self.now) { Some(SelfDoubt::Stalled) } else { stops.or(room) };
         if self.cluster.self_doubts.get(me).copied() != why {
             self.propose_once(Body::SelfDoubt { node: me.clone(), why }, AGAIN);
         }

@@ -64,7 +64,8 @@ impl fmt::Display for Notice {
                 write!(
                     f,
                     "this node's lease ended {} ago and is not renewed: {quorum} ({heard} of {voters} voters heard, {needed} needed; {leader}). \
-                     Exclusive groups are not served here and their members here are ended, unless only a fence command can tell; hot-hot members go on",
+                     Exclusive groups are not served here and their members here are ended, except in a pause or where only a fence command can tell: \
+                     those may still answer at their own addresses; hot-hot members go on",
                     seconds(lasts)
                 )
             }

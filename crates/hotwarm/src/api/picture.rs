@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use hotwarm_core::cluster::{self, What};
 use hotwarm_core::detect::{Ailment, Grade};
-use hotwarm_core::group::explain::explain;
+use hotwarm_core::group::explain::{self, explain};
 use hotwarm_core::group::state::{Group, Life, Member, Pause, Phase};
 use hotwarm_core::group::{self, Effect, Refusal, problem, reason};
 use hotwarm_core::ids::{GroupName, MemberId, Millis, Role};
@@ -513,7 +513,8 @@ const fn kind(what: &What) -> &'static str {
 }
 
 pub(super) fn why(agent: &Handle, group: &Group) -> Why {
-    let explained = explain(group);
+    let view = agent.view();
+    let explained = explain(group, explain::Quorum { voters: &view.voters, reached: &view.reached });
     let no_lease_ms = millis(agent.unleased());
     Why {
         node: agent.me().to_string(),
