@@ -98,7 +98,7 @@ fn who_is_not_configured_grants_nothing_and_is_not_heard() {
 #[test]
 fn a_node_that_stops_says_so_and_takes_it_back_when_it_is_there_again() {
     let mut desk = settled();
-    desk.until(3000, "it is in force", |d| d.cluster("b").behaviour >= crate::cluster::TELLS_STOP);
+    desk.until(3000, "it is in force", |d| d.cluster("b").behaviour >= TELLS_STOP);
     for leads in [true, false] {
         let leader = desk.leader();
         let stops = desk.nodes.keys().find(|name| (**name == leader) == leads).cloned().expect("three nodes");
