@@ -23,13 +23,15 @@ use crate::ids::{Epoch, GroupName, Millis, NodeId, RaftId, Session};
 use crate::plant::{self, Bug};
 
 /// The newest behaviour this program has (S17): the state carries the one in force.
-pub const BEHAVIOUR: u32 = 2;
+pub const BEHAVIOUR: u32 = 3;
 /// The behaviour that a cluster is founded with, whichever program founds it: every program must make the same of that entry.
 const FIRST: u32 = 1;
 /// From this one on there are restarts ([`group::input::Operator::Restart`]).
 pub const WITH_RESTART: u32 = 2;
 /// From this one on a node tells the log that it doubts itself.
 pub const TELLS_SELF_DOUBT: u32 = 2;
+/// From this one on a node tells the log that its agent is being stopped ([`SelfDoubt::Stopping`]).
+pub const TELLS_STOP: u32 = 3;
 
 /// The state that every node derives from the control log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +134,9 @@ impl fmt::Display for What {
             Self::Undrained { node } => write!(f, "node {node} is no longer drained"),
             Self::Behaviour { version } => write!(f, "behaviour version {version} is in force"),
             Self::Group(effect) => write!(f, "{effect}"),
+            Self::SelfDoubt { node, why: Some(SelfDoubt::Stopping) } => {
+                write!(f, "node {node} stops in an orderly way: members there that need no lease go on, and it may be back")
+            }
             Self::SelfDoubt { node, why: Some(why) } => {
                 write!(f, "node {node} doubts itself: {why}; its members become hot only where no others can")
             }

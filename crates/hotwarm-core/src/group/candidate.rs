@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::reason::{Evidence, Refusal, SelfDoubt};
+use super::spec::Fence;
 use super::state::{Group, Life, Member};
 use crate::ids::{Attempt, MemberId, NodeId, Position, Role};
 
@@ -82,6 +83,14 @@ impl Group {
         } else {
             self.cannot_serve(id).then(|| Refusal::NotReady { why: member.why_unready.clone() })
         }
+    }
+
+    /// Nothing proves that it does not serve, though nobody here hears its node: a pause lets it outlive its lease (S10), and where a hook
+    /// alone can tell nothing ends it. It may answer at its own address.
+    pub(crate) fn may_answer(&self, id: &MemberId) -> bool {
+        let outlives = |node| self.lease_suspended(node) || self.spec.fence != Fence::Supervisor;
+        let unknown = self.members.get(id).is_some_and(|member| member.may_serve.is_some() && !member.stopped());
+        unknown && self.needs_a_lease(id) && self.node_of(id).is_some_and(outlives)
     }
 
     /// It is hot and, by all that is known, answers requests. One whose node is not heard may, and nobody knows; so may one of several whose
@@ -207,7 +216,7 @@ impl Group {
     }
 }
 
-/// A member that can become hot, and what is against it, the weightiest first: its node doubts itself, how long it is held down, its rank.
+/// A member that can become hot, and what is against it: its node doubts itself, how long it is held down, its rank.
 type Fit = (Option<SelfDoubt>, u64, Rank, MemberId);
 
 /// The most preferred is the least: its priority, and how crowded its zone is.
@@ -215,8 +224,9 @@ type Rank = (Reverse<i32>, usize);
 
 /// The first by order; why the others are not it.
 fn pick(mut fit: Vec<Fit>, others: &mut Vec<(MemberId, Refusal)>) -> Option<MemberId> {
-    // One doubt weighs as much as the other.
-    fit.sort_by(|a, b| (a.0.is_some(), a.1, &a.2, &a.3).cmp(&(b.0.is_some(), b.1, &b.2, &b.3)));
+    // Who stalls or stops may hold no lease to serve under; little room weighs less than that a member failed lately.
+    let away = |fit: &Fit| fit.0.is_some_and(|doubt| doubt != SelfDoubt::LittleRoom);
+    fit.sort_by(|a, b| (away(a), a.1, a.0.is_some(), &a.2, &a.3).cmp(&(away(b), b.1, b.0.is_some(), &b.2, &b.3)));
     let mut fit = fit.into_iter();
     let (best_doubts, .., best) = fit.next()?;
     let why = |doubt: Option<SelfDoubt>| match doubt {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::candidate::Need;
 use super::effect::Effect;
 use super::quorum::reports_needed;
-use super::reason::{FencedBy, Reason};
+use super::reason::{FencedBy, Reason, SelfDoubt};
 use super::spec::Fence;
 use super::state::{Group, Phase, Stamps, Transition};
 use super::{Refusal, Step};
@@ -96,7 +96,10 @@ impl Step {
             self.refuse(refusal);
             return false;
         }
-        self.group.note_failover();
+        // Whose node lapsed is not known to live: its replacement spends nothing.
+        if !self.group.needs_a_lease(hot) {
+            self.group.note_failover();
+        }
         self.group.note_doubted(hot, &reason);
         self.because(reason.clone());
         self.begin(reason, Some(hot.clone()));
@@ -488,7 +491,9 @@ impl Group {
         }
         // Silence alone fences nobody where the lease will tell: acting on it gains nothing, since the lease must be waited out either way,
         // and a node that was only slow would have been failed over for nothing.
-        if view.silent && self.spec.fence != Fence::Supervisor {
+        // Nor where its agent said that it stops: its member lives on, and the next agent may be there before the lease is out.
+        let stops = view.doubts_itself == Some(SelfDoubt::Stopping);
+        if view.silent && self.spec.fence != Fence::Supervisor && !stops {
             return Some(Reason::NodeSilent { member: id, node });
         }
         if !member.ready {
@@ -528,7 +533,8 @@ impl Group {
         }
         let failovers = u32::try_from(self.failovers.len()).unwrap_or(u32::MAX);
         let per_hour = self.spec.bounds.failovers_per_hour;
-        self.budget_spent().then_some(Reason::BudgetSpent { failovers, per_hour })
+        let live = !self.needs_a_lease(hot);
+        (live && self.budget_spent()).then_some(Reason::BudgetSpent { failovers, per_hour })
     }
 
     /// Why a switchover that still drains is given up; nothing has been cut yet, so the hot member simply goes on.

@@ -11,7 +11,7 @@ use super::spec::Fence;
 use super::state::{Group, Member, Phase};
 use super::{Effect, Reason, step};
 use crate::action::StopCause;
-use crate::ids::{Incarnation, MemberId, Role};
+use crate::ids::{Incarnation, MemberId, NodeId, Role};
 
 /// What `hotwarm why` shows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,16 +38,33 @@ pub struct WhatIf {
     pub reasons: Vec<Reason>,
 }
 
-/// Explains `group` as it is.
+/// What a node knows of the quorum.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quorum<'a> {
+    pub voters: &'a [NodeId],
+    /// Those of them that are heard, the node that explains included.
+    pub reached: &'a [NodeId],
+}
+
+impl Quorum<'_> {
+    /// How many voters are left without `node`, and how many are needed, if too few are.
+    fn lost_without(&self, node: &NodeId) -> Option<(usize, usize)> {
+        let left = self.reached.iter().filter(|voter| *voter != node).count();
+        let needed = self.voters.len() / 2 + 1;
+        (self.reached.contains(node) && left < needed).then_some((left, needed))
+    }
+}
+
+/// Explains `group` as it is, to a node that knows so much of the quorum.
 #[must_use]
-pub fn explain(group: &Group) -> Explanation {
+pub fn explain(group: &Group, quorum: Quorum<'_>) -> Explanation {
     Explanation {
         now: now(group),
         transition: group.transition.as_ref().map(|_| waits_for(group)),
         refusal: group.refusal.clone(),
         restart: group.restart_told(),
         members: group.members.iter().map(|(id, m)| (id.clone(), m.role, standing(group, id))).collect(),
-        if_died: what_if(group),
+        if_died: what_if(group, quorum),
     }
 }
 
@@ -59,7 +76,9 @@ fn standing(group: &Group, id: &MemberId) -> Option<Refusal> {
             return None;
         }
         let held_down = group.candidate(Need::Live, None, &Default::default()).1.into_iter().find(|(other, _)| other == id);
-        held_down.map(|(_, why)| why).filter(|why| matches!(why, Refusal::Unstable { .. }))
+        let held_down = held_down.map(|(_, why)| why).filter(|why| matches!(why, Refusal::Unstable { .. }));
+        // It is chosen where no other can be, and after them: as for who is held down.
+        held_down.or_else(|| group.self_doubt(id).map(|why| Refusal::NodeDoubtsItself { why }))
     })
 }
 
@@ -74,6 +93,9 @@ fn now(group: &Group) -> String {
     }
     let serving: Vec<&str> = admitted().filter(|id| group.serves(id)).map(MemberId::as_str).collect();
     let others = admitted().filter(|id| !group.serves(id)).map(|id| match group.gone(id) {
+        Some(why) if group.may_answer(id) => {
+            format!("{id} is hot: {why}; whether it serves is not known, and it may still answer whoever reaches it")
+        }
         Some(why) => format!("{id} is hot and does not serve: {why}"),
         None => format!("{id} is hot and its node is silent: whether it serves is not known"),
     });
@@ -82,7 +104,10 @@ fn now(group: &Group) -> String {
         1 => Some(format!("{} serves epoch {}", serving[0], group.epoch)),
         _ => Some(format!("{} serve epoch {}", serving.join(", "), group.epoch)),
     };
-    let park = admitted().all(|id| group.gone(id).is_some()).then(|| format!("nobody serves epoch {}, and requests park", group.epoch));
+    let park = admitted().all(|id| group.gone(id).is_some()).then(|| match admitted().any(|id| group.may_answer(id)) {
+        true => "requests that do not reach it park".to_owned(),
+        false => format!("nobody serves epoch {}, and requests park", group.epoch),
+    });
     first.into_iter().chain(others).chain(park).chain(group.doubts()).collect::<Vec<_>>().join("; ")
 }
 
@@ -141,17 +166,34 @@ fn whose_hook(group: &Group) -> String {
     format!(" (its fence command, which node {} runs now)", runs.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-fn what_if(group: &Group) -> Vec<WhatIf> {
+fn what_if(group: &Group, quorum: Quorum<'_>) -> Vec<WhatIf> {
     let serving = group.members.iter().filter(|(_, m)| m.role == Role::Hot && m.serving);
     let mut all: Vec<WhatIf> = Vec::new();
     for (id, member) in serving {
         all.push(try_inputs(group, id, format!("{id} is killed"), death(group, id, member)));
         if let Some(node) = group.node_of(id) {
             let lost = vec![Body::Node(NodeInput::Silent { node: node.clone() }), Body::Node(NodeInput::Lapsed { node: node.clone() })];
-            all.push(try_inputs(group, id, format!("node {node} dies"), lost));
+            let mut what = try_inputs(group, id, format!("node {node} dies"), lost);
+            if let Some((left, needed)) = quorum.lost_without(node) {
+                // Nothing of what the group would do comes to pass: nobody can put it into the log.
+                what.outcome = without_quorum(group, id, left, needed);
+                what.reasons.clear();
+            }
+            all.push(what);
         }
     }
     all
+}
+
+fn without_quorum(group: &Group, gone: &MemberId, left: usize, needed: usize) -> String {
+    let lost = format!("the quorum is lost ({left} voters left, {needed} needed), and nothing is promoted until one more is back");
+    let others = group.members.keys().filter(|id| *id != gone && group.serves(id)).map(MemberId::as_str).collect::<Vec<_>>();
+    match (group.spec.exclusive, &others[..]) {
+        (true, _) => format!("nobody serves, and requests park: {lost}"),
+        (false, []) => format!("nobody serves: {lost}"),
+        (false, [_]) => format!("{} goes on; {lost}", others[0]),
+        (false, _) => format!("{} go on; {lost}", others.join(", ")),
+    }
 }
 
 /// Where no supervisor of ours sees its end, all that is known of it is that its check fails and a router is refused.
@@ -202,11 +244,24 @@ fn try_inputs(group: &Group, gone: &MemberId, event: String, inputs: Vec<Body>) 
         }
         (false, false) => format!("{} go{} on", serving.join(", "), if serving.len() == 1 { "es" } else { "" }),
         _ => match g.refusal.as_ref().filter(|why| !matches!(why, Reason::LastOne { .. })) {
+            Some(Reason::NoSuccessor { others, .. }) if is_started_again(&g, gone) => {
+                let others: Vec<_> = others.iter().filter(|(id, _)| id != gone).cloned().collect();
+                let nobody = Reason::NoSuccessor { member: None, others: others.clone() };
+                let meanwhile = if others.is_empty() { String::new() } else { format!("; until then {nobody}") };
+                format!("requests park until {gone} is ready again, which is started again at once{meanwhile}")
+            }
             Some(why) => format!("nobody serves, and requests park: {why}"),
             None => "nobody serves, and requests park until a member can".to_owned(),
         },
     };
     WhatIf { event, outcome, reasons }
+}
+
+/// It ended, is run by us, and nothing but its end is against it.
+fn is_started_again(g: &Group, id: &MemberId) -> bool {
+    let node_well = g.node_of(id).map(|node| g.node(node)).is_some_and(|node| !node.silent && !node.lapsed);
+    let ended = matches!(g.unfit(id), Some(Refusal::NotRunning { .. } | Refusal::KeptDown));
+    g.spec.fence == Fence::Supervisor && node_well && ended && !g.paused()
 }
 
 fn good_answers(g: &Group, effects: &[Effect]) -> Vec<Body> {

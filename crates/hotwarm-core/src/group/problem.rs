@@ -108,7 +108,7 @@ pub const TABLE: [Problem; 16] = [
     Problem {
         code: "hot-in-doubt",
         severity: Severity::Down,
-        title: "the hot member cannot serve and is kept all the same",
+        title: "the hot member cannot serve, or cannot be reached, and is kept all the same",
         advice: "",
         explained: "the doubt, the rule that keeps it, and what each other member lacks",
         applies: |g| doubted(g).is_some_and(|id| g.gone(id).is_some()),

@@ -36,6 +36,8 @@ pub enum SelfDoubt {
     LittleRoom,
     /// Its disk or its timers stall: it asks for no lease.
     Stalled,
+    /// Its agent is ended in an orderly way, for an upgrade say; its members live on. It says so no more once it is back.
+    Stopping,
 }
 
 impl fmt::Display for SelfDoubt {
@@ -43,6 +45,7 @@ impl fmt::Display for SelfDoubt {
         f.pad(match self {
             Self::LittleRoom => "little room is left on its disk",
             Self::Stalled => "its disk or its timers stall",
+            Self::Stopping => "its agent is being stopped",
         })
     }
 }
@@ -567,7 +570,7 @@ impl fmt::Display for Reason {
             ),
             Self::HoldDownWaived { member, left_ms } => write!(
                 f,
-                "{member} failed lately and would be held down for {:.1} s more, but nobody who can serve would be for less; find out why it failed: `hotwarm logs {member}`",
+                "{member} failed lately and would be held down for {:.1} s more, but nobody who can serve would be for less, unless on a node that stalls or stops; find out why it failed: `hotwarm logs {member}`",
                 *left_ms as f64 / 1000.0
             ),
             Self::NoneWanted { member } => write!(f, "{member}, hot, stops serving: the configuration wants nobody hot (hot = 0)"),

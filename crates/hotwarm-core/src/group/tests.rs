@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::explain::{Explanation, explain};
+use super::explain::{Explanation, Quorum};
 use super::input::{Answer, Body, Input, Life as Told, NodeInput, Operator};
 use super::problem::{self, Severity, TABLE};
 use super::spec::{Bounds, Fence, GroupSpec, MemberSpec};
@@ -63,6 +63,10 @@ fn healthy(exclusive: bool) -> Group {
     group
 }
 
+fn explain(group: &Group) -> Explanation {
+    super::explain::explain(group, Quorum::default())
+}
+
 fn problems(group: &Group) -> Vec<&'static str> {
     problem::of(group).map(|problem| problem.code).collect()
 }
@@ -108,7 +112,7 @@ fn a_spare_that_can_be_started_is_somebody_who_can_take_over() {
     assert!(outcomes(&explain(&group))[0].ends_with("spare web/c is started, then takes over"));
     feed(&mut group, Body::Node(NodeInput::Silent { node: "c".into() }));
     assert_eq!(problems(&group), ["no-warm", "drained"]);
-    assert!(outcomes(&explain(&group))[0].contains("nobody serves, and requests park"), "{:?}", outcomes(&explain(&group)));
+    assert!(outcomes(&explain(&group))[0].contains("until then nobody can become hot"), "{:?}", outcomes(&explain(&group)));
 }
 
 /// One whose last start failed is tried, and not counted on.
@@ -150,7 +154,8 @@ fn a_degraded_group_says_that_the_next_loss_is_not_survived() {
     let lacks: Vec<String> = explained.members.iter().filter_map(|(_, _, lacks)| lacks.as_ref()).map(ToString::to_string).collect();
     assert_eq!(lacks, ["it does not run: signal 9", "it does not run: signal 9"]);
     let killed = &outcomes(&explained)[0];
-    assert!(killed.starts_with("web/a is killed: nobody serves, and requests park: nobody can become hot (web/a: "), "{killed}");
+    assert!(killed.starts_with("web/a is killed: requests park until web/a is ready again, which is started again at once; until then nobody can become hot (web/b: "), "{killed}");
+    assert!(!killed.contains("(web/a: ") && outcomes(&explained)[1].contains("nobody serves, and requests park: nobody can become hot"));
 
     let mut group = healthy(false);
     stop(&mut group, "b");
@@ -227,9 +232,10 @@ fn a_hot_member_that_is_gone_serves_in_no_line() {
         assert!(!group.serves(&id("a")) && group.gone(&id("a")).is_none());
         feed(&mut group, Body::Node(NodeInput::Lapsed { node: NodeId::new("a") }));
         assert_eq!(problems(&group), ["hot-in-doubt", "paused", "member-missing"]);
+        // S10: it may live on and answer at its own address; who is told that nobody serves would end the pause by force, and have two.
         assert_eq!(
             explain(&group).now,
-            "web/a is hot and does not serve: its node is not heard or holds no lease; nobody serves epoch 1, and requests park"
+            "web/a is hot: its node is not heard or holds no lease; whether it serves is not known, and it may still answer whoever reaches it; requests that do not reach it park"
         );
         assert!(!group.serves(&id("a")));
         // `why` is not told to run `why`.
@@ -237,6 +243,50 @@ fn a_hot_member_that_is_gone_serves_in_no_line() {
         assert!(afar.starts_with("`hotwarm resume web`; `hotwarm why web` names the doubt"), "{afar}");
         assert_eq!(near, "`hotwarm resume web`");
     }
+}
+
+/// Seen: with one of three nodes dead, `why` promised that another takes over from the second.
+#[test]
+fn a_death_that_takes_the_quorum_promotes_nobody() {
+    let all = ["a", "b", "c"].map(NodeId::new);
+    let told = |exclusive: bool, reached: &[NodeId]| {
+        let explained = super::explain::explain(&healthy(exclusive), Quorum { voters: &all, reached });
+        outcomes(&explained)
+    };
+    assert_eq!(told(true, &all)[1], "node a dies: web/b takes over");
+    let two = told(true, &all[..2]);
+    assert_eq!(two[0], "web/a is killed: web/b takes over", "its node goes on voting");
+    let lost = "the quorum is lost (1 voters left, 2 needed), and nothing is promoted until one more is back";
+    assert_eq!(two[1], format!("node a dies: nobody serves, and requests park: {lost}"));
+    assert_eq!(told(true, &all[1..])[1], "node a dies: web/b takes over", "it is not among those that are heard, and counts for none");
+    assert_eq!(told(false, &all[..2])[1], format!("node a dies: web/b, web/c go on; {lost}"));
+}
+
+/// Who is chosen last for its node's sake is not shown as one that nothing is against.
+#[test]
+fn a_node_that_doubts_itself_is_named_where_members_are_compared() {
+    let mut group = healthy(true);
+    let why = super::reason::SelfDoubt::LittleRoom;
+    feed(&mut group, Body::Node(NodeInput::SelfDoubt { node: NodeId::new("b"), why: Some(why) }));
+    let told = explain(&group).members;
+    assert_eq!((&told[0].2, &told[1].2, &told[2].2), (&None, &Some(Refusal::NodeDoubtsItself { why }), &None));
+    assert_eq!(outcomes(&explain(&group))[0], "web/a is killed: web/c takes over");
+}
+
+/// One alone is started again: to say that nobody can become hot would say that it is over.
+#[test]
+fn the_end_of_a_sole_member_is_told_as_what_it_is() {
+    let mut spec = spec(true);
+    spec.members.retain(|id, _| id.name() == "a");
+    let mut group = Group::new(GroupSpec { warm: 0, ..spec }, BTreeMap::new(), Epoch(0));
+    let incarnation = Incarnation(1);
+    feed(&mut group, Body::Life(Told::Started { member: id("a"), incarnation }));
+    feed(&mut group, Body::Life(Told::Ready { member: id("a"), incarnation }));
+    let (epoch, attempt) = (group.members[&id("a")].may_serve.unwrap(), group.attempt);
+    feed(&mut group, Body::Answer(Answer::Promoted { member: id("a"), incarnation, epoch, attempt }));
+    let told = outcomes(&explain(&group));
+    assert_eq!(told[0], "web/a is killed: requests park until web/a is ready again, which is started again at once");
+    assert!(told[1].starts_with("node a dies: nobody serves, and requests park: "), "{told:?}");
 }
 
 #[test]

@@ -94,6 +94,16 @@ impl Message {
         }
     }
 
+    /// What the leader of a log says to a replica, or to one that is to be a replica: judged by its term and numbers, not by its name.
+    pub(crate) const fn is_of_a_leader(&self) -> bool {
+        use consensus::Body::{Append, Heartbeat, Snapshot};
+        match self {
+            Self::Log(message) => matches!(message.body, Append { .. } | Heartbeat { .. } | Snapshot { .. }),
+            Self::Welcome { .. } => true,
+            _ => false,
+        }
+    }
+
     /// What nodes of several clusters may say to each other: by these a node finds out where it belongs (S11).
     pub(crate) const fn is_for_strangers(&self) -> bool {
         matches!(self, Self::Hello { .. } | Self::Welcome { .. } | Self::Birth { .. })

@@ -35,10 +35,10 @@ pub use options::{Identity, LogCut, NODE_LOG, Options, Stored};
 pub use view::View;
 
 use crate::action::{EngineAction, MemberEvent};
-use crate::cluster::{Cluster, Event, Item};
+use crate::cluster::{Cluster, Event, Item, TELLS_STOP};
 use crate::consensus::Replica;
 use crate::detect::SelfHealth;
-use crate::group::reason::Evidence;
+use crate::group::reason::{Evidence, SelfDoubt};
 use crate::ids::{Epoch, GroupName, Incarnation, Index, MemberId, Millis, Mono, NodeId, RaftId};
 use crate::plant::{self, Bug};
 use crate::reconcile::Observed;
@@ -149,6 +149,8 @@ pub struct Node {
     doubts: BTreeMap<MemberId, (Mono, Incarnation)>,
     health: SelfHealth,
     little_room: bool,
+    /// Its process is about to end in an orderly way.
+    stopping: bool,
     commands: commands::Commands,
     /// Waiting to be put into the log, by us or by its leader.
     items: Vec<Item>,
@@ -209,6 +211,7 @@ impl Node {
             doubts: BTreeMap::new(),
             health: SelfHealth::new(options.health),
             little_room: false,
+            stopping: false,
             commands: commands::Commands::new(options.command_base),
             items: Vec::new(),
             reported: BTreeMap::new(),
@@ -536,6 +539,21 @@ impl Node {
             (NODE_LOG, _, Some(identity)) => identity.records().into_iter().filter(|record| record.log() == NODE_LOG).collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// This node will stop in a moment: the others are told, so that its members, which live on, are not taken for lost at once. The shell
+    /// goes on as ever until [`Self::stop_is_told`], or for as long as it can wait; then comes [`Self::handle_stop`].
+    pub fn handle_stopping(&mut self, now: Mono) {
+        self.give(now);
+        self.stopping = true;
+        self.tell_self_doubt();
+    }
+
+    /// True once the log has it that this node stops, or where nobody can put it there.
+    #[must_use]
+    pub fn stop_is_told(&self) -> bool {
+        let told = self.cluster.self_doubts.get(&self.options.me) == Some(&SelfDoubt::Stopping);
+        told || self.cluster.behaviour < TELLS_STOP || self.leader().is_none() || self.cluster.nodes.len() < 2
     }
 
     /// This node is about to stop: whoever is level leads from now on.

@@ -7,7 +7,7 @@ use super::lead::{AGAIN, PHI};
 use super::lease::Renewal;
 use super::message::Beat;
 use super::{Action, Message, Node, Options};
-use crate::cluster::{Body, Cluster, TELLS_SELF_DOUBT};
+use crate::cluster::{Body, Cluster, TELLS_SELF_DOUBT, TELLS_STOP};
 use crate::detect::PhiAccrual;
 use crate::group::reason::SelfDoubt;
 use crate::ids::{Mono, NodeId, RaftId, Session};
@@ -45,6 +45,8 @@ struct Peer {
     /// Heartbeats that came at all.
     any: PhiAccrual,
     hears: Vec<NodeId>,
+    /// It says that it belongs to no cluster: it has no log, and votes for nothing, whoever it was before.
+    unborn: bool,
 }
 
 impl Peers {
@@ -115,9 +117,8 @@ impl Peers {
     }
 
     fn arrived(&mut self, node: &NodeId, relayed: bool, hears: Vec<NodeId>, now: Mono) {
-        let (heartbeat, spread) = (self.heartbeat, self.heartbeat / 2);
-        let new =
-            || Peer { direct: PhiAccrual::new(now, heartbeat, spread), any: PhiAccrual::new(now, heartbeat, spread), hears: Vec::new() };
+        let beats = PhiAccrual::new(now, self.heartbeat, self.heartbeat / 2);
+        let new = || Peer { direct: beats.clone(), any: beats, hears: Vec::new(), unborn: false };
         let peer = self.known.entry(node.clone()).or_insert_with(new);
         peer.any.arrived(now);
         if !relayed {
@@ -126,17 +127,29 @@ impl Peers {
         peer.hears = hears;
     }
 
-    /// A node through which `to` can be reached, if it cannot be directly: one that we hear and that hears it.
-    fn relay_to(&self, to: &NodeId, now: Mono) -> Option<NodeId> {
-        let peer = self.known.get(to)?;
-        let direct = !self.late(&peer.direct, now);
-        if direct && peer.hears.contains(&self.me) {
-            return None;
+    /// A node through which `to` can be reached, if it cannot be directly: one that we hear and that hears it. The address of a node that
+    /// our configuration does not name is not known here: it may have been added while we were away, and lead.
+    fn relay_to(&self, cluster: &Cluster, to: &NodeId, now: Mono) -> Option<NodeId> {
+        if self.is_member(cluster, to) {
+            let peer = self.known.get(to)?;
+            if !self.late(&peer.direct, now) && peer.hears.contains(&self.me) {
+                return None;
+            }
         }
         let between = |(name, p): (&NodeId, &Peer)| {
             (name != to && !self.late(&p.direct, now) && p.hears.contains(to) && p.hears.contains(&self.me)).then(|| name.clone())
         };
         self.known.iter().find_map(between)
+    }
+
+    /// True if `node` said lately that it hears `other` without a relay.
+    fn hears(&self, node: &NodeId, other: &NodeId) -> bool {
+        self.known.get(node).is_some_and(|peer| peer.hears.contains(other))
+    }
+
+    /// Heard, and of this cluster: not one that was born anew and has yet to join.
+    pub(crate) fn is_heard_as_one_of_us(&self, node: &NodeId, now: Mono) -> bool {
+        self.known.get(node).is_some_and(|peer| !peer.unborn && !self.late(&peer.direct, now))
     }
 
     /// The node with a replica's number.
@@ -163,7 +176,7 @@ impl Node {
     pub(super) fn send(&mut self, to: &NodeId, message: Message) {
         let cluster = self.my_cluster();
         let bytes = message.encode(cluster);
-        match self.peers.relay_to(to, self.now) {
+        match self.peers.relay_to(&self.cluster, to, self.now) {
             None => self.actions.push_back(Action::Send { to: to.clone(), bytes }),
             Some(between) => {
                 // Both ways: which of the two directions is cut is not known.
@@ -226,14 +239,15 @@ impl Node {
     }
 
     /// Told again until the log has it: who is chosen should not be where the disk is about to be full, if it can be elsewhere.
-    fn tell_self_doubt(&mut self) {
+    pub(super) fn tell_self_doubt(&mut self) {
         let me = &self.options.me;
         // S17: a program that does not know of it could not read the entry.
         if self.cluster.behaviour < TELLS_SELF_DOUBT || !self.cluster.nodes.contains_key(me) {
             return;
         }
         let room = self.little_room.then_some(SelfDoubt::LittleRoom);
-        let why = if self.health.abstains(self.now) { Some(SelfDoubt::Stalled) } else { room };
+        let stops = (self.stopping && self.cluster.behaviour >= TELLS_STOP).then_some(SelfDoubt::Stopping);
+        let why = if self.health.abstains(self.now) { Some(SelfDoubt::Stalled) } else { stops.or(room) };
         if self.cluster.self_doubts.get(me).copied() != why {
             self.propose_once(Body::SelfDoubt { node: me.clone(), why }, AGAIN);
         }
@@ -273,12 +287,16 @@ impl Node {
             Message::Log(message) => self.on_log(from, *message),
             // Of a node that was removed, or that nobody configured. One that was added is heard once the log has told of it.
             Message::Beat(_) | Message::Grant { .. } if !self.peers.is_member(&self.cluster, from) => {}
-            Message::Beat(beat) => self.on_beat(from, relayed, beat),
+            Message::Beat(beat) => self.on_beat(from, relayed, cluster == 0, beat),
             Message::Grant { number, session, index } => self.holder.granted(self.now, number, session, index),
             Message::Propose { items } => self.on_propose(from, items),
             Message::Hello { cluster, name, incarnation, behaviour } => {
                 self.tell_birth(from, incarnation);
-                self.on_hello(from, cluster, &name, incarnation, behaviour);
+                if self.lead.is_some() {
+                    self.on_hello(from, cluster, &name, incarnation, behaviour);
+                } else if !relayed {
+                    self.pass_on_hello(from, Message::Hello { cluster, name, incarnation, behaviour });
+                }
             }
             Message::Birth { incarnation, cluster } => self.on_birth(from, incarnation, cluster),
             Message::Welcome { cluster, incarnation, raft_id } => self.on_welcome(cluster, incarnation, raft_id),
@@ -287,16 +305,31 @@ impl Node {
         }
     }
 
-    /// The transport proves who passes a message on, not whose it is: only nodes of the configuration may do so, and only for each other.
+    /// S11: whom its own file names may not lead, and who leads it may not know. One hop, for nodes of the configuration, and only where the
+    /// leader does not hear it itself.
+    fn pass_on_hello(&mut self, from: &NodeId, hello: Message) {
+        let Some(leader) = self.leader().filter(|leader| *leader != self.options.me) else { return };
+        if self.peers.is_member(&self.cluster, from) && !self.peers.hears(&leader, from) {
+            let relay = Message::Relay { from: from.clone(), to: leader.clone(), bytes: hello.encode(self.my_cluster()) };
+            self.send(&leader, relay);
+        }
+    }
+
+    /// The transport proves who passes a message on, not whose it is: only nodes of the configuration may do so, and only for each other. To
+    /// a node that was away the leader may be one that its configuration does not name yet: what a leader says to it is read, as it would be
+    /// had it come without a relay.
     fn on_relay(&mut self, from: &NodeId, origin: NodeId, to: &NodeId, bytes: Vec<u8>) {
-        if ![from, &origin].into_iter().all(|node| self.peers.is_member(&self.cluster, node)) {
+        if !self.peers.is_member(&self.cluster, from) {
             return;
         }
+        let known = self.peers.is_member(&self.cluster, &origin);
         if *to == self.options.me {
-            if let Ok((cluster, message)) = Message::decode(&bytes) {
+            if let Ok((cluster, message)) = Message::decode(&bytes)
+                && (known || message.is_of_a_leader())
+            {
                 self.on_direct(&origin, true, cluster, message);
             }
-        } else if origin == *from {
+        } else if known && origin == *from {
             let relay = Message::Relay { from: origin, to: to.clone(), bytes };
             self.actions.push_back(Action::Send { to: to.clone(), bytes: relay.encode(self.my_cluster()) });
         }
@@ -360,8 +393,11 @@ impl Node {
         }
     }
 
-    fn on_beat(&mut self, from: &NodeId, relayed: bool, beat: Beat) {
+    fn on_beat(&mut self, from: &NodeId, relayed: bool, unborn: bool, beat: Beat) {
         self.peers.arrived(from, relayed, beat.heard, self.now);
+        if let Some(peer) = self.peers.known.get_mut(from) {
+            peer.unborn = unborn;
+        }
         if let (Some((mine, ours)), Some((theirs, hash))) = (self.digest, beat.digest)
             && mine == theirs
             && ours != hash

@@ -2,6 +2,7 @@
 //! simulator has the faults; here stand the plain stories.
 
 mod duties;
+mod joining;
 mod leases;
 mod quiet;
 mod reports;
@@ -189,7 +190,9 @@ impl Desk {
     fn act(&mut self, name: &NodeId, action: Action) {
         match action {
             Action::Send { to, bytes } => {
-                if self.nodes.contains_key(&to) {
+                // A transport has the addresses of those that its node's configuration names, and no others.
+                let node = &self.nodes[name];
+                if self.nodes.contains_key(&to) && node.peers.is_member(&node.cluster, &to) {
                     self.later(&to, Todo::Message { from: name.clone(), bytes });
                 }
             }
@@ -713,6 +716,13 @@ impl Desk {
         options.peers = self.nodes.keys().cloned().collect();
         options.found = may_found.then_some((78, spec));
         self.nodes.insert(name.into(), Node::new(options, Stored::default(), self.now).expect("a new node starts"));
+        // What its engines find: nothing runs there any more.
+        for group in ["web", "clock"] {
+            let id = MemberId::of(&group.into(), name);
+            self.hot.remove(&id);
+            let incarnation = Incarnation(self.lives.get(&id).copied().unwrap_or_default());
+            self.later_name(name, Todo::Member(id, MemberEvent::Stopped { incarnation, cause: StopCause::Absent }));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Node;
 use crate::cluster::Cluster;
 use crate::detect::{Ailment, Grade};
-use crate::ids::{Index, Millis, NodeId};
+use crate::ids::{Index, Millis, NodeId, RaftId};
 
 /// A node at one moment.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct View {
     /// Voters of the control log, by node where known.
     /// While voters are exchanged, those that vote before and after: the exchange cannot end without them.
     pub voters: Vec<NodeId>,
+    /// Those of them that are heard, this one included if it votes: not who bears a voter's name and has lost its log.
+    pub reached: Vec<NodeId>,
 }
 
 impl Node {
@@ -45,7 +47,7 @@ impl Node {
 
     /// Its number as a replica and how it stands in elections, once it is one.
     #[must_use]
-    pub fn leadership(&self) -> Option<(crate::ids::RaftId, crate::consensus::Leadership)> {
+    pub fn leadership(&self) -> Option<(RaftId, crate::consensus::Leadership)> {
         self.replica.as_ref().map(|replica| (replica.id(), replica.leadership()))
     }
 
@@ -53,7 +55,11 @@ impl Node {
     #[must_use]
     pub fn view(&self) -> View {
         let status = self.replica.as_ref().map(crate::consensus::Replica::status);
-        let names = |ids: &[u64]| ids.iter().filter_map(|id| self.peers.name_of(&self.cluster, crate::ids::RaftId(*id))).collect();
+        let voters: Vec<RaftId> = status.as_ref().map_or_else(Vec::new, |s| settled(&s.voters));
+        let name_of = |id: &RaftId| self.peers.name_of(&self.cluster, *id);
+        // A number that the state gives to nobody any more is that of a node which was born anew, and votes no more.
+        let heard = |id: &&RaftId| self.cluster.node_of(**id).is_some_and(|name| self.peers.is_heard_as_one_of_us(name, self.now));
+        let is_reached = |id: &&RaftId| self.my_raft_id() == Some(**id) || heard(id);
         View {
             me: self.options.me.clone(),
             cluster: Arc::clone(self.shown.get_or_init(|| Arc::new(self.cluster.clone()))),
@@ -67,12 +73,13 @@ impl Node {
             heard: self.peers.heard(self.now),
             grade: self.health.grade(self.now),
             ailment: self.health.ailment(self.now),
-            voters: status.map_or_else(Vec::new, |s| names(&settled(&s.voters))),
+            reached: voters.iter().filter(is_reached).filter_map(name_of).collect(),
+            voters: voters.iter().filter_map(name_of).collect(),
         }
     }
 }
 
-fn settled(voters: &crate::wal::Voters) -> Vec<u64> {
+fn settled(voters: &crate::wal::Voters) -> Vec<RaftId> {
     let both = |id: &&u64| voters.outgoing.is_empty() || voters.outgoing.contains(id);
-    voters.voters.iter().filter(both).copied().collect()
+    voters.voters.iter().filter(both).map(|id| RaftId(*id)).collect()
 }

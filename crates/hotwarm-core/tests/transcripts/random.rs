@@ -126,7 +126,7 @@ proptest! {
     ) {
         let driven = walk(&shape, &events).and_then(|group| {
             // Explaining tries steps on a copy: it must do so from any state.
-            let explained = explain::explain(&group);
+            let explained = explain::explain(&group, explain::Quorum::default());
             let known = explained.members.len() == group.members.len();
             let _ = problem::of(&group).count();
             if known { good::drive(group, None) } else { Err("a member is not explained".to_owned()) }

@@ -89,7 +89,7 @@ impl Story {
             "routers" => self.spec.routers = words.rest[1..].iter().copied().map(NodeId::new).collect(),
             "serve" => self.serve(),
             "show" => return show::group(self.group()),
-            "why" => return show::explanation(&explain::explain(self.group())),
+            "why" => return show::explanation(&explain::explain(self.group(), explain::Quorum::default())),
             "problems" => {
                 let found: Vec<_> = problem::of(self.group()).map(|p| format!("{:?}: {}", p.severity, p.code)).collect();
                 return if found.is_empty() { "no problem".to_owned() } else { found.join("\n") };
@@ -242,7 +242,11 @@ impl Story {
             "node-drain" => Body::Node(NodeInput::Drain { node: node() }),
             "node-undrain" => Body::Node(NodeInput::Undrain { node: node() }),
             "doubts-itself" => {
-                let why = if words.word(2) == "stalled" { SelfDoubt::Stalled } else { SelfDoubt::LittleRoom };
+                let why = match words.word(2) {
+                    "stalled" => SelfDoubt::Stalled,
+                    "stopping" => SelfDoubt::Stopping,
+                    _ => SelfDoubt::LittleRoom,
+                };
                 Body::Node(NodeInput::SelfDoubt { node: node(), why: Some(why) })
             }
             "doubts-no-longer" => Body::Node(NodeInput::SelfDoubt { node: node(), why: None }),

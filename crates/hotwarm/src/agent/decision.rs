@@ -4,6 +4,7 @@
 //! full queue loses only what is derived again (S1: the lease is renewed by this very thread, so it vouches for it).
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use hotwarm_core::action::MemberEvent;
 use hotwarm_core::ids::{MemberId, NodeId};
@@ -16,6 +17,8 @@ use crate::{clock, router};
 const INBOX_MAX: usize = 8192;
 /// Inputs handled together, at most: what follows from all of them is done once.
 const BURST_MAX: usize = 512;
+/// So long a node that stops waits until the others know; they find out soon enough without.
+const TELL_STOP_WITHIN: Duration = Duration::from_millis(300);
 
 /// What happens on a node.
 #[derive(Debug)]
@@ -85,11 +88,30 @@ pub(super) fn run(mut node: Node, inbox: Receiver<Input>, mut hands: Hands) {
         node.handle_deadline(clock::now());
         hands.act(&mut node);
     }
+    tell_stop(&mut node, &inbox, &mut hands);
     node.handle_stop(clock::now());
     hands.act(&mut node);
     // Threads that are waited for now may wait for room in the inbox themselves.
     drop(inbox);
     hands.stop();
+}
+
+/// Goes on until the others know that this node stops, so that members which live on are not replaced at once; for a moment at most.
+fn tell_stop(node: &mut Node, inbox: &Receiver<Input>, hands: &mut Hands) {
+    let last = clock::now().plus(TELL_STOP_WITHIN);
+    node.handle_stopping(clock::now());
+    hands.act(node);
+    while !node.stop_is_told() && clock::now() < last {
+        let wait = node.next_deadline().min(last).since(clock::now());
+        let first = match inbox.recv_timeout(wait) {
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        take_burst(node, hands, first, inbox);
+        node.handle_deadline(clock::now());
+        hands.act(node);
+    }
 }
 
 /// Gives the node what has piled up; false if it is to stop. A lone input waits for nothing.

@@ -95,8 +95,7 @@ impl Handle {
     #[must_use]
     pub fn cut_off(&self) -> Option<Duration> {
         let (unleased, view) = (self.unleased()?, self.view());
-        let reached = view.voters.iter().filter(|name| **name == view.me || view.heard.contains(name)).count();
-        (reached < view.voters.len() / 2 + 1).then_some(unleased)
+        (view.reached.len() < view.voters.len() / 2 + 1).then_some(unleased)
     }
 
     /// True if this node may found a cluster that nobody has founded (S11).

@@ -64,7 +64,8 @@ impl fmt::Display for Notice {
                 write!(
                     f,
                     "this node's lease ended {} ago and is not renewed: {quorum} ({heard} of {voters} voters heard, {needed} needed; {leader}). \
-                     Exclusive groups are not served here and their members here are ended, unless only a fence command can tell; hot-hot members go on",
+                     Exclusive groups are not served here and their members here are ended, except in a pause or where only a fence command can tell: \
+                     those may still answer at their own addresses; hot-hot members go on",
                     seconds(lasts)
                 )
             }
@@ -188,8 +189,7 @@ impl Notices {
         }
         let left_out = self.lease.take(now)?;
         self.told_out = true;
-        let heard = view.voters.iter().filter(|name| **name == view.me || view.heard.contains(name)).count();
-        let (voters, leader) = (view.voters.len(), view.leader.clone());
+        let (heard, voters, leader) = (view.reached.len(), view.voters.len(), view.leader.clone());
         Some(Notice::Out { lasts, heard, voters, needed: voters / 2 + 1, leader, left_out })
     }
 
@@ -243,6 +243,7 @@ mod tests {
             grade: Grade::Well,
             ailment: None,
             voters: ["a", "b", "c"].map(NodeId::from).to_vec(),
+            reached: ["a"].iter().chain(heard).map(|name| NodeId::from(*name)).collect(),
         }
     }
 

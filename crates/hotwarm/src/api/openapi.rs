@@ -134,7 +134,7 @@ const TYPES: &[Type] = &[
             ("restart", "Restarting?", "A restart of members that was asked for, and is not over."),
             ("problems", "[Problem]", "Worst first."),
             ("failovers_last_hour", "integer", "Unplanned, of live members."),
-            ("failovers_per_hour", "integer", "After so many a person is asked."),
+            ("failovers_per_hour", "integer", "After so many of live members a person is asked."),
             ("listen", "{string}", "Where clients come, by node."),
             ("members", "[MemberStatus]", ""),
         ],

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use hotwarm_core::cluster::{self, What};
 use hotwarm_core::detect::{Ailment, Grade};
-use hotwarm_core::group::explain::explain;
+use hotwarm_core::group::explain::{self, explain};
 use hotwarm_core::group::state::{Group, Life, Member, Pause, Phase};
 use hotwarm_core::group::{self, Effect, Refusal, problem, reason};
 use hotwarm_core::ids::{GroupName, MemberId, Millis, Role};
@@ -47,8 +47,7 @@ fn cluster_status(view: &View) -> ClusterStatus {
 }
 
 pub(super) fn quorum(view: &View) -> Quorum {
-    let reached = view.voters.iter().filter(|name| **name == view.me || view.heard.contains(name)).count();
-    Quorum { voters: view.voters.iter().map(ToString::to_string).collect(), needed: view.voters.len() / 2 + 1, reached }
+    Quorum { voters: view.voters.iter().map(ToString::to_string).collect(), needed: view.voters.len() / 2 + 1, reached: view.reached.len() }
 }
 
 fn self_status(agent: &Handle, view: &View) -> SelfStatus {
@@ -515,7 +514,8 @@ const fn kind(what: &What) -> &'static str {
 }
 
 pub(super) fn why(agent: &Handle, group: &Group) -> Why {
-    let explained = explain(group);
+    let view = agent.view();
+    let explained = explain(group, explain::Quorum { voters: &view.voters, reached: &view.reached });
     let no_lease_ms = millis(agent.unleased());
     Why {
         node: agent.me().to_string(),
@@ -650,6 +650,7 @@ mod tests {
             grade: Grade::Well,
             ailment: None,
             voters: Vec::new(),
+            reached: Vec::new(),
         };
         let leased = |view: &View| super::nodes(view).iter().map(|node| node.leased).collect::<Vec<_>>();
         assert_eq!(leased(&view), [true, true]);

@@ -322,7 +322,7 @@ pub(super) static GROUP: Section = plain(
             "failovers_per_hour",
             Whole(1, 1_000),
             Is("6"),
-            "After so many unplanned failovers within an hour a person is asked. A member that is certainly dead is replaced all the same.",
+            "After so many failovers of live members within an hour a person is asked. Others are not counted, and never wait: of a member that ended, or whose node's lease ran out.",
             "6",
         ),
     ],

@@ -93,3 +93,27 @@ fn who_is_not_configured_grants_nothing_and_is_not_heard() {
     given(node, leader.as_str(), &grant);
     assert!(node.holder.until() > until, "of a node of the configuration it counts");
 }
+
+/// A leader and a follower alike: the log has it before their process ends, and the next process takes it back.
+#[test]
+fn a_node_that_stops_says_so_and_takes_it_back_when_it_is_there_again() {
+    let mut desk = settled();
+    desk.until(3000, "it is in force", |d| d.cluster("b").behaviour >= TELLS_STOP);
+    for leads in [true, false] {
+        let leader = desk.leader();
+        let stops = desk.nodes.keys().find(|name| (**name == leader) == leads).cloned().expect("three nodes");
+        let other = desk.nodes.keys().find(|name| **name != stops).cloned().expect("three nodes");
+        let told = |d: &Desk| d.cluster(other.as_str()).self_doubts.get(&stops).copied();
+        assert!(!desk.nodes[&stops].stop_is_told());
+        desk.nodes.get_mut(&stops).expect("known").handle_stopping(desk.now);
+        let took = desk.until(300, "it is told", |d| d.nodes[&stops].stop_is_told());
+        assert!(took < 50, "{took} ms");
+        desk.run(10);
+        assert_eq!(told(&desk), Some(SelfDoubt::Stopping));
+        desk.run(1000);
+        assert_eq!(told(&desk), Some(SelfDoubt::Stopping), "it goes on saying so for as long as it waits");
+        // Another process, which does not stop.
+        desk.nodes.get_mut(&stops).expect("known").stopping = false;
+        desk.until(500, "it is taken back", |d| told(d).is_none());
+    }
+}
