@@ -55,7 +55,10 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
             return Err(Failure::failed(error.code(), error.to_string()));
         }
     };
-    tracing::info!(api = %api.address(), "node {node} runs");
+    match api.address() {
+        Some(address) => tracing::info!(api = %address, "node {node} runs"),
+        None => tracing::info!("node {node} runs, without its API"),
+    }
     shell.spawn(tell_if_nobody_founds(agent.handle()));
     let stopped = front.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;

@@ -5,6 +5,7 @@
 mod act;
 mod decision;
 mod erring;
+pub mod expiry;
 mod handle;
 mod notice;
 mod operate;
@@ -170,6 +171,7 @@ impl Agent {
             notices: notice::Notices::new(clock::now()),
             erring: erring::Watch::new(clock::now()),
         };
+        hands.runtime.spawn(expiry::watch(Arc::downgrade(&shared)));
         let decide = move || decision::run(node, receiver, hands);
         let thread = std::thread::Builder::new().name("decision".into()).spawn(decide).map_err(StartError::Thread)?;
         Ok(Self { handle: Handle { shared, inbox }, thread, _dir: dir })

@@ -14,9 +14,6 @@ use crate::api::client::Client;
 use crate::api::types::{Configuration, GroupStatus, MemberStatus, Problem, Status};
 use crate::config;
 
-/// Days left of a certificate from which on it is a warning.
-const CERTIFICATE_DAYS: i64 = 30;
-
 /// Show nodes, groups, members and what is wrong
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -273,31 +270,8 @@ fn problems(status: &Status, colour: bool) -> String {
         };
         out.push_str(&format!("{}  {text}\n        {advice}\n", paint(&format!("{severity:6}"), tone, colour)));
     };
-    let quorum = &status.cluster.quorum;
-    if status.cluster.leader.is_none() {
-        let text = format!("no leader: {} of {} voters reached, {} needed", quorum.reached, quorum.voters.len(), quorum.needed);
-        tell("down", text, "nothing is promoted; what serves safely goes on; bring nodes back");
-    } else if !quorum.voters.is_empty()
-        && quorum.reached <= quorum.needed
-        && quorum.voters.len() > 1
-        && quorum.reached < quorum.voters.len()
-    {
-        tell("bare", "the loss of one more voter is the loss of the quorum".to_owned(), "bring the missing nodes back");
-    }
-    if let Some(ailment) = &status.node.ailment
-        && status.node.grade != "well"
-    {
-        tell("notice", format!("node {} is {}: {ailment}", status.node.name, status.node.grade), "look at its load and its disk");
-    }
-    if let Some(disk) = status.node.disk.as_ref().filter(|disk| disk.low) {
-        let text = format!("node {} has {} MiB left on the disk of its data directory", status.node.name, disk.free_bytes >> 20);
-        tell("bare", text, "make room before it is full: docs/reference/errors/HW0508.md");
-    }
-    if let Some(certificate) = &status.node.certificate
-        && certificate.days_left < CERTIFICATE_DAYS
-    {
-        let text = format!("the certificate of node {} has {} days left", status.node.name, certificate.days_left);
-        tell("notice", text, "`hotwarm certs renew` makes new ones");
+    for problem in &status.problems {
+        tell(&problem.severity, problem.title.clone(), &problem.advice);
     }
     for group in &status.groups {
         let own: Vec<&MemberStatus> = group.members.iter().filter(|m| m.node == status.node.name && m.pid.is_some()).collect();

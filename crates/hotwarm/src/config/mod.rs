@@ -100,8 +100,8 @@ pub fn examine_here(text: &str, file_name: &str, node: Option<&NodeId>, here: Op
     judged(text, file_name, node, |draft, findings| rules::judge_here(draft, node, here, findings))
 }
 
-/// Like [`examine`], for the machine that is `node`, or the one that the file names, and is about to run it: what it cannot start without
-/// is there.
+/// Like [`examine`], for the machine that is `node`, or the one that the file names, and is about to run it: what it lacks for its API
+/// is warned of.
 #[must_use]
 pub fn examine_to_run(text: &str, file_name: &str, node: Option<&NodeId>) -> Parsed {
     judged(text, file_name, node, |draft, findings| rules::judge_start(draft, node, findings))

@@ -25,4 +25,5 @@ mod schema;
 mod switchover;
 mod told;
 mod upgrade;
+mod warned;
 mod wipe;

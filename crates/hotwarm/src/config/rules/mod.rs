@@ -36,7 +36,7 @@ pub(super) fn judge_here(draft: &Draft<'_>, node: Option<&NodeId>, here: Option<
     }
 }
 
-/// Runs the rules about what a node cannot start without on this machine.
+/// Runs the rules about what a node that is about to run lacks on this machine.
 pub(super) fn judge_start(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
     let own = draft.own_name().map(|own| own.value);
     if let Some(node) = node.or(own.as_ref()) {
