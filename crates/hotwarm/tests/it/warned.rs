@@ -44,12 +44,12 @@ fn certificates_that_end_voters_that_are_missing_and_groups_not_served_are_told_
         text(cluster, node, "/metrics").contains(&format!("hotwarm_cluster_problem{{code=\"HW0205\",severity=\"{severity}\"}} 1\n"))
     };
     assert!(!warned(&cluster, "a", "certificate"));
-    for (left, severity, said) in [(20, "notice", "node b ends in 19 days"), (5, "bare", "node b ends in 4 days")] {
-        certify(&cluster, &ca, left * DAY);
+    for (left, severity, said) in [(20, "notice", "node b ends in 20 days"), (5, "bare", "node b ends in 5 days")] {
+        certify(&cluster, &ca, left * DAY + DAY / 2);
         let reload = || cluster.client("b").post::<Reloaded>("/api/v1/certificates/reload", &serde_json::json!({})).unwrap();
         cluster.on("b", reload);
         // Its own node knows at once, the others as soon as it has shown it to them.
-        assert!(warned(&cluster, "b", said) && seen(&cluster, "b", severity));
+        assert!(warned(&cluster, "b", said) && seen(&cluster, "b", severity), "{}", text(&cluster, "b", "/health"));
         cluster.wait_until("the others to have seen it", || warned(&cluster, "a", said) && seen(&cluster, "c", severity));
         let status = cluster.done("a", &["status"]);
         assert!(status.contains(said) && status.contains("docs/reference/errors/HW0205.md"), "{status}");
@@ -63,6 +63,7 @@ fn certificates_that_end_voters_that_are_missing_and_groups_not_served_are_told_
         ("HW0205", "the certificate of b ends soon"),
         ("not connected:", "nodes that start one after the other, one that was restarted, and those that are gone"),
         ("lease ended", "the quorum is lost"),
+        ("was ended here by its guard", "the quorum is lost"),
         ("HW0509", "the quorum is lost"),
     ]);
 }
