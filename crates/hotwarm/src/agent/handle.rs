@@ -179,6 +179,12 @@ impl Handle {
         self.shared.transport.api_tls()
     }
 
+    /// Nodes that refuse this one, for it was removed from the cluster as they know it.
+    #[must_use]
+    pub fn removed_by(&self) -> Vec<NodeId> {
+        self.shared.transport.removed_by()
+    }
+
     /// Until which second (since 1970) the certificates are valid of this node and of those that it is connected to.
     #[must_use]
     pub fn certificates(&self) -> BTreeMap<NodeId, i64> {

@@ -44,6 +44,8 @@ pub enum ClientError {
     /// The node answered that it did not do it.
     #[error("{}", .error.error)]
     Refused { status: u16, error: Box<types::Error> },
+    #[error("what answers at {url} speaks no TLS")]
+    NoTls { url: String },
     #[error("answer of {url} not understood ({why}): is it the API of a hotwarm of this version?")]
     Malformed { url: String, why: String },
 }
@@ -245,7 +247,7 @@ impl Client {
     fn not_secured(&self, source: io::Error) -> ClientError {
         let why = match source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(why)) => untrusted(why),
-            Some(rustls::Error::InvalidMessage(_)) => return self.malformed("what answers there speaks no TLS".to_owned()),
+            Some(rustls::Error::InvalidMessage(_)) => return ClientError::NoTls { url: self.url.clone() },
             _ => return self.unreachable(source),
         };
         ClientError::NotTrusted { url: self.url.clone(), why }
@@ -307,6 +309,8 @@ impl Client {
 
     fn unreachable(&self, source: io::Error) -> ClientError {
         let source = match source.kind() {
+            // What rustls says of it leads to its own manual.
+            io::ErrorKind::UnexpectedEof => io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"),
             io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
             _ => source,
         };

@@ -328,7 +328,10 @@ fn named(group: &Group, problem: &problem::Problem, mut advice: String, external
         _ => Vec::new(),
     };
     let mut title = problem.title.to_owned();
-    if external && problem.code == "member-missing" {
+    let of_first = members.first().and_then(|first| group.spec.members.get(first)).map(|spec| &spec.node);
+    if problem.code == "member-missing" && of_first.is_some_and(|node| group.node(node).lapsed || group.node(node).silent) {
+        "bring node NODE back: it does not answer, and its log cannot be asked for".clone_into(&mut advice);
+    } else if external && problem.code == "member-missing" {
         "look at MEMBER on node NODE: hotwarm does not run it, it probes it".clone_into(&mut advice);
     }
     if problem.code == "router-cut" {
@@ -608,9 +611,14 @@ pub(super) fn health(agent: &Handle, gate: &Gate) -> Health {
     if view.grade == Grade::Stalled {
         reasons.push(format!("this node is stalled: {}", view.ailment.map(ailment).unwrap_or_default()));
     }
-    // What is down, or stalled, is among the reasons.
-    let others = super::problem::all(agent, gate).into_iter().filter(|p| p.severity != "down" && p.code != "node-stalled");
-    warnings.extend(others.map(|problem| super::problem::warning(&problem)));
+    for problem in super::problem::all(agent, gate) {
+        match (problem.code.as_str(), problem.severity.as_str()) {
+            // They are reasons already.
+            ("no-leader" | "node-stalled", _) => {}
+            (_, "down") => reasons.push(super::problem::warning(&problem)),
+            _ => warnings.push(super::problem::warning(&problem)),
+        }
+    }
     for group in view.cluster.groups.values() {
         for problem in problems(agent, group) {
             let text = format!("group {}: {}", group.spec.name, problem.title);
@@ -651,6 +659,7 @@ mod tests {
             log_now: Millis(1),
             lease_left: Duration::from_millis(1),
             heard: Vec::new(),
+            strangers: Vec::new(),
             grade: Grade::Well,
             ailment: None,
             voters: Vec::new(),

@@ -5,6 +5,7 @@
 use std::time::SystemTime;
 
 use hotwarm_core::detect::Grade;
+use hotwarm_core::ids::NodeId;
 use hotwarm_core::node::View;
 
 use super::gate::Gate;
@@ -13,11 +14,19 @@ use super::types::Problem;
 use crate::agent::{Handle, expiry};
 use crate::codes::Code;
 
+/// The code of a node that the others have removed.
+pub(super) const REMOVED: &str = "node-removed";
+
 /// What a person should know and no group tells, the worst first.
 pub(super) fn all(agent: &Handle, gate: &Gate) -> Vec<Problem> {
     let view = agent.view();
     let node = agent.me();
-    let mut all: Vec<Problem> = quorum(&view).into_iter().collect();
+    let mut all: Vec<Problem> = removed(agent, &view).into_iter().chain(quorum(&view)).collect();
+    if !view.strangers.is_empty() {
+        let title =
+            format!("{} of another cluster, or of this one before `recover-quorum`: both may serve the same groups", are(&view.strangers));
+        all.push(coded(Code::WRONG_CLUSTER, "bare", title, "stop hotwarm there, or here, and let it join anew"));
+    }
     if view.grade != Grade::Well {
         let (grade, ailing) = (picture::grade(view.grade), view.ailment.map(picture::ailment).unwrap_or_default());
         all.push(problem(format!("node-{grade}"), "notice", format!("node {node} is {grade}: {ailing}"), "look at its load and its disk"));
@@ -47,6 +56,22 @@ fn problem(code: impl Into<String>, severity: &str, title: String, advice: &str)
 
 fn coded(code: Code, severity: &str, title: String, advice: &str) -> Problem {
     problem(code.to_string(), severity, title, &format!("{advice}: {}", code.page()))
+}
+
+fn are(nodes: &[NodeId]) -> String {
+    let names = nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
+    if nodes.len() == 1 { format!("node {names} is") } else { format!("nodes {names} are") }
+}
+
+/// Its own log cannot tell: it ends before that.
+fn removed(agent: &Handle, view: &View) -> Option<Problem> {
+    let by = agent.removed_by();
+    if by.is_empty() || !view.lease_left.is_zero() {
+        return None;
+    }
+    let by = by.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
+    let title = format!("node {} was removed from the cluster, as {by} say: it takes part in nothing", view.me);
+    Some(problem(REMOVED, "down", title, "stop and disable hotwarm here; or add it by `hotwarm apply` elsewhere, and let it join anew"))
 }
 
 fn quorum(view: &View) -> Option<Problem> {

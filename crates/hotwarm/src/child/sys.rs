@@ -30,6 +30,16 @@ pub enum UserError {
     Lookup { name: String, source: io::Error },
 }
 
+/// `HOME` of a program that is to run as `user`, or as this process's own: what `env` says, then that user's, then this process's own.
+#[must_use]
+pub fn home<'a>(user: Option<&User>, mut env: impl Iterator<Item = &'a str>) -> Option<(&'static str, String)> {
+    if env.any(|name| name == "HOME") {
+        return None;
+    }
+    let other = user.filter(|user| !user.is_current()).map(|user| user.home.clone());
+    Some(("HOME", other.or_else(|| std::env::var("HOME").ok())?))
+}
+
 impl User {
     /// Asks the system's user database; may do I/O, so never after a guard has started its member.
     pub fn find(name: &str) -> Result<Self, UserError> {

@@ -110,7 +110,9 @@ fn next_steps(folder: &Path, config: &config::Config) -> String {
     ));
     text.push_str("\nnext, for each node:\n");
     for (node, address) in &config.cluster.nodes {
-        text.push_str(&format!("  scp {at}/{node}.join {}: && ssh {} sudo hotwarm join {node}.join\n", address.ip(), address.ip()));
+        let ip = address.ip();
+        let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+        text.push_str(&format!("  scp {at}/{node}.join {host}: && ssh {ip} sudo hotwarm join {node}.join\n"));
     }
     text.push_str(&format!("then add your groups to {at}/hotwarm.toml and bring them in: hotwarm apply {at}/hotwarm.toml\n"));
     text

@@ -71,7 +71,8 @@ fn other_file(client: &Client, status: &Status, global: &Global) -> String {
 
 fn text(status: &Status, colour: bool) -> String {
     let mut out = head(status, colour);
-    if let Some(first) = unleased(&status.node.name, status.node.cut_off_ms, status.node.no_lease_ms) {
+    let removed = status.problems.iter().find(|problem| problem.code == "node-removed").map(|problem| problem.title.clone());
+    if let Some(first) = removed.or_else(|| unleased(&status.node.name, status.node.cut_off_ms, status.node.no_lease_ms)) {
         out.insert_str(0, &format!("{}\n", paint(&first, Tone::Bad, colour)));
     }
     out.push('\n');
@@ -203,7 +204,9 @@ fn members(status: &Status) -> Table {
     for member in status.groups.iter().flat_map(|group| &group.members) {
         let role = if member.role == "hot" { Tone::Strong } else { Tone::Plain };
         let here = member.node == status.node.name;
-        let pid = if here { member.pid.map(|pid| pid.to_string()) } else { Some(format!("on {}", member.node)) };
+        // What hotwarm does not run, or nobody does, has none there either; which it is, only its own node knows.
+        let runs = member.life == "running";
+        let pid = if here { member.pid.map(|pid| pid.to_string()) } else { runs.then(|| format!("on {}", member.node)) };
         let (mut state, tone) = member_state(member);
         if !here && status.node.no_lease_ms.is_some() {
             state = format!("was {state}");
@@ -279,14 +282,21 @@ fn problems(status: &Status, colour: bool) -> String {
         if !former.is_empty() {
             let text =
                 format!("{}: of {} running here, {} run the former engine: {}", group.name, own.len(), former.len(), former.join(", "));
-            let advice =
-                format!("`hotwarm restart {}` brings the new one to each, one after the other; other nodes tell of theirs", group.name);
+            let advice = match (group.members.as_slice(), own.first().and_then(|member| member.pid)) {
+                ([_], Some(pid)) => format!(
+                    "it is the only member, and is not restarted by hotwarm: when nobody need be served for a moment, `kill {pid}` on this node, and \
+                     it starts with the new one"
+                ),
+                _ => {
+                    format!("`hotwarm restart {}` brings the new one to each, one after the other; other nodes tell of theirs", group.name)
+                }
+            };
             tell("notice", text, &advice);
         }
     }
     for group in &status.groups {
         if let Some(restart) = group.restart.as_ref().filter(|restart| restart.member.is_some()) {
-            let advice = format!("nothing; `hotwarm restart {} --cancel` calls off what is left", group.name);
+            let advice = format!("nothing is to be done; `hotwarm restart {} --cancel` calls off what is left", group.name);
             tell("notice", format!("{}: {}", group.name, restart.text), &advice);
         }
     }

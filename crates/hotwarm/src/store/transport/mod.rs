@@ -446,6 +446,17 @@ impl Handle {
         all.iter().filter(|(name, _)| peers.contains_key(*name)).map(|(name, last)| (name.clone(), *last)).collect()
     }
 
+    /// Peers that refuse this node, for it was removed from the cluster as they know it.
+    #[must_use]
+    pub fn removed_by(&self) -> Vec<NodeId> {
+        let said = format!("node {} {}", self.0.shared.me, connection::REMOVED);
+        let refuses = |peer: &&Arc<Peer>| {
+            let problem = peer.messages.queue.problem.lock().unwrap_or_else(PoisonError::into_inner);
+            problem.as_ref().is_some_and(|problem| problem.contains(&said))
+        };
+        self.0.shared.peers.load().values().filter(refuses).map(|peer| peer.messages.peer.clone()).collect()
+    }
+
     /// The address it listens on, with the port it was given.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
