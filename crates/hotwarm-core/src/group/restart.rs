@@ -213,7 +213,7 @@ impl Step {
             let over =
                 |turn: &Turn| matches!(turn.stage, Stage::Ending | Stage::Starting) || self.group.life_is_over(&turn.member, turn.life);
             let begun = self.group.restart_turn().filter(|turn| over(turn)).map(|turn| turn.member.clone());
-            let then = if begun.is_some() { ", when that one had been told to end: it comes back in a new life" } else { "" };
+            let then = if begun.is_some() { "; that one had been told to end, and may yet" } else { "" };
             self.stop_restart(begun, format!("it was called off{then}"));
         }
         self.group.restart = None;

@@ -463,4 +463,22 @@ mod tests {
             assert!(read(broken).is_err(), "{broken:?}");
         }
     }
+
+    /// As after `api` was changed in the file of a node that runs, or an end of a stream that TLS did not announce.
+    #[test]
+    fn what_speaks_no_tls_and_what_ends_is_told_in_our_words() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let plain = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+            let _ = stream.read(&mut [0; 1]);
+        });
+        let ca = crate::config::pki::Ca::create("x", std::time::SystemTime::now()).unwrap();
+        let client = Client::new(&url).unwrap().trusting(Authority::new(ca.certificate()).unwrap());
+        assert!(matches!(client.get_text("/health"), Err(ClientError::NoTls { .. })));
+        plain.join().unwrap();
+        let ended = io::Error::new(io::ErrorKind::UnexpectedEof, "see https://docs.rs/rustls");
+        assert!(!client.unreachable(ended).to_string().contains("docs.rs"));
+    }
 }

@@ -194,3 +194,15 @@ fn listen(hosts: &[&(String, SocketAddr)]) -> String {
     let each: Vec<String> = hosts.iter().zip(8080_u16..).map(|((name, _), port)| format!("{} = \"0.0.0.0:{port}\"", key(name))).collect();
     format!("{{ {} }}", each.join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_goes_to_an_ipv6_address_in_brackets() {
+        let text = "[cluster]\nname = \"x\"\nnodes = { a = \"[2001:db8::1]:7400\" }\n";
+        let told = next_steps(Path::new("x"), &config::parse(text, "f", None).unwrap());
+        assert!(told.contains("scp x/a.join [2001:db8::1]: && ssh 2001:db8::1 sudo hotwarm join a.join\n"), "{told}");
+    }
+}

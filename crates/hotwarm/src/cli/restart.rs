@@ -76,7 +76,7 @@ fn cancel(client: &Client, status: &GroupStatus, json: bool) -> Result<(), Failu
     if left.is_empty() && under_way.is_none() {
         return print(&format!("group {} is not being restarted: nothing to call off\n", status.name));
     }
-    let begun = under_way.map(|name| format!("; {name} had been told to end, and comes back in a new life")).unwrap_or_default();
+    let begun = under_way.map(|name| format!("; {name} had been told to end, and comes back in a new life if it does")).unwrap_or_default();
     let rest = if left.is_empty() { String::new() } else { format!("; left as they are: {}", left.join(", ")) };
     print(&format!("nothing more of group {} is restarted{begun}{rest}\n", status.name))
 }

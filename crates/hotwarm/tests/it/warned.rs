@@ -100,6 +100,8 @@ fn a_node_whose_token_cannot_be_used_runs_without_its_api_until_it_can() {
     let mut cluster = Site::new(1).asking_for(TOKEN).web().start_whole();
     let (token, client, api) = (cluster.site.token.clone().unwrap(), cluster.client("a"), cluster.machine("a").api);
     let (router, pid) = (cluster.listen("web")["a"], cluster.member_pid("web/a").unwrap());
+    let second = cluster.run_plain("a", &["run", "--node", "a"]);
+    assert!(second.exit == 1 && second.err.contains("error[HW0122]") && second.err.contains("in use by another hotwarm"), "{}", second.err);
     assert!(!warned_by(&client));
     fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
     cluster.wait_until("it to be told", || warned_by(&client));
@@ -122,6 +124,33 @@ fn a_node_whose_token_cannot_be_used_runs_without_its_api_until_it_can() {
         assert_eq!(cluster.member_pid("web/a"), Some(pid), "its members went on");
     }
     cluster.finish(&[("HW0125", "the token was spoilt")]);
+}
+
+/// Its own log ends before it was removed: only the others can tell it.
+#[test]
+fn a_node_that_was_removed_and_starts_again_says_so() {
+    let mut cluster = Site::new(3).web().start_whole();
+    cluster.stop_agent("c");
+    cluster.kill_members("c");
+    cluster.wait_until("c to leave", || {
+        let left = cluster.run("a", &["leave", "c", "--yes"]);
+        left.exit == 0 && left.out.contains("is in force") && !cluster.status_of("a").unwrap().nodes.iter().any(|node| node.name == "c")
+    });
+    cluster.start("c");
+    let said = "node c was removed from the cluster, as ";
+    cluster.wait_until("c to say so", || {
+        let health = cluster.client("c").get_text("/health");
+        let status = cluster.run("c", &["status"]);
+        health.is_ok_and(|(code, text)| code == 503 && text.contains(said)) && status.out.starts_with(said)
+    });
+    cluster.kill_members("c");
+    cluster.finish(&[
+        ("was removed", "c was"),
+        ("not connected:", "c was stopped, and is refused then"),
+        ("HW0307", "c knocks"),
+        ("lease ended", "c holds none"),
+        ("ended by", "members of c"),
+    ]);
 }
 
 fn warned_by(client: &hotwarm::api::client::Client) -> bool {
