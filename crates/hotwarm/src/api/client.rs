@@ -474,7 +474,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
             let _ = stream.read(&mut [0; 1]);
         });
-        let ca = crate::config::pki::Ca::create("x", std::time::SystemTime::now()).unwrap();
+        let ca = pki::Ca::create("x", std::time::SystemTime::now()).unwrap();
         let client = Client::new(&url).unwrap().trusting(Authority::new(ca.certificate()).unwrap());
         assert!(matches!(client.get_text("/health"), Err(ClientError::NoTls { .. })));
         plain.join().unwrap();

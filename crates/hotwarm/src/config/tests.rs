@@ -247,6 +247,6 @@ fn what_a_file_holds_commands_no_terminal() {
 
 #[test]
 fn a_word_of_which_nothing_is_left_means_no_other() {
-    assert_eq!(super::read::nearest("z", ["a", "b"]), None);
-    assert_eq!(super::read::nearest("nod", ["node", "data"]), Some("node"));
+    assert_eq!(read::nearest("z", ["a", "b"]), None);
+    assert_eq!(read::nearest("nod", ["node", "data"]), Some("node"));
 }
