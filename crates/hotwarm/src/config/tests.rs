@@ -241,6 +241,8 @@ fn a_variable_of_a_member_may_be_empty() {
 fn what_a_file_holds_commands_no_terminal() {
     let told = parse("[cluster]\nname = \"\u{1b}[31mx\u{7}\"", "f", None).unwrap_err().to_string();
     assert!(told.contains("[31mx") && !told.contains(['\u{1b}', '\u{7}']), "{told:?}");
+    let told = parse("[cluster]\n\"\\u001b[31mx\" = 1", "f", None).unwrap_err().to_string();
+    assert!(told.contains("[31mx` in") && !told.contains('\u{1b}'), "of a key that is written with an escape: {told:?}");
     let told = text_of(b"a = \"\x1b[2J\xff\"".to_vec(), "f").unwrap_err().to_string();
     assert!(told.contains("[2J") && !told.contains('\u{1b}'), "{told:?}");
 }
