@@ -478,7 +478,7 @@ mod tests {
         let client = Client::new(&url).unwrap().trusting(Authority::new(ca.certificate()).unwrap());
         assert!(matches!(client.get_text("/health"), Err(ClientError::NoTls { .. })));
         plain.join().unwrap();
-        let ended = io::Error::new(io::ErrorKind::UnexpectedEof, "see https://the.manual");
-        assert!(!client.unreachable(ended).to_string().contains("the.manual"));
+        let ended = io::Error::new(io::ErrorKind::UnexpectedEof, "see the manual elsewhere");
+        assert!(!client.unreachable(ended).to_string().contains("elsewhere"));
     }
 }
