@@ -74,6 +74,7 @@ codes! {
     CA_KEY = 202, "a CA key that cannot be used";
     CERTIFICATE = 203, "a certificate that cannot be used";
     OTHER_CLUSTER = 204, "this node belongs to another cluster";
+    CERTIFICATE_ENDS = 205, "a certificate is about to expire";
     PEER_UNREADABLE = 301, "a peer's message is not understood";
     REPLICA_NOT_STARTED = 302, "the replica does not start";
     STATE_UNREADABLE = 303, "the leader's state cannot be read";

@@ -45,7 +45,10 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     let agent = agent.map_err(|error| match error.is_permission() {
         true => Failure::failed(Code::NOT_PERMITTED, format!("the node does not start: {error}"))
             .hint("try again with sudo, or as the user that the data directory belongs to"),
-        false => failed("the node does not start", &error),
+        false => match error.code() {
+            Some(code) => Failure::failed(code, format!("the node does not start: {error}")),
+            None => failed("the node does not start", &error),
+        },
     })?;
     let served = front.block_on(api::serve(listen, token, agent.handle()));
     let api = match served {
@@ -55,7 +58,10 @@ fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
             return Err(Failure::failed(error.code(), error.to_string()));
         }
     };
-    tracing::info!(api = %api.address(), "node {node} runs");
+    match api.address() {
+        Some(address) => tracing::info!(api = %address, "node {node} runs"),
+        None => tracing::info!("node {node} runs, without its API"),
+    }
     shell.spawn(tell_if_nobody_founds(agent.handle()));
     let stopped = front.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;

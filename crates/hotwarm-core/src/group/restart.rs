@@ -107,7 +107,10 @@ impl Group {
             return Err(format!("{} members are to acknowledge each write: none may be taken out", self.spec.acks));
         }
         match alone {
-            Some(id) => Err(format!("{id} is the only member, and nobody would serve while it starts")),
+            Some(id) => Err(format!(
+                "{id} is the only member, and nobody would serve while it starts; when that may be, end its process on its node (`kill PID`): it is \
+                 started again, with the engine as it is configured by then"
+            )),
             None => Ok(named),
         }
     }
@@ -207,7 +210,11 @@ impl Step {
     pub(super) fn on_end_restart(&mut self) {
         let goes_on = self.group.restart.as_ref().is_some_and(|restart| restart.stopped.is_none());
         if goes_on {
-            self.stop_restart(None, "it was called off".to_owned());
+            let over =
+                |turn: &Turn| matches!(turn.stage, Stage::Ending | Stage::Starting) || self.group.life_is_over(&turn.member, turn.life);
+            let begun = self.group.restart_turn().filter(|turn| over(turn)).map(|turn| turn.member.clone());
+            let then = if begun.is_some() { "; that one had been told to end, and may yet" } else { "" };
+            self.stop_restart(begun, format!("it was called off{then}"));
         }
         self.group.restart = None;
     }

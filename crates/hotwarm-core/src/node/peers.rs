@@ -18,6 +18,9 @@ const SILENT_BEATS: u32 = 4;
 /// A founder that waits for longer says for what.
 const UNFOUNDED_FOR: Duration = Duration::from_secs(5);
 
+/// A node of another cluster is told of for so long after it was heard last.
+const STRANGER_FOR: Duration = Duration::from_secs(10);
+
 /// What this node knows of the others.
 #[derive(Debug)]
 pub(crate) struct Peers {
@@ -31,6 +34,8 @@ pub(crate) struct Peers {
     births: BTreeMap<NodeId, Option<u128>>,
     /// When it began to listen.
     begun: Mono,
+    /// Configured here, and of another cluster by what they sent; when that was last.
+    strangers: BTreeMap<NodeId, Mono>,
     /// What [`PHI`] means in standard deviations.
     deviations: f64,
     next_beat: Mono,
@@ -50,6 +55,11 @@ struct Peer {
 }
 
 impl Peers {
+    /// Nodes that were heard a moment ago to be of another cluster.
+    pub(crate) fn strangers(&self, now: Mono) -> Vec<NodeId> {
+        self.strangers.iter().filter(|(_, at)| now.since(**at) < STRANGER_FOR).map(|(node, _)| node.clone()).collect()
+    }
+
     pub(crate) fn new(options: &Options, now: Mono) -> Self {
         Self {
             me: options.me.clone(),
@@ -59,6 +69,7 @@ impl Peers {
             ids: BTreeMap::new(),
             births: BTreeMap::new(),
             begun: now,
+            strangers: BTreeMap::new(),
             deviations: crate::detect::deviations(PHI),
             next_beat: now,
             next_hello: now,
@@ -196,6 +207,10 @@ impl Node {
     }
 
     pub(super) fn alarm_other_cluster(&mut self, from: &NodeId) {
+        // Of others there may be any number.
+        if self.peers.is_member(&self.cluster, from) {
+            self.peers.strangers.insert(from.clone(), self.now);
+        }
         self.alarm("HW0306", format!("node {from} belongs to another cluster; give it this cluster's join file"));
     }
 

@@ -788,6 +788,7 @@ fn what_nodes_of_another_cluster_count_and_grant_means_nothing_here() {
     node.handle_message(desk.now, &leader, &grant.encode(78));
     let actions: Vec<Action> = std::iter::from_fn(|| node.poll_action()).collect();
     assert!(actions.iter().any(|action| matches!(action, Action::Alarm { code: "HW0306", .. })));
+    assert_eq!(node.view().strangers, std::slice::from_ref(&leader), "two clusters may serve");
     assert_eq!(node.holder.until(), until);
     node.handle_message(desk.now, &leader, &grant.encode(77));
     while node.poll_action().is_some() {}

@@ -23,6 +23,8 @@ pub struct View {
     pub lease_left: Duration,
     /// Whom it hears without a relay.
     pub heard: Vec<NodeId>,
+    /// Nodes of the configuration that it hears to be of another cluster: two may serve the same groups.
+    pub strangers: Vec<NodeId>,
     pub grade: Grade,
     pub ailment: Option<Ailment>,
     /// Voters of the control log, by node where known.
@@ -71,6 +73,7 @@ impl Node {
             log_now: self.log_now(),
             lease_left: self.holder.until().since(self.now),
             heard: self.peers.heard(self.now),
+            strangers: self.peers.strangers(self.now),
             grade: self.health.grade(self.now),
             ailment: self.health.ailment(self.now),
             reached: voters.iter().filter(is_reached).filter_map(name_of).collect(),

@@ -55,6 +55,15 @@ pub(super) struct Shared {
     pub(super) tickets: Mutex<Tickets>,
 }
 
+impl Shared {
+    /// Until which second (since 1970) the certificates are valid of this node and of those that it is connected to.
+    pub(super) fn certificates(&self) -> BTreeMap<NodeId, i64> {
+        let own = self.certificate.load();
+        let own = own.as_ref().as_ref().map(|identity| (self.me.clone(), identity.not_after));
+        self.transport.certificates().into_iter().chain(own).collect()
+    }
+}
+
 /// Commands that wait for their answer.
 #[derive(Debug, Default)]
 pub(super) struct Tickets {
@@ -167,6 +176,18 @@ impl Handle {
     #[must_use]
     pub fn api_tls(&self) -> Option<Arc<rustls::ServerConfig>> {
         self.shared.transport.api_tls()
+    }
+
+    /// Nodes that refuse this one, for it was removed from the cluster as they know it.
+    #[must_use]
+    pub fn removed_by(&self) -> Vec<NodeId> {
+        self.shared.transport.removed_by()
+    }
+
+    /// Until which second (since 1970) the certificates are valid of this node and of those that it is connected to.
+    #[must_use]
+    pub fn certificates(&self) -> BTreeMap<NodeId, i64> {
+        self.shared.certificates()
     }
 
     /// This node's own members as their engines see them.

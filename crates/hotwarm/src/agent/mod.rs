@@ -5,6 +5,7 @@
 mod act;
 mod decision;
 mod erring;
+pub mod expiry;
 mod handle;
 mod notice;
 mod operate;
@@ -41,6 +42,7 @@ pub mod seen {
     pub use crate::store::transport::Lane;
 }
 
+use crate::codes::Code;
 use crate::config::{Config, pki};
 use crate::store::dir::{DataDir, DirError};
 use crate::store::transport::{Security, TlsMaterial, Transport, TransportError};
@@ -86,6 +88,25 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Where to read on; `None` where the sentence is all there is to say.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        Some(match self {
+            Self::Dir(DirError::InUse { .. } | DirError::NotOurs(_)) => Code::DATA_DIRECTORY,
+            Self::Dir(DirError::OtherCluster { .. }) => Code::OTHER_CLUSTER,
+            Self::Dir(DirError::Version { .. }) => Code::TOO_OLD,
+            Self::Wal(WalError::Disk { .. }) => Code::DISK_FAILED,
+            Self::Transport(TransportError::Listen { .. }) => Code::ADDRESS_IN_USE,
+            Self::Transport(TransportError::Tls(_)) | Self::NoCertificates { .. } | Self::Revoked { .. } | Self::RevokedLine { .. } => {
+                Code::CERTIFICATE
+            }
+            Self::Node(_) => Code::REPLICA_NOT_STARTED,
+            Self::LogGone { .. } | Self::LogCut(_) => Code::LOST_RECORDS,
+            Self::UnknownNode(_) => Code::NODE_UNKNOWN,
+            _ => return None,
+        })
+    }
+
     /// True if another user could start it.
     #[must_use]
     pub fn is_permission(&self) -> bool {
@@ -171,6 +192,7 @@ impl Agent {
             notices: notice::Notices::new(clock::now()),
             erring: erring::Watch::new(clock::now()),
         };
+        hands.runtime.spawn(expiry::watch(Arc::downgrade(&shared)));
         let decide = move || decision::run(node, receiver, hands);
         let thread = std::thread::Builder::new().name("decision".into()).spawn(decide).map_err(StartError::Thread)?;
         Ok(Self { handle: Handle { shared, inbox }, thread, _dir: dir })

@@ -240,6 +240,7 @@ mod tests {
             log_now: Millis(0),
             lease_left: Duration::ZERO,
             heard: heard.iter().map(|name| NodeId::from(*name)).collect(),
+            strangers: Vec::new(),
             grade: Grade::Well,
             ailment: None,
             voters: ["a", "b", "c"].map(NodeId::from).to_vec(),

@@ -44,6 +44,8 @@ pub enum ClientError {
     /// The node answered that it did not do it.
     #[error("{}", .error.error)]
     Refused { status: u16, error: Box<types::Error> },
+    #[error("what answers at {url} speaks no TLS")]
+    NoTls { url: String },
     #[error("answer of {url} not understood ({why}): is it the API of a hotwarm of this version?")]
     Malformed { url: String, why: String },
 }
@@ -245,7 +247,7 @@ impl Client {
     fn not_secured(&self, source: io::Error) -> ClientError {
         let why = match source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(why)) => untrusted(why),
-            Some(rustls::Error::InvalidMessage(_)) => return self.malformed("what answers there speaks no TLS".to_owned()),
+            Some(rustls::Error::InvalidMessage(_)) => return ClientError::NoTls { url: self.url.clone() },
             _ => return self.unreachable(source),
         };
         ClientError::NotTrusted { url: self.url.clone(), why }
@@ -307,6 +309,8 @@ impl Client {
 
     fn unreachable(&self, source: io::Error) -> ClientError {
         let source = match source.kind() {
+            // What rustls says of it leads to its own manual.
+            io::ErrorKind::UnexpectedEof => io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"),
             io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
             _ => source,
         };
@@ -458,5 +462,23 @@ mod tests {
         for broken in [&b"5\r\nhel"[..], b"5\r\nhello", b"5\r\nhello\r\n", b"x\r\n", b"", b"0\r\n"] {
             assert!(read(broken).is_err(), "{broken:?}");
         }
+    }
+
+    /// As after `api` was changed in the file of a node that runs, or an end of a stream that TLS did not announce.
+    #[test]
+    fn what_speaks_no_tls_and_what_ends_is_told_in_our_words() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let plain = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+            let _ = stream.read(&mut [0; 1]);
+        });
+        let ca = pki::Ca::create("x", std::time::SystemTime::now()).unwrap();
+        let client = Client::new(&url).unwrap().trusting(Authority::new(ca.certificate()).unwrap());
+        assert!(matches!(client.get_text("/health"), Err(ClientError::NoTls { .. })));
+        plain.join().unwrap();
+        let ended = io::Error::new(io::ErrorKind::UnexpectedEof, "see the manual elsewhere");
+        assert!(!client.unreachable(ended).to_string().contains("elsewhere"));
     }
 }

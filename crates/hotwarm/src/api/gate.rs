@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::extract::Request;
 use hyper::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use hyper::{Method, StatusCode};
@@ -37,6 +37,8 @@ pub(super) struct Gate {
     pub(super) without: AtomicU64,
     pub(super) wrong: AtomicU64,
     complaint: Mutex<Complaint>,
+    /// Why the token's file cannot be used now; the former token counts.
+    unfit: ArcSwapOption<String>,
 }
 
 #[derive(Debug)]
@@ -107,8 +109,14 @@ impl Gate {
             if unfit != told && !unfit.is_empty() {
                 warn!(code = %Code::API_TOKEN, "the API's token was not read again, the former one counts: {unfit}");
             }
+            self.unfit.store(Some(unfit.clone()).filter(|unfit| !unfit.is_empty()).map(Arc::new));
             told = unfit;
         }
+    }
+
+    /// Why the file of the token in force holds none that counts: with it, the node's next start is without its API.
+    pub(super) fn unfit(&self) -> Option<Arc<String>> {
+        self.unfit.load_full()
     }
 }
 

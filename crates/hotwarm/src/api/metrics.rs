@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use hotwarm_core::group::state::Pause;
 
 use super::gate::Gate;
-use super::picture;
+use super::{picture, problem};
 use crate::agent::seen::{CLASSES, GroupStats, MemberStats};
 use crate::agent::{Handle, UNPLANNED};
 
@@ -47,8 +47,9 @@ families! {
     CERTIFICATE = "hotwarm_certificate_expiry_timestamp_seconds" gauge [] "When this node's certificate expires, in seconds since 1970.";
     DISK_FREE = "hotwarm_disk_free_bytes" gauge [] "What is left on the disk of the data directory.";
     DISK_LOW = "hotwarm_disk_low" gauge [] "1 from when little is left there until there is enough again.";
+    CLUSTER_PROBLEM = "hotwarm_cluster_problem" gauge ["code" "severity"] "1 for each problem that this node sees of itself and of the cluster, beyond its groups.";
     EPOCH = "hotwarm_group_epoch" gauge ["group"] "Newest epoch of the group.";
-    MEMBERS = "hotwarm_group_members" gauge ["group" "role"] "Members hot and serving, warm and able to take over, spare.";
+    MEMBERS = "hotwarm_group_members" gauge ["group" "role"] "Members hot and serving, warm and able to take over, spare. No hot one of an exclusive group where this node holds no lease: its router serves none.";
     WANTED = "hotwarm_group_members_wanted" gauge ["group" "role"] "Members of each role as configured.";
     CHANGING = "hotwarm_group_changing" gauge ["group"] "1 while the hot member is being replaced.";
     PAUSED = "hotwarm_group_paused" gauge ["group"] "1 while automation is paused.";
@@ -128,6 +129,8 @@ impl Page {
 pub(super) fn page(agent: &Handle, gate: &Gate) -> String {
     let mut page = Page::default();
     cluster(&mut page, agent);
+    let problems: BTreeSet<_> = problem::all(agent, gate).into_iter().map(|problem| (problem.code, problem.severity)).collect();
+    problems.iter().for_each(|(code, severity)| page.one(CLUSTER_PROBLEM, &[code, severity], 1));
     groups(&mut page, agent);
     reasons(&mut page, agent);
     router(&mut page, &agent.traffic());
@@ -171,11 +174,16 @@ fn cluster(page: &mut Page, agent: &Handle) {
 
 fn groups(page: &mut Page, agent: &Handle) {
     let view = agent.view();
+    let unleased = agent.unleased().is_some();
     let groups = || view.cluster.groups.iter().map(|(name, group)| (name.as_str(), group));
     groups().for_each(|(name, group)| page.one(EPOCH, &[name], group.epoch));
     for (family, of) in [(MEMBERS, picture::present as fn(&_) -> _), (WANTED, picture::wanted)] {
         for (name, group) in groups() {
-            let counts = of(group);
+            let mut counts = of(group);
+            // Its router sends nothing to the hot member then, and its word is what the alert on a group that is not served looks at.
+            if family == MEMBERS && unleased && group.spec.exclusive {
+                counts.hot = 0;
+            }
             for (role, count) in [("hot", counts.hot), ("warm", counts.warm), ("spare", counts.spare)] {
                 page.one(family, &[name, role], count);
             }

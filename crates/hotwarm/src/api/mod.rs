@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tracing::{error, info};
 
 use crate::agent::Handle;
 use crate::codes::Code;
@@ -38,6 +39,7 @@ mod gate;
 mod metrics;
 mod openapi;
 mod picture;
+mod problem;
 mod read;
 mod routes;
 mod stream;
@@ -55,6 +57,9 @@ const CONNECTIONS_MAX: usize = 64;
 const CONNECTIONS_FROM_HERE: usize = 16;
 /// A client that takes nothing of its answer for so long is cut off.
 const UNREAD_FOR: Duration = Duration::from_secs(30);
+/// An API that could not be secured is tried again so often, and told of so often while its cause is the same.
+const OPEN_EVERY: Duration = Duration::from_secs(1);
+const SHUT_TOLD_EVERY: Duration = Duration::from_secs(600);
 
 /// Why there is no API.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +69,9 @@ pub enum ApiError {
          from elsewhere through ssh"
     )]
     Exposed(SocketAddr),
-    #[error("API address {0} open to other machines, and this node has no certificate: install its join file with `hotwarm join`")]
+    #[error(
+        "API address {0} open to other machines, and this node has no certificate: install its join file with `hotwarm join`, and restart it"
+    )]
     NoCertificate(SocketAddr),
     #[error("the API's token cannot be used ({0}): {hint}", hint = .0.hint())]
     Token(#[from] Unfit),
@@ -81,6 +88,11 @@ impl ApiError {
             Self::Token(_) => Code::API_TOKEN,
             Self::Listen { .. } => Code::API_ADDRESS,
         }
+    }
+
+    /// It can be mended while the node runs, and is no reason to leave groups, routers and the quorum without this node.
+    const fn may_pass(&self) -> bool {
+        matches!(self, Self::NoCertificate(_) | Self::Token(_))
     }
 }
 
@@ -105,14 +117,14 @@ impl App {
 /// A running API; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Api {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
 }
 
 impl Api {
-    /// Where it listens, with its real port.
+    /// Where it listens, with its real port; `None` where it waits for what secures it.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
+    pub const fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 }
@@ -124,32 +136,80 @@ impl Drop for Api {
 }
 
 /// Listens on `address` and answers whoever has the token in the file `token` (without one, everybody who reaches it) on the current runtime
-/// until the returned [`Api`] is dropped.
+/// until the returned [`Api`] is dropped. Where what is to secure it is missing, it does not listen, on loopback neither: it says so, and
+/// opens as soon as that is there.
 ///
 /// # Errors
-/// The address is not loopback and token or certificate are missing, the token cannot be used, or the address cannot be listened on.
+/// The address is not loopback and no token is named, or the address cannot be listened on.
 pub async fn serve(address: SocketAddr, token: Option<PathBuf>, agent: Handle) -> Result<Api, ApiError> {
-    let exposed = is_exposed(address);
-    // Without both nobody from outside may ask; the configuration refuses this too.
-    if exposed && token.is_none() {
-        return Err(ApiError::Exposed(address));
-    }
-    if exposed && agent.api_tls().is_none() {
-        return Err(ApiError::NoCertificate(address));
-    }
-    let gate = Arc::new(Gate::open(token)?);
-    let listener = TcpListener::bind(address).await.map_err(|source| ApiError::Listen { address, source })?;
-    let address = listener.local_addr().map_err(|source| ApiError::Listen { address, source })?;
     let (stop, stopped) = watch::channel(false);
-    let app = App { agent, gate, exposed, stop: stopped };
-    tokio::spawn(accept(listener, app.clone()));
-    tokio::spawn(async move {
-        tokio::select! {
-            () = Arc::clone(&app.gate).follow() => {}
-            () = app.stopping() => {}
+    let wanted = Wanted { address, token, agent, stop: stopped };
+    match wanted.open().await {
+        Ok(address) => Ok(Api { address: Some(address), stop }),
+        Err(error) if error.may_pass() => {
+            tokio::spawn(wanted.open_later(error));
+            Ok(Api { address: None, stop })
         }
-    });
-    Ok(Api { address, stop })
+        Err(error) => Err(error),
+    }
+}
+
+/// An API that is to be.
+#[derive(Debug)]
+struct Wanted {
+    address: SocketAddr,
+    token: Option<PathBuf>,
+    agent: Handle,
+    stop: watch::Receiver<bool>,
+}
+
+impl Wanted {
+    async fn open(&self) -> Result<SocketAddr, ApiError> {
+        let exposed = is_exposed(self.address);
+        // Without both nobody from outside may ask; the configuration refuses this too.
+        if exposed && self.token.is_none() {
+            return Err(ApiError::Exposed(self.address));
+        }
+        if exposed && self.agent.api_tls().is_none() {
+            return Err(ApiError::NoCertificate(self.address));
+        }
+        let token = self.token.clone();
+        // A disk may hang; the signal that ends the node must not wait for it.
+        let gate = tokio::task::spawn_blocking(move || Gate::open(token)).await;
+        let gate = Arc::new(gate.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))?);
+        let failed = |source| ApiError::Listen { address: self.address, source };
+        let listener = TcpListener::bind(self.address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let app = App { agent: self.agent.clone(), gate, exposed, stop: self.stop.clone() };
+        tokio::spawn(accept(listener, app.clone()));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = Arc::clone(&app.gate).follow() => {}
+                () = app.stopping() => {}
+            }
+        });
+        Ok(address)
+    }
+
+    /// Tries again until it is open, and says each other reason why it is not; the same one now and then, for nobody can ask.
+    async fn open_later(mut self, mut why: ApiError) {
+        let mut told: Option<(String, Instant)> = None;
+        loop {
+            let text = why.to_string();
+            if told.as_ref().is_none_or(|(last, at)| *last != text || at.elapsed() >= SHUT_TOLD_EVERY) {
+                error!(code = %why.code(), "this node runs without its API, no command and no metrics reach it: {text}");
+                told = Some((text, Instant::now()));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(OPEN_EVERY) => {}
+                _ = self.stop.wait_for(|stop| *stop) => return,
+            }
+            match self.open().await {
+                Ok(address) => return info!(api = %address, "the API is open"),
+                Err(error) => why = error,
+            }
+        }
+    }
 }
 
 fn router(app: App) -> axum::Router {

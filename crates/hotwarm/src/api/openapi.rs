@@ -31,6 +31,7 @@ const TYPES: &[Type] = &[
             ("cluster", "ClusterStatus", ""),
             ("node", "SelfStatus", "The node that answers."),
             ("nodes", "[NodeStatus]", ""),
+            ("problems", "[Problem]", "Of the cluster, and of the node that answers; a group's are with it."),
             ("groups", "[GroupStatus]", ""),
         ],
     ),
@@ -164,7 +165,7 @@ const TYPES: &[Type] = &[
     ),
     (
         "Problem",
-        "What is wrong with a group.",
+        "What is wrong, with a group or beyond the groups.",
         &[
             ("code", "string", ""),
             ("severity", "down|bare|notice", "Requests are not served; the next loss is not survived; a person should look."),

@@ -13,6 +13,7 @@ use hotwarm_core::group::{self, Effect, Refusal, problem, reason};
 use hotwarm_core::ids::{GroupName, MemberId, Millis, Role};
 use hotwarm_core::node::View;
 
+use super::gate::Gate;
 use super::types::*;
 use crate::agent::seen::{CLASSES, Failure, Room};
 use crate::agent::{Erring, Handle, Noted, Recorded};
@@ -23,14 +24,20 @@ use crate::config::Engine;
 /// A hook that failed longer ago is not tried any more.
 const HOOK_FRESH: Duration = Duration::from_secs(60);
 
-pub(super) fn status(agent: &Handle) -> Status {
+pub(super) fn status(agent: &Handle, gate: &Gate) -> Status {
     let view = agent.view();
     Status {
         cluster: cluster_status(&view),
         node: self_status(agent, &view),
         nodes: nodes(&view),
-        groups: view.cluster.groups.values().map(|g| group_status(agent, &view, g)).collect(),
+        problems: super::problem::all(agent, gate),
+        groups: groups(agent),
     }
+}
+
+pub(super) fn groups(agent: &Handle) -> Vec<GroupStatus> {
+    let view = agent.view();
+    view.cluster.groups.values().map(|g| group_status(agent, &view, g)).collect()
 }
 
 fn cluster_status(view: &View) -> ClusterStatus {
@@ -320,7 +327,10 @@ fn named(group: &Group, problem: &problem::Problem, mut advice: String, external
         _ => Vec::new(),
     };
     let mut title = problem.title.to_owned();
-    if external && problem.code == "member-missing" {
+    let of_first = members.first().and_then(|first| group.spec.members.get(first)).map(|spec| &spec.node);
+    if problem.code == "member-missing" && of_first.is_some_and(|node| group.node(node).lapsed || group.node(node).silent) {
+        "bring node NODE back: it does not answer, and its log cannot be asked for".clone_into(&mut advice);
+    } else if external && problem.code == "member-missing" {
         "look at MEMBER on node NODE: hotwarm does not run it, it probes it".clone_into(&mut advice);
     }
     if problem.code == "router-cut" {
@@ -583,7 +593,8 @@ pub(super) fn traffic(agent: &Handle) -> Traffic {
 }
 
 /// Up: a leader, a lease, a disk, and every group served, here too.
-pub(super) fn health(agent: &Handle, view: &View, room: Option<Room>) -> Health {
+pub(super) fn health(agent: &Handle, gate: &Gate) -> Health {
+    let view = &*agent.view();
     let (mut reasons, mut warnings) = (Vec::new(), Vec::new());
     if !view.cluster.founded() {
         reasons.push("this node has not joined its cluster yet".to_owned());
@@ -598,14 +609,16 @@ pub(super) fn health(agent: &Handle, view: &View, room: Option<Room>) -> Health 
     if view.lease_left.is_zero() {
         reasons.push("this node holds no lease".to_owned());
     }
-    let ailing = view.ailment.map(ailment).unwrap_or_default();
-    match view.grade {
-        Grade::Well => {}
-        Grade::Slow => warnings.push(format!("this node is slow: {ailing}")),
-        Grade::Stalled => reasons.push(format!("this node is stalled: {ailing}")),
+    if view.grade == Grade::Stalled {
+        reasons.push(format!("this node is stalled: {}", view.ailment.map(ailment).unwrap_or_default()));
     }
-    if let Some(room) = room.filter(|room| room.low) {
-        warnings.push(format!("{} MiB left on the disk of the data directory", room.free_bytes >> 20));
+    for problem in super::problem::all(agent, gate) {
+        match (problem.code.as_str(), problem.severity.as_str()) {
+            // They are reasons already.
+            ("no-leader" | "node-stalled", _) => {}
+            (_, "down") => reasons.push(super::problem::warning(&problem)),
+            _ => warnings.push(super::problem::warning(&problem)),
+        }
     }
     for group in view.cluster.groups.values() {
         for problem in problems(agent, group) {
@@ -647,6 +660,7 @@ mod tests {
             log_now: Millis(1),
             lease_left: Duration::from_millis(1),
             heard: Vec::new(),
+            strangers: Vec::new(),
             grade: Grade::Well,
             ailment: None,
             voters: Vec::new(),

@@ -21,7 +21,7 @@ const EVENTS_DEFAULT: usize = 50;
 const LINES_DEFAULT: usize = 100;
 
 pub(super) async fn health(State(app): State<App>) -> Response {
-    let health = picture::health(&app.agent, &app.agent.view(), app.agent.room());
+    let health = picture::health(&app.agent, &app.gate);
     let status = if health.reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health)).into_response()
 }
@@ -35,7 +35,7 @@ pub(super) async fn described() -> Json<serde_json::Value> {
 }
 
 pub(super) async fn status(State(app): State<App>) -> Json<Status> {
-    Json(picture::status(&app.agent))
+    Json(picture::status(&app.agent, &app.gate))
 }
 
 pub(super) async fn nodes(State(app): State<App>) -> Json<Vec<NodeStatus>> {
@@ -43,7 +43,7 @@ pub(super) async fn nodes(State(app): State<App>) -> Json<Vec<NodeStatus>> {
 }
 
 pub(super) async fn groups(State(app): State<App>) -> Json<Vec<GroupStatus>> {
-    Json(picture::status(&app.agent).groups)
+    Json(picture::groups(&app.agent))
 }
 
 pub(super) async fn group(State(app): State<App>, Path(name): Path<String>) -> Result<Json<GroupStatus>, Refused> {

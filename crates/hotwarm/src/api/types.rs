@@ -33,6 +33,9 @@ pub struct Status {
     /// The node that answers.
     pub node: SelfStatus,
     pub nodes: Vec<NodeStatus>,
+    /// Of the cluster and of the node that answers; a group's are with it.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     pub groups: Vec<GroupStatus>,
 }
 

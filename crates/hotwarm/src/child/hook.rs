@@ -125,6 +125,7 @@ fn command(hook: &Hook) -> Result<Command, SetupError> {
     let user = hook.user.as_deref().map(User::find).transpose().map_err(SetupError::User)?;
     let mut command = std::process::Command::new(&hook.argv[0]);
     command.args(&hook.argv[1..]).env_clear().envs(hook.env.iter().cloned()).current_dir("/").stdin(Stdio::null());
+    command.envs(sys::home(user.as_ref(), hook.env.iter().map(|(name, _)| name.as_str())));
     let log = || hook.output.as_deref().map(append).transpose().map(|file| file.map_or_else(Stdio::null, Stdio::from));
     command.stderr(log().map_err(SetupError::Io)?);
     command.stdout(if hook.answers { Stdio::piped() } else { log().map_err(SetupError::Io)? });

@@ -30,6 +30,16 @@ pub enum UserError {
     Lookup { name: String, source: io::Error },
 }
 
+/// `HOME` of a program that is to run as `user`, or as this process's own: what `env` says, then that user's, then this process's own.
+#[must_use]
+pub fn home<'a>(user: Option<&User>, mut env: impl Iterator<Item = &'a str>) -> Option<(&'static str, String)> {
+    if env.any(|name| name == "HOME") {
+        return None;
+    }
+    let other = user.filter(|user| !user.is_current()).map(|user| user.home.clone());
+    Some(("HOME", other.or_else(|| std::env::var("HOME").ok())?))
+}
+
 impl User {
     /// Asks the system's user database; may do I/O, so never after a guard has started its member.
     pub fn find(name: &str) -> Result<Self, UserError> {
@@ -183,5 +193,20 @@ pub fn close_inherited() {
     // SAFETY: called first in a process of one thread that owns no descriptor above 2 yet.
     unsafe {
         libc::close_range(3, u32::MAX, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_of_another_user_is_at_home_with_that_user() {
+        let uid = rustix::process::geteuid().as_raw() + 1;
+        let other = User { name: "x".into(), uid, gid: uid, groups: Vec::new(), home: "/srv/x".into() };
+        let none = std::iter::empty::<&str>;
+        assert_eq!(home(Some(&other), none()), Some(("HOME", "/srv/x".to_owned())));
+        assert_eq!(home(Some(&other), ["A", "HOME"].into_iter()), None, "what the file says counts");
+        assert_eq!(home(None, none()).map(|(_, home)| home), std::env::var("HOME").ok());
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use hotwarm_core::ids::GroupName;
 
 use super::failure::{Failure, print, tell};
 use super::remote::{client, print_json, wait};
@@ -68,21 +69,32 @@ pub(super) fn change(client: &Client, text: &str, dry_run: bool, yes: bool, json
     if in_force.is_none() {
         return Err(Failure::failed(Code::NOT_OVER, format!("configuration {} is agreed on, and not seen in force yet", applied.revision)));
     }
-    let next = next(&planned.changes);
+    let new = config::parse(text, "", None).ok();
+    let members = |group: &str| new.as_ref().and_then(|new| new.groups.get(&GroupName::new(group))).map(|group| group.members.len());
+    let next = next(&planned.changes, |group| members(group) == Some(1));
     done(json, &applied, &difference, &format!("configuration {} is in force\n{next}", applied.revision))
 }
 
 /// What a person does then: members of a changed engine run on as they are.
-fn next(changes: &[String]) -> String {
+fn next(changes: &[String], is_alone: impl Fn(&str) -> bool) -> String {
     let of = |change: &String| Some(change.strip_prefix("group ")?.split_once(": the engine changes")?.0.to_owned());
     let groups: Vec<String> = changes.iter().filter_map(of).collect();
-    if groups.is_empty() {
+    let (alone, groups): (Vec<String>, Vec<String>) = groups.into_iter().partition(|group| is_alone(group));
+    if alone.is_empty() && groups.is_empty() {
         return "watch what follows with `hotwarm status`".to_owned();
     }
-    let restarts = groups.iter().map(|group| format!("`hotwarm restart {group}`")).collect::<Vec<_>>().join(", ");
-    format!(
-        "members that run go on with the former engine (`hotwarm status` on each node names its own); next, one after the other: {restarts}"
-    )
+    let mut text = "members that run go on with the former engine (`hotwarm status` on each node names its own)".to_owned();
+    if !groups.is_empty() {
+        let restarts = groups.iter().map(|group| format!("`hotwarm restart {group}`")).collect::<Vec<_>>().join(", ");
+        text.push_str(&format!("; next, one after the other: {restarts}"));
+    }
+    if !alone.is_empty() {
+        text.push_str(&format!(
+            "; the only member of {} is not restarted by hotwarm: when nobody need be served for a moment, `kill PID` on its node",
+            alone.join(", ")
+        ));
+    }
+    text
 }
 
 fn done(json: bool, applied: &Applied, difference: &str, what: &str) -> Result<(), Failure> {

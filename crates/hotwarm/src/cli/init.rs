@@ -110,7 +110,9 @@ fn next_steps(folder: &Path, config: &config::Config) -> String {
     ));
     text.push_str("\nnext, for each node:\n");
     for (node, address) in &config.cluster.nodes {
-        text.push_str(&format!("  scp {at}/{node}.join {}: && ssh {} sudo hotwarm join {node}.join\n", address.ip(), address.ip()));
+        let ip = address.ip();
+        let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+        text.push_str(&format!("  scp {at}/{node}.join {host}: && ssh {ip} sudo hotwarm join {node}.join\n"));
     }
     text.push_str(&format!("then add your groups to {at}/hotwarm.toml and bring them in: hotwarm apply {at}/hotwarm.toml\n"));
     text
@@ -191,4 +193,16 @@ fn listen(hosts: &[&(String, SocketAddr)]) -> String {
     }
     let each: Vec<String> = hosts.iter().zip(8080_u16..).map(|((name, _), port)| format!("{} = \"0.0.0.0:{port}\"", key(name))).collect();
     format!("{{ {} }}", each.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_goes_to_an_ipv6_address_in_brackets() {
+        let text = "[cluster]\nname = \"x\"\nnodes = { a = \"[2001:db8::1]:7400\" }\n";
+        let told = next_steps(Path::new("x"), &config::parse(text, "f", None).unwrap());
+        assert!(told.contains("scp x/a.join [2001:db8::1]: && ssh 2001:db8::1 sudo hotwarm join a.join\n"), "{told}");
+    }
 }

@@ -75,8 +75,10 @@ pub(super) fn recover_quorum(args: &RecoverQuorumArgs, global: &Global, recover:
     }
     print(&format!(
         "node {me} is a cluster of its own now (id {}); the old log is kept in {}\n\
-         next:\n  start it: sudo systemctl start hotwarm\n  \
-         on every other node, lost or not, before it starts again: wipe its data directory but for tls/; it joins as new\n  \
+         next:\n  on every other node, lost or not, before it starts again: wipe its data directory but for tls/; it joins as new. Old nodes \
+         that start as they are\n    form the old cluster again, if they are a quorum of it, and serve beside this one. Of a node that you cannot reach, keep its \
+         machine off\n    or cut off its network until then\n  \
+         start it: sudo systemctl start hotwarm\n  \
          take nodes that never come back out of the configuration: hotwarm leave NODE\n",
         recovered.id,
         recovered.quarantine.display()

@@ -63,7 +63,7 @@ fn installed_authority(config: Option<&Config>) -> Result<Option<String>, Failur
 }
 
 fn waiting(url: &str) {
-    tell(&format!("waiting for the node at {url} ..."));
+    tell(&format!("no answer yet from {url}, which may look for a leader ..."));
 }
 
 impl From<ClientError> for Failure {
@@ -77,8 +77,13 @@ impl From<ClientError> for Failure {
             ClientError::Unreachable { url, .. } => {
                 let plain = if is_plain_elsewhere(&url) { " (beyond loopback it speaks TLS: https://)" } else { "" };
                 Self::with_code(Exit::Unreachable, Some(Code::API_UNREACHABLE), text)
-                    .hint(format!("is the node running (`systemctl status hotwarm`)? is --api right{plain}? groups go on without it"))
+                    .hint(format!("is the node running (`systemctl status hotwarm`)? is --api right{plain}? was `api` in its file changed since it started? groups go on \
+                           without it"))
             }
+            ClientError::NoTls { .. } => Self::failed(Code::API_DEFECT, text).hint(
+                "the node takes up another `api` of its file when it is restarted; if it was started with a loopback address, ask it there \
+                 until then: --api http://127.0.0.1:7401",
+            ),
             ClientError::Malformed { .. } => Self::failed(Code::API_DEFECT, text),
             ClientError::Refused { status, error } => {
                 let exit = if status == 409 { Exit::Refused } else { Exit::Failed };

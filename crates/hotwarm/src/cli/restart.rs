@@ -63,16 +63,22 @@ pub(super) fn restart(args: &RestartArgs, global: &Global) -> Result<(), Failure
 }
 
 fn cancel(client: &Client, status: &GroupStatus, json: bool) -> Result<(), Failure> {
-    let left = status.restart.as_ref().map(|restart| restart.left.clone()).unwrap_or_default();
+    let mut left = status.restart.as_ref().map(|restart| restart.left.clone()).unwrap_or_default();
     let asked = Restart { incarnations: None, cancel: true };
     let done: Done = client.post(&format!("/api/v1/groups/{}/restart", part(&status.name)), &asked)?;
+    // Who had been told to end by then is not called back: the group's own word, for what was asked before is older.
+    let stopped = done.events.iter().filter_map(|event| event.reason.as_ref()).find(|reason| reason.code == "restart-stopped");
+    let under_way = stopped.and_then(|reason| reason.member.clone());
+    left.retain(|name| under_way.as_ref() != Some(name));
     if json {
-        return print_json(&serde_json::json!({ "group": status.name, "left": left, "events": done.events }));
+        return print_json(&serde_json::json!({ "group": status.name, "left": left, "under_way": under_way, "events": done.events }));
     }
-    print(&match left.is_empty() {
-        true => format!("group {} is not being restarted: nothing to call off\n", status.name),
-        false => format!("nothing more of group {} is restarted; left as they are: {}\n", status.name, left.join(", ")),
-    })
+    if left.is_empty() && under_way.is_none() {
+        return print(&format!("group {} is not being restarted: nothing to call off\n", status.name));
+    }
+    let begun = under_way.map(|name| format!("; {name} had been told to end, and comes back in a new life if it does")).unwrap_or_default();
+    let rest = if left.is_empty() { String::new() } else { format!("; left as they are: {}", left.join(", ")) };
+    print(&format!("nothing more of group {} is restarted{begun}{rest}\n", status.name))
 }
 
 /// Those that run, in the order in which the group will take them: hot ones last, the most preferred last of all.

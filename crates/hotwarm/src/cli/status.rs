@@ -14,9 +14,6 @@ use crate::api::client::Client;
 use crate::api::types::{Configuration, GroupStatus, MemberStatus, Problem, Status};
 use crate::config;
 
-/// Days left of a certificate from which on it is a warning.
-const CERTIFICATE_DAYS: i64 = 30;
-
 /// Show nodes, groups, members and what is wrong
 ///
 /// It also says if this machine's configuration file is not what the cluster runs with. Nodes do not tell each other of their files: ask on
@@ -77,7 +74,8 @@ fn other_file(client: &Client, status: &Status, global: &Global) -> String {
 
 fn text(status: &Status, colour: bool) -> String {
     let mut out = head(status, colour);
-    if let Some(first) = unleased(&status.node.name, status.node.cut_off_ms, status.node.no_lease_ms) {
+    let removed = status.problems.iter().find(|problem| problem.code == "node-removed").map(|problem| problem.title.clone());
+    if let Some(first) = removed.or_else(|| unleased(&status.node.name, status.node.cut_off_ms, status.node.no_lease_ms)) {
         out.insert_str(0, &format!("{}\n", paint(&first, Tone::Bad, colour)));
     }
     out.push('\n');
@@ -209,7 +207,9 @@ fn members(status: &Status) -> Table {
     for member in status.groups.iter().flat_map(|group| &group.members) {
         let role = if member.role == "hot" { Tone::Strong } else { Tone::Plain };
         let here = member.node == status.node.name;
-        let pid = if here { member.pid.map(|pid| pid.to_string()) } else { Some(format!("on {}", member.node)) };
+        // What hotwarm does not run, or nobody does, has none there either; which it is, only its own node knows.
+        let runs = member.life == "running";
+        let pid = if here { member.pid.map(|pid| pid.to_string()) } else { runs.then(|| format!("on {}", member.node)) };
         let (mut state, tone) = member_state(member);
         if !here && status.node.no_lease_ms.is_some() {
             state = format!("was {state}");
@@ -276,31 +276,8 @@ fn problems(status: &Status, colour: bool) -> String {
         };
         out.push_str(&format!("{}  {text}\n        {advice}\n", paint(&format!("{severity:6}"), tone, colour)));
     };
-    let quorum = &status.cluster.quorum;
-    if status.cluster.leader.is_none() {
-        let text = format!("no leader: {} of {} voters reached, {} needed", quorum.reached, quorum.voters.len(), quorum.needed);
-        tell("down", text, "nothing is promoted; what serves safely goes on; bring nodes back");
-    } else if !quorum.voters.is_empty()
-        && quorum.reached <= quorum.needed
-        && quorum.voters.len() > 1
-        && quorum.reached < quorum.voters.len()
-    {
-        tell("bare", "the loss of one more voter is the loss of the quorum".to_owned(), "bring the missing nodes back");
-    }
-    if let Some(ailment) = &status.node.ailment
-        && status.node.grade != "well"
-    {
-        tell("notice", format!("node {} is {}: {ailment}", status.node.name, status.node.grade), "look at its load and its disk");
-    }
-    if let Some(disk) = status.node.disk.as_ref().filter(|disk| disk.low) {
-        let text = format!("node {} has {} MiB left on the disk of its data directory", status.node.name, disk.free_bytes >> 20);
-        tell("bare", text, "make room before it is full: docs/reference/errors/HW0508.md");
-    }
-    if let Some(certificate) = &status.node.certificate
-        && certificate.days_left < CERTIFICATE_DAYS
-    {
-        let text = format!("the certificate of node {} has {} days left", status.node.name, certificate.days_left);
-        tell("notice", text, "`hotwarm certs renew` makes new ones");
+    for problem in &status.problems {
+        tell(&problem.severity, problem.title.clone(), &problem.advice);
     }
     for group in &status.groups {
         let own: Vec<&MemberStatus> = group.members.iter().filter(|m| m.node == status.node.name && m.pid.is_some()).collect();
@@ -308,14 +285,21 @@ fn problems(status: &Status, colour: bool) -> String {
         if !former.is_empty() {
             let text =
                 format!("{}: of {} running here, {} run the former engine: {}", group.name, own.len(), former.len(), former.join(", "));
-            let advice =
-                format!("`hotwarm restart {}` brings the new one to each, one after the other; other nodes tell of theirs", group.name);
+            let advice = match (group.members.as_slice(), own.first().and_then(|member| member.pid)) {
+                ([_], Some(pid)) => format!(
+                    "it is the only member, and is not restarted by hotwarm: when nobody need be served for a moment, `kill {pid}` on this node, and \
+                     it starts with the new one"
+                ),
+                _ => {
+                    format!("`hotwarm restart {}` brings the new one to each, one after the other; other nodes tell of theirs", group.name)
+                }
+            };
             tell("notice", text, &advice);
         }
     }
     for group in &status.groups {
         if let Some(restart) = group.restart.as_ref().filter(|restart| restart.member.is_some()) {
-            let advice = format!("nothing; `hotwarm restart {} --cancel` calls off what is left", group.name);
+            let advice = format!("nothing is to be done; `hotwarm restart {} --cancel` calls off what is left", group.name);
             tell("notice", format!("{}: {}", group.name, restart.text), &advice);
         }
     }

@@ -81,24 +81,29 @@ impl fmt::Display for Diagnostic {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        writeln!(f, "{severity}[{}]: {}", self.code, self.message)?;
+        writeln!(f, "{severity}[{}]: {}", self.code, printable(&self.message))?;
         let mut margin = String::from(" ");
         if let Some(place) = &self.place {
             margin = " ".repeat(place.line.to_string().len());
             let indent: String = place.text.chars().take(place.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
             writeln!(f, "{margin}--> {}:{}:{}", place.file, place.line, place.column)?;
             writeln!(f, "{margin} |")?;
-            writeln!(f, "{} | {}", place.line, place.text)?;
+            writeln!(f, "{} | {}", place.line, printable(&place.text))?;
             let carets = "^".repeat(place.length);
-            writeln!(f, "{}", format!("{margin} | {indent}{carets} {}", self.expected).trim_end())?;
+            writeln!(f, "{}", format!("{margin} | {indent}{carets} {}", printable(&self.expected)).trim_end())?;
         } else if !self.expected.is_empty() {
             writeln!(f, "{margin} = expected: {}", self.expected)?;
         }
         if let Some(hint) = &self.hint {
-            writeln!(f, "{margin} = help: {hint}")?;
+            writeln!(f, "{margin} = help: {}", printable(hint))?;
         }
         writeln!(f, "{margin} = page: {}", self.code.page())
     }
+}
+
+/// Without what a terminal obeys: a file may hold anything.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// One finding before its place is known as line and column.

@@ -116,8 +116,8 @@ pub fn objectives(config: &Config, sync: &Result<std::time::Duration, String>) -
     rules::objectives(config, sync)
 }
 
-/// Like [`examine`], for the machine that is `node`, or the one that the file names, and is about to run it: what it cannot start without
-/// is there.
+/// Like [`examine`], for the machine that is `node`, or the one that the file names, and is about to run it: what it lacks for its API
+/// is warned of.
 #[must_use]
 pub fn examine_to_run(text: &str, file_name: &str, node: Option<&NodeId>) -> Parsed {
     judged(text, file_name, node, |draft, findings| rules::judge_start(draft, node, findings))

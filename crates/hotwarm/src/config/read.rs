@@ -122,7 +122,8 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.replace('_', "-")), name))
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        // Of a word of which nothing is left, nothing is meant.
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4 && *distance < name.chars().count().max(lower.chars().count()))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

@@ -67,6 +67,8 @@ pub(super) enum Kind {
     /// Letters a to z, digits, hyphens.
     Name,
     Text,
+    /// A text that may be empty.
+    AnyText,
     /// An absolute path.
     Path,
     /// An absolute path, of a file that holds a secret: somebody may write the secret itself.
@@ -102,7 +104,7 @@ impl Kind {
             Self::Rate => "a rate such as \"1 per month\"".into(),
             Self::Address => "an address such as \"10.0.0.1:7400\"".into(),
             Self::Name => "a name: 1 to 32 of a-z, 0-9, -".into(),
-            Self::Text => "a text".into(),
+            Self::Text | Self::AnyText => "a text".into(),
             Self::Path => "an absolute path".into(),
             Self::SecretFile => "the absolute path of a file, never the secret itself".into(),
             Self::UrlPath => "a path such as \"/healthz\"".into(),
@@ -135,8 +137,8 @@ const fn plain(title: &'static str, doc: &'static str, keys: &'static [Key]) -> 
 }
 
 use self::Kind::{
-    Address, Argv, Choice, Duration, Either, Flag, HashKey, List, Map, Mark, Name, Path, Rate, SecretFile, Signal, Size, Table, Text,
-    UrlPath, Whole,
+    Address, AnyText, Argv, Choice, Duration, Either, Flag, HashKey, List, Map, Mark, Name, Path, Rate, SecretFile, Signal, Size, Table,
+    Text, UrlPath, Whole,
 };
 use self::Unset::{Absent, Is, Required};
 
@@ -377,7 +379,7 @@ static ENGINE: Section = Section {
         key("directory", Path, Absent("`/`"), "The program's working directory.", "\"/srv/www\""),
         key(
             "env",
-            Map(&Rest { names: "NAME", kind: Text }),
+            Map(&Rest { names: "NAME", kind: AnyText }),
             Is("{}"),
             "More environment. Names that begin with HOTWARM_ are taken.",
             "{ LANG = \"C.UTF-8\" }",

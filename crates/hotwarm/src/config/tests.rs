@@ -256,3 +256,27 @@ proptest! {
         prop_assert!(!parsed.found.to_string().contains("failed to name"), "{}\n{}", parsed.found, text);
     }
 }
+
+#[test]
+fn a_variable_of_a_member_may_be_empty() {
+    let line = |value: &str| full().replacen("env = { ", &format!("env = {{ EMPTY = {value}, "), 1);
+    assert!(full().contains("env = { "), "the file has one");
+    assert!(parse(&line("\"\""), "f", None).is_ok());
+    assert!(parse(&line("1"), "f", None).is_err());
+}
+
+#[test]
+fn what_a_file_holds_commands_no_terminal() {
+    let told = parse("[cluster]\nname = \"\u{1b}[31mx\u{7}\"", "f", None).unwrap_err().to_string();
+    assert!(told.contains("[31mx") && !told.contains(['\u{1b}', '\u{7}']), "{told:?}");
+    let told = parse("[cluster]\n\"\\u001b[31mx\" = 1", "f", None).unwrap_err().to_string();
+    assert!(told.contains("[31mx` in") && !told.contains('\u{1b}'), "of a key that is written with an escape: {told:?}");
+    let told = text_of(b"a = \"\x1b[2J\xff\"".to_vec(), "f").unwrap_err().to_string();
+    assert!(told.contains("[2J") && !told.contains('\u{1b}'), "{told:?}");
+}
+
+#[test]
+fn a_word_of_which_nothing_is_left_means_no_other() {
+    assert_eq!(read::nearest("z", ["a", "b"]), None);
+    assert_eq!(read::nearest("nod", ["node", "data"]), Some("node"));
+}

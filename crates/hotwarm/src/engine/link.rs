@@ -39,6 +39,8 @@ impl Link {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         let mut command = Command::new(exe);
         command.arg("guard").env_clear().current_dir("/");
+        // What a program of the same user gets; one of another's gets that user's.
+        command.envs(std::env::var_os("HOME").map(|home| ("HOME", home)));
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
         // Not killed on drop: it is to outlive the agent. The runtime waits for it when it ends.
         let child = command.spawn()?;

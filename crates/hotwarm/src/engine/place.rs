@@ -93,9 +93,9 @@ fn store(place: &Place, name: &str, line: &str) -> io::Result<()> {
 }
 
 /// What a member and its hooks find in their environment: a few of the agent's own variables, the user's, and hotwarm's, which win. The
-/// agent's environment as a whole is not handed down: it may hold its secrets.
+/// agent's environment as a whole is not handed down: it may hold its secrets. `HOME` is added by whoever starts the program, and knows its user.
 pub(super) fn environment(member: &MemberId, address: SocketAddr, life: Life, user: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    const INHERITED: [&str; 6] = ["PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR"];
+    const INHERITED: [&str; 5] = ["PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"];
     let mut all: BTreeMap<String, String> =
         INHERITED.into_iter().filter_map(|key| std::env::var(key).ok().map(|value| (key.to_owned(), value))).collect();
     all.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());

@@ -26,4 +26,5 @@ mod schema;
 mod switchover;
 mod told;
 mod upgrade;
+mod warned;
 mod wipe;

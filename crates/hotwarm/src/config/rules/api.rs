@@ -7,7 +7,7 @@ use std::path::Path;
 
 use hotwarm_core::ids::NodeId;
 
-use super::super::diagnostic::{Findings, Span};
+use super::super::diagnostic::{Finding, Findings, Span};
 use super::super::draft::{At, Draft};
 use super::super::is_exposed;
 use super::super::token::{Token, Unfit};
@@ -46,28 +46,35 @@ pub(super) fn judge(draft: &Draft<'_>, findings: &mut Findings) {
     }
 }
 
-/// What this machine's files say against the API of `here`. What may not be looked at is left out, unless it `must` be used.
-pub(super) fn judge_here(draft: &Draft<'_>, here: &NodeId, must: bool, findings: &mut Findings) {
+/// What this machine's files say against the API of `here`. Before the node `starts` it is a warning: it runs without its API until there is
+/// what secures it, and nothing is left out; else what may not be looked at is.
+pub(super) fn judge_here(draft: &Draft<'_>, here: &NodeId, starts: bool, findings: &mut Findings) {
     if let Some(at) = draft.tokens.get(here) {
-        token(at, must, findings);
+        token(at, starts, findings);
     }
     let Some(at) = draft.apis.get(here).filter(|at| is_exposed(at.value)) else { return };
     let certificate = draft.data_of(here).join("tls/node.pem");
     if is_missing(&certificate) {
         let message = format!("the API at {} speaks TLS, and node {here} has no certificate {}", at.value, certificate.display());
-        findings
-            .error(Code::API_EXPOSED, &at.span, message)
+        told(findings, starts, Code::API_EXPOSED, &at.span, message)
             .expected(format!("a node with a certificate, {LOOPBACK}"))
             .hint("`hotwarm join` with this node's join file installs it");
     }
 }
 
-fn token(at: &At<impl AsRef<Path>>, must: bool, findings: &mut Findings) {
+fn told<'a>(findings: &'a mut Findings, starts: bool, code: Code, span: &Span, message: String) -> &'a mut Finding {
+    match starts {
+        true => findings.warn(code, span, format!("{message}: the node runs without its API until there is one")),
+        false => findings.error(code, span, message),
+    }
+}
+
+fn token(at: &At<impl AsRef<Path>>, starts: bool, findings: &mut Findings) {
     match Token::read(at.value.as_ref()) {
         Ok(_) => {}
-        Err(Unfit::Unreadable { .. }) if !must => {}
+        Err(Unfit::Unreadable { .. }) if !starts => {}
         Err(unfit) => {
-            let finding = findings.error(Code::API_TOKEN, &at.span, format!("the API's token cannot be used: {unfit}"));
+            let finding = told(findings, starts, Code::API_TOKEN, &at.span, format!("the API's token cannot be used: {unfit}"));
             finding.expected(Unfit::EXPECTED).hint(unfit.hint());
         }
     }

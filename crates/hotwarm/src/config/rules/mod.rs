@@ -75,7 +75,7 @@ pub(super) fn objectives(config: &Config, sync: &Result<Duration, String>) -> Ve
     notes
 }
 
-/// Runs the rules about what a node cannot start without on this machine.
+/// Runs the rules about what a node that is about to run lacks on this machine.
 pub(super) fn judge_start(draft: &Draft<'_>, node: Option<&NodeId>, findings: &mut Findings) {
     let own = draft.own_name().map(|own| own.value);
     if let Some(node) = node.or(own.as_ref()) {

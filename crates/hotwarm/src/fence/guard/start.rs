@@ -23,6 +23,7 @@ pub(super) fn start(spec: &Spec) -> Result<Child, String> {
     let error_output = output.try_clone().map_err(|e| format!("no descriptor left for the member's output: {e}"))?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(spec.env.iter().map(|(key, value)| (OsStr::new(key), OsStr::new(value))));
+    command.envs(sys::home(user.as_ref(), spec.env.iter().map(|(name, _)| name.as_str())));
     command.current_dir(spec.directory.as_deref().unwrap_or(std::path::Path::new("/")));
     command.stdin(Stdio::null()).stdout(output).stderr(error_output);
     let child = sys::Child {

@@ -184,6 +184,7 @@ async fn greet(shared: &Shared, socket: TcpStream) -> Result<(Connection, NodeId
 async fn serve(shared: &Arc<Shared>, mut connection: Connection, from: &NodeId, lane: Lane) {
     let (id, end) = shared.accepted.enter(from, lane);
     info!(%from, %lane, "accepted");
+    shared.note_certificate(from, &connection);
     // It has just shown that it lives: no need to sit out a wait before dialing it.
     shared.dial_now(from);
     let why = deliver(shared, &mut connection, from, &end).await;

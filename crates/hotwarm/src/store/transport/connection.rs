@@ -28,6 +28,9 @@ const DEAD_AFTER: Duration = Duration::from_secs(2);
 /// How much is handed to the socket at a time: progress is looked for between the pieces.
 const WRITE_PIECE: usize = 64 * 1024;
 
+/// What a node that was removed is told, by the others' words: its own log knows nothing of it.
+pub(super) const REMOVED: &str = "is not in the configuration any more: it was removed";
+
 /// Why a connection ended, or was not made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionError {
@@ -55,7 +58,7 @@ pub(super) enum ConnectionError {
     Stalled,
     #[error("connection broken ({0})")]
     Broken(#[from] io::Error),
-    #[error("node {0} is not in the configuration any more: it was removed; add it by `hotwarm apply`, then let it join anew")]
+    #[error("node {0} {REMOVED}; add it by `hotwarm apply`, then let it join anew")]
     Removed(NodeId),
     #[error("replaced by a newer connection of the same node")]
     Replaced,

@@ -57,6 +57,7 @@ pub(super) async fn keep_connected(shared: Arc<Shared>, channel: Arc<Channel>, s
             }
             Ok(connection) => {
                 let since = Instant::now();
+                shared.note_certificate(&channel.peer, &connection);
                 info!(peer = %channel.peer, lane = %queue.lane, "connected");
                 channel.note_problem(None);
                 queue.counters.connected.store(true, Ordering::Relaxed);
@@ -108,6 +109,7 @@ async fn carry(shared: &Arc<Shared>, channel: &Arc<Channel>, mut connection: Con
             redial = None;
             match answer {
                 Ok(fresh) => {
+                    shared.note_certificate(&channel.peer, &fresh);
                     queue.counters.connects.fetch_add(1, Ordering::Relaxed);
                     connection = fresh;
                 }

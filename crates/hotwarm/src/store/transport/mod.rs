@@ -189,6 +189,8 @@ struct Shared {
     /// Were peers and are not: their certificates are still valid, and count no more. A name that nobody has told of is let in, for this
     /// node may only be behind: whoever joins is known to others first, and what it may ask for is the core's to judge.
     removed: ArcSwap<BTreeSet<NodeId>>,
+    /// The last second, since 1970, of the certificate that each node showed last.
+    certificates: Mutex<BTreeMap<NodeId, i64>>,
     accepted: accept::Accepted,
     complaints: accept::Complaints,
     counters: Counters,
@@ -205,6 +207,16 @@ impl Shared {
         self.counters.received_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if !(self.inbound)(Inbound::Message { from: from.clone(), bytes }) {
             self.counters.inbound_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps until when the certificate of a node is valid, which has just shown it.
+    fn note_certificate(&self, peer: &NodeId, connection: &Connection) {
+        if let Some(identity) = &connection.identity {
+            let mut all = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+            let peers = self.peers.load();
+            all.retain(|name, _| peers.contains_key(name));
+            all.insert(peer.clone(), identity.not_after_s);
         }
     }
 
@@ -283,6 +295,7 @@ impl Transport {
             changes: watch::Sender::new(Generation::default()),
             peers: ArcSwap::default(),
             removed: ArcSwap::default(),
+            certificates: Mutex::default(),
             accepted: accept::Accepted::default(),
             complaints: accept::Complaints::default(),
             counters: Counters::default(),
@@ -423,6 +436,25 @@ impl Handle {
     #[must_use]
     pub fn api_tls(&self) -> Option<Arc<rustls::ServerConfig>> {
         self.0.shared.tls().map(|tls| Arc::clone(&tls.api))
+    }
+
+    /// The last second, since 1970, of each peer's certificate, as it showed it last; nothing without TLS.
+    #[must_use]
+    pub fn certificates(&self) -> BTreeMap<NodeId, i64> {
+        let shared = &self.0.shared;
+        let (all, peers) = (shared.certificates.lock().unwrap_or_else(PoisonError::into_inner), shared.peers.load());
+        all.iter().filter(|(name, _)| peers.contains_key(*name)).map(|(name, last)| (name.clone(), *last)).collect()
+    }
+
+    /// Peers that refuse this node, for it was removed from the cluster as they know it.
+    #[must_use]
+    pub fn removed_by(&self) -> Vec<NodeId> {
+        let said = format!("node {} {}", self.0.shared.me, connection::REMOVED);
+        let refuses = |peer: &&Arc<Peer>| {
+            let problem = peer.messages.queue.problem.lock().unwrap_or_else(PoisonError::into_inner);
+            problem.as_ref().is_some_and(|problem| problem.contains(&said))
+        };
+        self.0.shared.peers.load().values().filter(refuses).map(|peer| peer.messages.peer.clone()).collect()
     }
 
     /// The address it listens on, with the port it was given.
