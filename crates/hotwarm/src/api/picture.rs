@@ -329,7 +329,7 @@ fn named(group: &Group, problem: &problem::Problem, mut advice: String, external
     let mut title = problem.title.to_owned();
     let of_first = members.first().and_then(|first| group.spec.members.get(first)).map(|spec| &spec.node);
     if problem.code == "member-missing" && of_first.is_some_and(|node| group.node(node).lapsed || group.node(node).silent) {
-        "bring node NODE back: it does not answer, and its log cannot be asked for".clone_into(&mut advice);
+        "bring node NODE back: it does not answer, and nothing there can be asked for".clone_into(&mut advice);
     } else if external && problem.code == "member-missing" {
         "look at MEMBER on node NODE: hotwarm does not run it, it probes it".clone_into(&mut advice);
     }

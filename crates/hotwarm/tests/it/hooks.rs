@@ -388,7 +388,7 @@ fn the_fence_of_a_lost_nodes_member_is_run_by_another_node_and_waited_for() {
     assert!(told.exit == 1 && told.err.contains(&format!("hotwarm does not run {old}")), "{}", told.err);
     for asked in ["status", "why db"] {
         let shown = cluster.done(other, &asked.split(' ').collect::<Vec<_>>());
-        assert!(shown.contains(&format!("look at {old} on node {node}")) && !shown.contains("hotwarm logs"), "{shown}");
+        assert!(shown.contains(&format!("bring node {node} back: it does not answer")) && !shown.contains("hotwarm logs"), "{shown}");
     }
     cluster.finish(&[
         ("not connected:", "the peer was killed"),
